@@ -1,0 +1,111 @@
+"""
+The launcher port: how runs become processes or containers. Only the supervisor talks to launchers.
+
+What may be called when::
+
+    prepare(build)*  →  place(run)  →  start(spec)  →  [freeze ⇄ resume]*  →  stop  →  wait  →  forget(run)
+
+- ``wait`` may be called at any time after ``start`` (or ``adopt``), by one caller, and returns the one true end.
+- ``forget`` comes after the end was recorded; only then may the launcher drop the exit code and the run's folder.
+- After a restart of Greenroom, ``list`` tells what there is; ``adopt`` takes a run up again, alive or ended meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from gateway.core.model import Address, Build
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where a run will listen: *address* as the gateway reaches it, *port* as the Actor must open it."""
+
+    address: Address
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchSpec:
+    """All that a launcher needs to start one run. ``env`` is the run's environment contract, without PATH and HOME."""
+
+    run_id: str
+    build: Build
+    env: Mapping[str, str]
+    placement: Placement
+    memory_mbytes: int
+    log_path: Path
+    max_log_chars: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exited:
+    """The end of a run: its real exit code (128 + n for signal n), and a *reason* where the code alone misleads."""
+
+    exit_code: int
+    reason: str | None = None
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundRun:
+    """A run that the launcher has something of: a living process, or an exit code that nobody has fetched."""
+
+    run_id: str
+    is_alive: bool
+    placement: Mapping[str, Any]
+
+
+class Launcher(Protocol):
+    """One platform that runs Actors. Every method raises LaunchError, with the reason in words, when it can't."""
+
+    name: str
+
+    async def prepare(self, build: Build, progress: Callable[[str], None]) -> None:
+        """
+        Make what *build* needs to start (environment, image) unless it is there; may take minutes.
+
+        Calls *progress* with lines as they come. Simultaneous calls for one build share the work, which goes on when
+        the caller who began it is cancelled.
+        """
+        ...
+
+    async def place(self, run_id: str, wanted_port: int | None) -> Placement:
+        """Reserve an address; *wanted_port* is set where the Actor insists on its own."""
+        ...
+
+    async def start(self, spec: LaunchSpec) -> Mapping[str, Any]:
+        """Start the run; returns, once its process exists, what ``adopt`` will need (stored in ``Run.placement``)."""
+        ...
+
+    async def stop(self, run_id: str, *, grace_secs: float) -> None:
+        """SIGTERM to all of the run, SIGKILL after *grace_secs* (0: at once). Returns when it was asked for."""
+        ...
+
+    async def freeze(self, run_id: str) -> None: ...
+    async def resume(self, run_id: str) -> None: ...
+
+    async def wait(self, run_id: str) -> Exited:
+        """Until the run has ended and nothing of it is left."""
+        ...
+
+    async def list(self) -> Sequence[FoundRun]: ...
+
+    async def adopt(self, run_id: str, placement: Mapping[str, Any]) -> bool:
+        """
+        Take up a run of an earlier Greenroom, by run id and start time, so that ``wait``, ``stop`` and the rest work.
+
+        True where something of it is left: it lives, or its exit code is kept. False where nothing is known of it.
+        """
+        ...
+
+    async def forget(self, run_id: str) -> None:
+        """Drop the exit code, the address and the folder of a run whose end is recorded."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of what this process holds; runs live on."""
+        ...

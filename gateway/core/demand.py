@@ -1,0 +1,77 @@
+"""
+No I/O: what gateways tell the autoscaler about use, and how several gateways' reports become one picture.
+
+Reports speak of durations, not of times of day, so the clocks of two machines never have to agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from gateway.core.standby import PoolKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunUse:
+    """One gateway's use of one run: requests and open sockets now, and the seconds since the last one ended."""
+
+    in_flight: int
+    idle_secs: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolDemand:
+    """Requests of one pool: those in flight in its runs (waiting ones excluded) and those in the waiting room."""
+
+    in_flight: int = 0
+    waiting: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemandReport:
+    """
+    All of one gateway's demand at one moment.
+
+    ``routes_seen`` is the version of the last route change that it had applied: a run that drains is truly empty once
+    every gateway has seen the change and reports nothing in flight.
+    """
+
+    gateway_id: str
+    routes_seen: int
+    pools: Mapping[PoolKey, PoolDemand] = field(default_factory=dict)
+    runs: Mapping[str, RunUse] = field(default_factory=dict)
+
+
+def merge_pools(reports: Iterable[DemandReport]) -> dict[PoolKey, PoolDemand]:
+    """The sum of all gateways' demand, per pool."""
+    total: dict[PoolKey, PoolDemand] = {}
+    for report in reports:
+        for key, demand in report.pools.items():
+            before = total.get(key, PoolDemand())
+            total[key] = PoolDemand(
+                in_flight=before.in_flight + demand.in_flight, waiting=before.waiting + demand.waiting
+            )
+    return total
+
+
+def merge_runs(reports: Iterable[DemandReport]) -> dict[str, RunUse]:
+    """Use per run over all gateways: requests add up, and a run is idle only as long as its busiest gateway says."""
+    total: dict[str, RunUse] = {}
+    for report in reports:
+        for run_id, use in report.runs.items():
+            before = total.get(run_id)
+            total[run_id] = (
+                use
+                if before is None
+                else RunUse(in_flight=before.in_flight + use.in_flight, idle_secs=min(before.idle_secs, use.idle_secs))
+            )
+    return total
+
+
+def is_drained(run_id: str, routes_version: int, reports: Iterable[DemandReport]) -> bool:
+    """Whether every gateway has seen route change *routes_version* and none has a request in *run_id* any more."""
+    unused = RunUse(in_flight=0, idle_secs=0)
+    return all(
+        report.routes_seen >= routes_version and report.runs.get(run_id, unused).in_flight == 0 for report in reports
+    )

@@ -1,0 +1,244 @@
+"""
+No I/O: every error that reaches a caller, each with its HTTP status, API type and facts.
+
+    GreenroomError
+    ├── InvalidRequest              400 invalid-request
+    │   ├── InvalidConfig           400 invalid-request   settings that contradict each other
+    │   └── DefinitionError         400 invalid-actor-definition   with file, line, expected
+    ├── TokenNotProvided            401 token-not-provided (REST) / user-not-authenticated (hosts)
+    ├── TokenNotFound               401 user-or-token-not-found
+    ├── InsufficientPermissions     403 insufficient-permissions
+    ├── RecordNotFound              404 record-not-found
+    ├── PageNotFound                404 page-not-found
+    ├── MethodNotAllowed            405 method-not-allowed
+    ├── NameNotUnique               409 name-not-unique
+    ├── RequestTooLarge             413 request-too-large
+    ├── LaunchError                 why a run could not be started; told as StandbyRunFailed or a status message
+    └── StandbyError                errors at standby and live-view hosts
+        ├── StandbyNotEnabled       400 standby-not-enabled
+        ├── StandbyRunFailed        503 standby-run-failed
+        ├── StandbyRunFinished      503 standby-run-finished
+        ├── StandbyRunNotReady      504 standby-run-not-ready
+        ├── StandbyBadGateway       502 standby-bad-gateway
+        ├── StandbyResponseTimeout  504 standby-response-timeout
+        ├── WaitingRoomFull         503 waiting-room-full
+        ├── WaitedTooLong           503 waiting-room-timeout
+        └── ShuttingDown            503 shutting-down
+    Conflict                        a compare-and-set lost; never shown, the caller reads again
+
+Source of the types: the platform's published list; those of the waiting room are Greenroom's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class Conflict(Exception):
+    """A compare-and-set found another version than the one it was given: read again and decide again."""
+
+
+class GreenroomError(Exception):
+    """An error with a shape for callers: ``http_status``, ``error_type``, a message and, for the curious, ``data``."""
+
+    http_status = 500
+    error_type = "internal-server-error"
+    retry_after_secs: int | None = None
+
+    def __init__(self, message: str, *, data: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.data: dict[str, Any] = dict(data or {})
+
+    def body(self) -> dict[str, Any]:
+        """The API's error envelope."""
+        error: dict[str, Any] = {"type": self.error_type, "message": self.message}
+        if self.data:
+            error["data"] = self.data
+        return {"error": error}
+
+
+class InvalidRequest(GreenroomError):
+    """The request does not say what it must; the message names the field and what is expected."""
+
+    http_status, error_type = 400, "invalid-request"
+
+
+class InvalidConfig(InvalidRequest):
+    """Settings that contradict each other or leave their range."""
+
+
+class DefinitionError(InvalidRequest):
+    """A mistake in an Actor's files, told with file, line and what is expected there."""
+
+    error_type = "invalid-actor-definition"
+
+    def __init__(self, file: str, line: int | None, problem: str) -> None:
+        where = f"{file}:{line}" if line else file
+        super().__init__(f"{where}: {problem}", data={"file": file, "line": line})
+        self.file, self.line, self.problem = file, line, problem
+
+
+class TokenNotProvided(GreenroomError):
+    """A call that needs a token came without one."""
+
+    http_status, error_type = 401, "token-not-provided"
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(
+            message or "This call needs an API token: send it as 'Authorization: Bearer <token>' or '?token=<token>'."
+        )
+
+
+class UserNotAuthenticated(TokenNotProvided):
+    """The same at standby and live-view hosts, where the platform uses another word."""
+
+    error_type = "user-not-authenticated"
+
+
+class TokenNotFound(GreenroomError):
+    """The token is unknown, expired or revoked."""
+
+    http_status, error_type = 401, "user-or-token-not-found"
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or "This API token is unknown, has expired or was revoked: use another one.")
+
+
+class InsufficientPermissions(GreenroomError):
+    """The token is good, but its scopes don't cover this call."""
+
+    http_status, error_type = 403, "insufficient-permissions"
+
+
+class RecordNotFound(GreenroomError):
+    """There is no such record, or the caller may not know that there is one: both look the same."""
+
+    http_status, error_type = 404, "record-not-found"
+
+    def __init__(self, what: str = "Record") -> None:
+        super().__init__(f"{what} was not found.")
+
+
+class PageNotFound(GreenroomError):
+    """No route of Greenroom's has this path."""
+
+    http_status, error_type = 404, "page-not-found"
+
+
+class MethodNotAllowed(GreenroomError):
+    """The path exists, the method doesn't."""
+
+    http_status, error_type = 405, "method-not-allowed"
+
+
+class NameNotUnique(GreenroomError):
+    """A name is taken already."""
+
+    http_status, error_type = 409, "name-not-unique"
+
+
+class ActorNameNotUnique(NameNotUnique):
+    """The owner has an Actor of this name already."""
+
+    error_type = "actor-name-not-unique"
+
+
+class RequestTooLarge(GreenroomError):
+    """A body or head beyond its limit."""
+
+    http_status, error_type = 413, "request-too-large"
+
+
+class LaunchError(GreenroomError):
+    """
+    A run could not be started; the message is the reason in words for its owner.
+
+    The supervisor turns it into the run's status message, the proxy into ``standby-run-failed``.
+    """
+
+    http_status, error_type = 503, "run-failed"
+
+
+class StandbyError(GreenroomError):
+    """An error at a standby or live-view host."""
+
+    http_status, error_type = 502, "standby-bad-gateway"
+
+
+class StandbyNotEnabled(StandbyError):
+    """The Actor exists and the caller may run it, but it has no standby mode."""
+
+    http_status, error_type = 400, "standby-not-enabled"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This Actor doesn't have Standby mode enabled: set usesStandbyMode in .actor/actor.json "
+            "or actorStandby.isEnabled by the API."
+        )
+
+
+class StandbyRunFailed(StandbyError):
+    """A run could not be started at all."""
+
+    http_status, error_type, retry_after_secs = 503, "standby-run-failed", 5
+
+
+class StandbyRunFinished(StandbyError):
+    """The run ended before its server answered."""
+
+    http_status, error_type, retry_after_secs = 503, "standby-run-finished", 1
+
+
+class StandbyRunNotReady(StandbyError):
+    """The run is alive but its server never began to listen."""
+
+    http_status, error_type, retry_after_secs = 504, "standby-run-not-ready", 5
+
+
+class StandbyBadGateway(StandbyError):
+    """The Actor's server dropped the connection or answered with something that is not HTTP."""
+
+    http_status, error_type = 502, "standby-bad-gateway"
+
+
+class StandbyResponseTimeout(StandbyError):
+    """The Actor took the request but sent no first byte in time."""
+
+    http_status, error_type = 504, "standby-response-timeout"
+
+
+class LiveViewEnded(StandbyError):
+    """The run behind this live-view host has ended; its address dies with it."""
+
+    http_status, error_type = 410, "run-finished"
+
+
+class WaitingRoomFull(StandbyError):
+    """A pool already holds as many waiting requests as it may."""
+
+    http_status, error_type, retry_after_secs = 503, "waiting-room-full", 5
+
+    def __init__(self, held: int) -> None:
+        super().__init__(
+            f"{held} requests wait for this Actor already, as many as may wait at once "
+            "(setting: waiting_room_size). Try again later.",
+            data={"held": held},
+        )
+        self.held = held
+
+
+class WaitedTooLong(StandbyError):
+    """No run had room for the request within its deadline."""
+
+    http_status, error_type, retry_after_secs = 503, "waiting-room-timeout", 5
+
+
+class ShuttingDown(StandbyError):
+    """Greenroom is stopping and takes nothing new."""
+
+    http_status, error_type, retry_after_secs = 503, "shutting-down", 5
+
+    def __init__(self) -> None:
+        super().__init__("Greenroom is stopping and takes no new requests. Try again in a moment.")

@@ -1,0 +1,271 @@
+"""
+No I/O: what an ``actorStandby`` object means, and which pool serves whom.
+
+A partial object is merged over the stored one, over the defaults; then the merged result is validated, and an invalid
+one changes nothing. Source: apify-platform.md §1.4, §1.5; Greenroom's own keys are in design §8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from gateway.core.errors import InvalidConfig
+from gateway.core.model import MEMORY_STEPS_MBYTES, Actor
+
+
+class Tenancy(StrEnum):
+    """Whose run serves a request: the caller's own, or the developer's, shared by all callers."""
+
+    SINGLE_TENANT = "SINGLE_TENANT"
+    MULTI_TENANT = "MULTI_TENANT"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandbyConfig:
+    """
+    The effective standby settings of an Actor.
+
+    ``desired_requests_per_run``: above it in every run, one more run is started ahead of demand.
+    ``max_requests_per_run``: never more requests than that in one run at once.
+    ``idle_timeout_secs``: a run without any use for so long is wound down.
+    ``min_runs`` stay warm; ``max_runs`` None: only the machine's limits hold.
+    ``public``: no token is asked for, and all callers share the owner's runs.
+    ``forward_credentials``: the caller's token reaches the Actor (single tenancy only).
+    ``first_byte_timeout_secs``, ``pick_timeout_secs`` None: the server's settings hold.
+    ``stream_idle_timeout_secs`` None: a stream may be silent for as long as it likes.
+    """
+
+    is_enabled: bool = False
+    desired_requests_per_run: int = 3
+    max_requests_per_run: int = 4
+    idle_timeout_secs: float = 300
+    build: str = "latest"
+    memory_mbytes: int = 1024
+    should_pass_actor_input: bool = False
+    disable_standby_fields_override: bool = False
+    tenancy: Tenancy = Tenancy.SINGLE_TENANT
+    public: bool = False
+    owner_only: bool = False
+    min_runs: int = 0
+    max_runs: int | None = None
+    freeze_after_secs: float | None = None
+    forward_credentials: bool = False
+    pick_timeout_secs: float | None = None
+    first_byte_timeout_secs: float | None = None
+    stream_idle_timeout_secs: float | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether all callers share the owner's runs."""
+        return self.public or self.tenancy is Tenancy.MULTI_TENANT
+
+
+# API key → (field, kind). Kinds: bool, int, secs (a number that may be fractional), text.
+_FIELDS: dict[str, tuple[str, str]] = {
+    "isEnabled": ("is_enabled", "bool"),
+    "desiredRequestsPerActorRun": ("desired_requests_per_run", "int"),
+    "maxRequestsPerActorRun": ("max_requests_per_run", "int"),
+    "idleTimeoutSecs": ("idle_timeout_secs", "secs"),
+    "build": ("build", "text"),
+    "memoryMbytes": ("memory_mbytes", "int"),
+    "shouldPassActorInput": ("should_pass_actor_input", "bool"),
+    "disableStandbyFieldsOverride": ("disable_standby_fields_override", "bool"),
+    "tenancy": ("tenancy", "text"),
+    "public": ("public", "bool"),
+    "ownerOnly": ("owner_only", "bool"),
+    "minRuns": ("min_runs", "int"),
+    "maxRuns": ("max_runs", "int?"),
+    "freezeAfterSecs": ("freeze_after_secs", "secs?"),
+    "forwardCredentials": ("forward_credentials", "bool"),
+    "pickTimeoutSecs": ("pick_timeout_secs", "secs?"),
+    "firstByteTimeoutSecs": ("first_byte_timeout_secs", "secs?"),
+    "streamIdleTimeoutSecs": ("stream_idle_timeout_secs", "secs?"),
+}
+
+# The platform drops these two silently for everybody but its own staff.
+_IGNORED = frozenset({"isConsoleAuthEnabled", "isTokenlessEnabled"})
+
+_EXPECTED = {"bool": "true or false", "int": "a whole number", "secs": "a number of seconds", "text": "a text"}
+
+
+def _checked(key: str, kind: str, value: Any) -> Any:
+    optional = kind.endswith("?")
+    base = kind.rstrip("?")
+    if optional and value is None:
+        return None
+    fits = {
+        "bool": isinstance(value, bool),
+        "int": isinstance(value, int) and not isinstance(value, bool),
+        "secs": isinstance(value, int | float) and not isinstance(value, bool),
+        "text": isinstance(value, str) and value != "",
+    }[base]
+    if not fits:
+        raise InvalidConfig(
+            f"actorStandby.{key} is {_EXPECTED[base]}{' or null' if optional else ''}, not {value!r}.",
+            data={"field": f"actorStandby.{key}"},
+        )
+    return value
+
+
+def merge(stored: Mapping[str, Any] | None, given: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The partial *given* over the *stored* one; None where neither was ever given."""
+    if stored is None and given is None:
+        return None
+    return {**(stored or {}), **{key: value for key, value in (given or {}).items() if key not in _IGNORED}}
+
+
+def parse_standby(merged: Mapping[str, Any] | None) -> StandbyConfig:
+    """
+    The settings that a merged ``actorStandby`` object means, over the defaults.
+
+    Raises InvalidConfig, whose message names the key and what is expected; unknown keys are refused.
+    """
+    values: dict[str, Any] = {}
+    for key, value in (merged or {}).items():
+        if key in _IGNORED:
+            continue
+        if key not in _FIELDS:
+            known = ", ".join(sorted(_FIELDS))
+            raise InvalidConfig(
+                f"actorStandby.{key} is not a setting. Known ones: {known}.", data={"field": f"actorStandby.{key}"}
+            )
+        name, kind = _FIELDS[key]
+        values[name] = _checked(key, kind, value)
+    if "tenancy" in values:
+        try:
+            values["tenancy"] = Tenancy(values["tenancy"])
+        except ValueError:
+            raise InvalidConfig(
+                "actorStandby.tenancy is SINGLE_TENANT or MULTI_TENANT.", data={"field": "actorStandby.tenancy"}
+            ) from None
+    config = StandbyConfig(**values)
+    _validate(config)
+    return config
+
+
+def _validate(config: StandbyConfig) -> None:
+    def demand(holds: bool, key: str, message: str) -> None:
+        if not holds:
+            raise InvalidConfig(f"actorStandby.{key}: {message}", data={"field": f"actorStandby.{key}"})
+
+    demand(config.desired_requests_per_run >= 1, "desiredRequestsPerActorRun", "At least 1.")
+    demand(
+        config.max_requests_per_run >= config.desired_requests_per_run,
+        "maxRequestsPerActorRun",
+        "Max requests must be greater than or equal to desired requests.",
+    )
+    demand(config.idle_timeout_secs >= 1, "idleTimeoutSecs", "At least 1.")
+    demand(
+        config.memory_mbytes in MEMORY_STEPS_MBYTES,
+        "memoryMbytes",
+        f"A power of two from {MEMORY_STEPS_MBYTES[0]} to {MEMORY_STEPS_MBYTES[-1]}.",
+    )
+    demand(config.min_runs >= 0, "minRuns", "At least 0.")
+    demand(config.max_runs is None or config.max_runs >= max(1, config.min_runs), "maxRuns", "At least 1 and minRuns.")
+    for key, secs in (
+        ("freezeAfterSecs", config.freeze_after_secs),
+        ("pickTimeoutSecs", config.pick_timeout_secs),
+        ("firstByteTimeoutSecs", config.first_byte_timeout_secs),
+        ("streamIdleTimeoutSecs", config.stream_idle_timeout_secs),
+    ):
+        demand(secs is None or secs > 0, key, "More than 0.")
+    demand(
+        not (config.forward_credentials and config.is_shared),
+        "forwardCredentials",
+        "Only in single tenancy and without public: a stranger's token must not reach a shared run.",
+    )
+
+
+def effective(actor: Actor) -> dict[str, Any] | None:
+    """The partial ``actorStandby`` in force: what the API set wins, key by key, over the file. None: never set."""
+    return merge(actor.standby_from_file, actor.standby_from_api)
+
+
+def as_api_object(merged: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The whole ``actorStandby`` object as the API shows it: defaults filled in; None where it was never set."""
+    if merged is None:
+        return None
+    config = parse_standby(merged)
+    shown: dict[str, Any] = {}
+    for key, (name, _) in _FIELDS.items():
+        value = getattr(config, name)
+        shown[key] = str(value) if isinstance(value, StrEnum) else value
+    return shown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolKey:
+    """
+    Whose requests to what share runs: (Actor or task, whose runs, token scope).
+
+    Build and memory are the pool's *generation* and not part of its name: when the standby tag moves, the runs of the
+    new generation serve first and those of the old one drain, within one pool and hence without a gap.
+    """
+
+    target_id: str
+    user_id: str
+    scope: str = ""
+
+    @property
+    def id(self) -> str:
+        """The pool's name in records, signals and logs."""
+        parts = (self.target_id, self.user_id, self.scope) if self.scope else (self.target_id, self.user_id)
+        return ".".join(parts)
+
+    @classmethod
+    def parse(cls, pool_id: str) -> PoolKey:
+        """The key that *pool_id* names."""
+        target_id, user_id, *rest = pool_id.split(".", 2)
+        return cls(target_id=target_id, user_id=user_id, scope=rest[0] if rest else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """What the runs of a pool are made from; a run of another generation than the target's is retired."""
+
+    build_id: str
+    memory_mbytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandbyTarget:
+    """All that the gateway and the autoscaler need to know of one standby host, resolved from records."""
+
+    actor_id: str
+    actor_name: str
+    owner_id: str
+    owner_name: str
+    is_public_actor: bool
+    config: StandbyConfig
+    generation: Generation | None
+
+    def pool_for(self, user_id: str | None, scope: str = "") -> PoolKey:
+        """The pool that serves *user_id* (None: nobody in particular, at a public host)."""
+        if self.config.is_shared or user_id is None:
+            return PoolKey(target_id=self.actor_id, user_id=self.owner_id)
+        return PoolKey(target_id=self.actor_id, user_id=user_id, scope=scope)
+
+    def may_run(self, user_id: str) -> bool:
+        """Whether *user_id* may call this target at all; to others it does not exist."""
+        return user_id == self.owner_id or (self.is_public_actor and not self.config.owner_only)
+
+
+def standby_target(actor: Actor, owner_name: str) -> StandbyTarget:
+    """The standby host of *actor*; ``generation`` is None while its tag points to no build."""
+    config = parse_standby(effective(actor))
+    tagged = actor.tagged_builds.get(config.build)
+    if tagged is None:
+        tagged = next((b for b in actor.tagged_builds.values() if b.build_number == config.build), None)
+    generation = Generation(build_id=tagged.build_id, memory_mbytes=config.memory_mbytes) if tagged else None
+    return StandbyTarget(
+        actor_id=actor.id,
+        actor_name=actor.name,
+        owner_id=actor.user_id,
+        owner_name=owner_name,
+        is_public_actor=actor.is_public,
+        config=config,
+        generation=generation,
+    )

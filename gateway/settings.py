@@ -1,0 +1,121 @@
+"""
+Every knob of Greenroom: flag, variable (``GREENROOM_…``), key of the TOML file, unit, default and what 0 or none means.
+
+Flags win over variables, variables over the file, the file over the defaults.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+
+def default_data_dir() -> Path:
+    """The named folder ``greenroom`` in the user's data directory."""
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "greenroom"
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "greenroom"
+
+
+def config_file() -> Path:
+    """The TOML file: ``$GREENROOM_CONFIG``, else ``greenroom/config.toml`` in the user's configuration directory."""
+    named = os.environ.get("GREENROOM_CONFIG")
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "greenroom" / "config.toml"
+
+
+class Settings(BaseSettings):
+    """The effective settings of one process. Durations are seconds, sizes MiB or bytes as the name says."""
+
+    model_config = SettingsConfigDict(env_prefix="GREENROOM_", extra="forbid", frozen=True)
+
+    # Where and as what it serves
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8010, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    domain: str = Field(
+        "localhost", description="Parent of all host names: <user>--<actor>.<domain>, <label>.runs.<domain>."
+    )
+    public_scheme: Literal["http", "https"] = Field("http", description="Scheme in printed and stored URLs.")
+    public_port: int | None = Field(None, description="Port in printed and stored URLs; none: the one it listens on.")
+    data: Path = Field(default_factory=default_data_dir, description="Folder for records, blobs, builds and logs.")
+    launcher: Literal["process"] = Field("process", description="What runs the Actors.")
+    actors: tuple[Path, ...] = Field((), description="Actor folders to serve, or folders of Actor folders.")
+    user: str = Field("local", description="Name of the first user, the administrator.")
+    token: str | None = Field(
+        None, repr=False, description="The first user's token; none: one is made in <data>/token."
+    )
+    token_file: Path | None = Field(None, description="Where the first user's token is read from or made.")
+    trust_users: bool = Field(
+        False, description="Let Actors of users other than the administrator run as processes of this machine."
+    )
+    trusted_proxies: tuple[str, ...] = Field((), description="Addresses whose X-Forwarded-* headers are believed.")
+    log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severity that is logged."
+    )
+
+    # Requests
+    pick_timeout_secs: float = Field(120, gt=0, description="To find or start a run for a request.")
+    first_byte_timeout_secs: float = Field(300, gt=0, description="From the request to the first byte of its answer.")
+    connect_timeout_secs: float = Field(5, gt=0, description="To connect to a run's web server.")
+    waiting_room_size: int = Field(1000, ge=1, description="Requests that may wait for one pool at once.")
+    max_websocket_message_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="Largest WebSocket message.")
+    max_api_body_bytes: int = Field(9_437_184, ge=1024, description="Largest body of an API call.")
+    token_cache_secs: float = Field(
+        5, ge=0, description="How long a verified token is believed without asking records."
+    )
+
+    # Runs
+    readiness_timeout_secs: float = Field(
+        120, gt=0, description="A standby run that doesn't answer for so long failed."
+    )
+    drain_timeout_secs: float = Field(
+        300, gt=0, description="For requests and sockets in flight when a run is retired."
+    )
+    wind_down_grace_secs: float = Field(
+        15, gt=0, description="After 'aborting' until SIGTERM, and again until SIGKILL."
+    )
+    abort_grace_secs: float = Field(30, gt=0, description="A graceful abort's time before the run is killed.")
+    shutdown_timeout_secs: float = Field(30, gt=0, description="For everything to end when Greenroom is stopped.")
+    max_runs: int = Field(500, ge=1, description="Runs that may live at once on this machine.")
+    max_starting_runs_per_pool: int = Field(10, ge=1, description="Runs of one pool that may be starting at once.")
+    max_starts_per_sec: float = Field(50, gt=0, description="Pace of starts over all pools.")
+    max_log_chars: int = Field(10_485_760, ge=1000, description="Characters kept of one run's log.")
+    port_range: tuple[int, int] = Field((21000, 30999), description="Ports for the web servers of process runs.")
+
+    # The autoscaler
+    tick_secs: float = Field(2, gt=0, description="The autoscaler looks at least so often.")
+    demand_report_secs: float = Field(1, gt=0, description="Gateways report their demand so often.")
+
+    @field_validator("domain")
+    @classmethod
+    def _plain_domain(cls, value: str) -> str:
+        value = value.lower().rstrip(".")
+        if not value or any(c not in "abcdefghijklmnopqrstuvwxyz0123456789.-" for c in value):
+            raise ValueError("a DNS name such as localhost or actors.example.com is expected")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags (as init arguments), then variables, then the TOML file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=config_file())

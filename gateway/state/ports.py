@@ -1,0 +1,314 @@
+"""
+The three kinds of state, one port each: the promises that every adapter keeps (``tests/contracts/`` holds them).
+
+- **Records** are durable when answered: after a power cut an acknowledged change is there.
+- **Blobs** are replaced atomically and streamed, never wholly in memory.
+- **Signals** may be lost at any moment; whoever listens can rebuild what he needs from records.
+
+Only the adapters import a driver. All methods raise StateUnavailable when the store can't be reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from gateway.core.demand import DemandReport
+from gateway.core.lifecycle import Readiness, RunStatus
+from gateway.core.model import (
+    Actor,
+    ActorTask,
+    ActorVersion,
+    Address,
+    Build,
+    DecisionRecord,
+    Page,
+    Run,
+    Storage,
+    StorageKind,
+    Token,
+    User,
+)
+from gateway.core.standby import Generation, PoolKey
+
+T = TypeVar("T")
+
+FIRST_PAGE = Page()
+
+
+class StateUnavailable(Exception):
+    """A store can't be reached or refuses work; the message says which and what to look at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing(Generic[T]):
+    """One page of a list and the number of all that match."""
+
+    items: tuple[T, ...]
+    total: int
+
+
+class Records(Protocol):
+    """
+    Durable records.
+
+    ``add_*`` raise NameNotUnique where a unique name is taken. ``replace_*`` are compare-and-set: they store the record
+    with its version + 1 if the stored version is still the given one, else raise Conflict; they return what was stored.
+    Look-ups answer None where nothing is found. Lists are ordered by creation time (then id), newest last or,
+    with ``page.desc``, first.
+    """
+
+    async def add_user(self, user: User) -> None: ...
+    async def user(self, user_id: str) -> User | None: ...
+    async def user_by_name(self, username: str) -> User | None:
+        """Case-insensitive, and by the DNS-friendly form: ``jane.doe`` and ``jane-doe`` can't both exist."""
+        ...
+
+    async def list_users(self) -> Sequence[User]: ...
+
+    async def add_token(self, token: Token) -> None: ...
+    async def token_by_hash(self, token_hash: str) -> Token | None: ...
+    async def list_tokens(self, user_id: str) -> Sequence[Token]: ...
+    async def delete_token(self, token_id: str) -> None: ...
+    async def delete_tokens_of_run(self, run_id: str) -> None: ...
+
+    async def add_actor(self, actor: Actor) -> None: ...
+    async def actor(self, actor_id: str) -> Actor | None: ...
+    async def actor_by_name(self, user_id: str, name: str) -> Actor | None:
+        """Case-insensitive."""
+        ...
+
+    async def list_actors(self, user_id: str | None, page: Page) -> Listing[Actor]:
+        """Actors of one user, or of all (None)."""
+        ...
+
+    async def replace_actor(self, actor: Actor) -> Actor: ...
+    async def delete_actor(self, actor_id: str) -> None:
+        """With its versions, builds, tasks and decisions; its runs stay."""
+        ...
+
+    async def put_version(self, version: ActorVersion) -> None:
+        """Create or overwrite one version of an Actor."""
+        ...
+
+    async def actor_version(self, actor_id: str, version_number: str) -> ActorVersion | None: ...
+    async def list_versions(self, actor_id: str) -> Sequence[ActorVersion]: ...
+    async def delete_version(self, actor_id: str, version_number: str) -> None: ...
+
+    async def add_build(self, build: Build) -> Build:
+        """Store a build whose ``build_number`` is empty under the next number of its version, e.g. ``0.1.7``."""
+        ...
+
+    async def build(self, build_id: str) -> Build | None: ...
+    async def list_builds(self, user_id: str | None, actor_id: str | None, page: Page) -> Listing[Build]: ...
+    async def active_builds(self) -> Sequence[Build]:
+        """All builds that have not ended."""
+        ...
+
+    async def replace_build(self, build: Build) -> Build: ...
+    async def delete_build(self, build_id: str) -> None: ...
+
+    async def add_task(self, task: ActorTask) -> None: ...
+    async def task(self, task_id: str) -> ActorTask | None: ...
+
+    async def add_run(self, run: Run, token: Token, storages: Iterable[Storage]) -> None:
+        """A run, its own token and its default storages, all or none of them."""
+        ...
+
+    async def run(self, run_id: str) -> Run | None: ...
+    async def run_by_live_view_label(self, label: str) -> Run | None: ...
+    async def list_runs(
+        self,
+        *,
+        user_id: str | None = None,
+        actor_id: str | None = None,
+        statuses: frozenset[RunStatus] = frozenset(),
+        page: Page = FIRST_PAGE,
+    ) -> Listing[Run]: ...
+    async def active_runs(self) -> Sequence[Run]:
+        """All runs that have not ended."""
+        ...
+
+    async def replace_run(self, run: Run) -> Run: ...
+    async def delete_run(self, run_id: str) -> None: ...
+
+    async def add_storage(self, storage: Storage) -> None: ...
+    async def storage(self, kind: StorageKind, storage_id: str) -> Storage | None: ...
+
+    async def add_decision(self, decision: DecisionRecord) -> None: ...
+    async def list_decisions(self, pool_id: str, page: Page) -> Listing[DecisionRecord]: ...
+
+
+class Blobs(Protocol):
+    """
+    Large values by key; keys are relative paths of ``[A-Za-z0-9._/-]`` that never leave the store.
+
+    A reader sees the old value or the new one, never a mixture. ``open`` and ``size`` answer None for no such blob.
+    """
+
+    async def put(self, key: str, chunks: AsyncIterator[bytes] | bytes) -> None:
+        """Store or replace *key* atomically; when it returns, the value survives a crash."""
+        ...
+
+    async def get(self, key: str) -> bytes | None:
+        """The whole of a blob that is known to be small."""
+        ...
+
+    async def open(self, key: str, *, start: int = 0, end: int | None = None) -> AsyncIterator[bytes] | None:
+        """Its bytes from *start* up to *end* (excluded), in chunks."""
+        ...
+
+    async def size(self, key: str) -> int | None: ...
+    async def delete(self, key: str) -> None:
+        """Delete *key*; one that is not there is fine."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRoute:
+    """
+    Where a live run is and whether it takes requests, as the supervisor publishes it to all gateways.
+
+    ``pool`` is None for runs that only have a live view. ``address`` is None until the run has been placed.
+    """
+
+    run_id: str
+    actor_id: str
+    user_id: str
+    live_view_label: str
+    readiness: Readiness
+    pool: PoolKey | None = None
+    generation: Generation | None = None
+    address: Address | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteEnded:
+    """
+    A run is gone. ``error_type``, ``message`` and ``log_tail`` tell those who waited for it why (the tail only to its
+    owner); ``error_type`` is None for an end that nobody needs to hear of, such as a wind-down.
+    """
+
+    run_id: str
+    live_view_label: str
+    error_type: str | None = None
+    message: str = ""
+    exit_code: int | None = None
+    log_tail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutesReset:
+    """The listener is new or has missed changes: forget all routes, *routes* are the present ones."""
+
+    routes: tuple[RunRoute, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolBlocked:
+    """
+    The autoscaler can't start runs for a pool now: those who wait for one hear why at once.
+
+    Not stored: it speaks to the requests that wait at this moment.
+    """
+
+    pool: PoolKey
+    error_type: str
+    message: str
+
+
+RouteChange = RunRoute | RouteEnded | RoutesReset | PoolBlocked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberedChange:
+    """A route change with its version; versions grow by one with each change and start anew with a reset."""
+
+    version: int
+    change: RouteChange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """Records of this kind changed; *id* names the one (an Actor's, a user's, a run's, a token's)."""
+
+    kind: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEvent:
+    """Frames for the system-events sockets of one run; ``ends``: the run is over, close them."""
+
+    run_id: str
+    frames: tuple[str, ...] = ()
+    ends: bool = False
+
+
+class Signals(Protocol):
+    """
+    Messages and leases between the processes of one Greenroom; cheap, fast and allowed to be lost.
+
+    Subscriptions are entered before they return, so nothing sent afterwards is missed; a subscriber that falls behind
+    its bound gets a RoutesReset (routes) or loses the oldest messages (all else).
+    """
+
+    async def put_route(self, route: RunRoute) -> int:
+        """Publish *route* in place of an older one of the same run; its version."""
+        ...
+
+    async def end_route(self, ended: RouteEnded) -> int: ...
+    async def block_pool(self, blocked: PoolBlocked) -> None: ...
+    def watch_routes(self) -> AbstractAsyncContextManager[AsyncIterator[NumberedChange]]:
+        """Begins with a RoutesReset."""
+        ...
+
+    async def report_demand(self, report: DemandReport, *, ttl_secs: float, is_poke: bool = False) -> None:
+        """Replace this gateway's report; it counts for *ttl_secs*. A *poke* makes the autoscaler look at once."""
+        ...
+
+    async def forget_demand(self, gateway_id: str) -> None:
+        """This gateway is gone for good and has nothing in flight."""
+        ...
+
+    async def demand_reports(self) -> Sequence[DemandReport]:
+        """The reports that still count."""
+        ...
+
+    async def wait_for_poke(self, timeout_secs: float) -> bool:
+        """True as soon as a poke has come since the last call, False after *timeout_secs* without one."""
+        ...
+
+    async def wait_for_report(self, timeout_secs: float) -> bool:
+        """True when any report arrives after this call began, False after *timeout_secs* without one."""
+        ...
+
+    async def changed(self, change: Changed) -> None: ...
+    def watch_changes(self) -> AbstractAsyncContextManager[AsyncIterator[Changed]]: ...
+
+    async def send_event(self, event: RunEvent) -> int:
+        """Send frames to a run's events sockets; the number of sockets that were connected when it was sent."""
+        ...
+
+    def watch_events(self, run_id: str) -> AbstractAsyncContextManager[AsyncIterator[RunEvent]]:
+        """While it is entered, the run counts as connected."""
+        ...
+
+    async def lead(self, name: str, holder: str, *, ttl_secs: float) -> int | None:
+        """Take or renew the lease *name*: its fencing token, or None while somebody else holds it."""
+        ...
+
+    async def resign(self, name: str, holder: str) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The three stores that a process works with."""
+
+    records: Records
+    blobs: Blobs
+    signals: Signals
