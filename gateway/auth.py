@@ -1,0 +1,124 @@
+"""Whose token this is and what it may do: one door for the proxy, the API and the events socket."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from gateway.core.errors import InsufficientPermissions, TokenNotFound
+from gateway.core.ids import token_hash
+from gateway.core.model import Token
+from gateway.secret_box import SecretBox
+from gateway.state.ports import Records
+
+ALL_SCOPES = "*"
+SCOPES = {
+    "*": "everything that the user may do",
+    "actors:read": "see Actors, versions and builds",
+    "actors:write": "create, change, build and delete Actors",
+    "actors:run": "start runs and call standby hosts",
+    "runs:read": "see runs and their logs",
+    "runs:write": "change and abort runs",
+    "run": "a run's own token: its own run and storages, and starting Actors",
+}
+RUN_TOKEN_SCOPES = frozenset({"run", "actors:run"})
+
+_CACHE_ENTRIES = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who calls: a user through one token. ``run_id`` is set for the token of a run."""
+
+    user_id: str
+    username: str
+    is_admin: bool
+    token_id: str
+    scopes: frozenset[str]
+    run_id: str | None = None
+
+    def may(self, scope: str) -> bool:
+        """Whether the token covers *scope*; writing implies reading."""
+        if ALL_SCOPES in self.scopes or scope in self.scopes:
+            return True
+        kind, _, verb = scope.partition(":")
+        return verb == "read" and f"{kind}:write" in self.scopes
+
+    def require(self, scope: str) -> None:
+        """Raise InsufficientPermissions unless ``may(scope)``."""
+        if not self.may(scope):
+            raise InsufficientPermissions(
+                f"This token lacks the scope '{scope}' ({SCOPES[scope]}): use another one, "
+                f"or make one with 'greenroom token create --scope {scope}'."
+            )
+
+
+def run_token(box: SecretBox, run_id: str) -> str:
+    """The token of one run: derived, so that whichever process starts the run can make it and nothing stores it."""
+    return "greenroom_run_" + box.derive("run-token", run_id)
+
+
+def events_secret(box: SecretBox, run_id: str) -> str:
+    """The secret in the events-socket URL of one run."""
+    return box.derive("events", run_id)
+
+
+class Authenticator:
+    """
+    Verifies tokens against records; a good one is believed for *cache_secs* without asking again.
+
+    A hit costs one hash and one dict look-up. Bad tokens are never remembered. *now* is UTC, *clock* is monotonic.
+    """
+
+    def __init__(
+        self, records: Records, *, cache_secs: float, now: Callable[[], datetime], clock: Callable[[], float]
+    ) -> None:
+        self._records = records
+        self._cache_secs = cache_secs
+        self._now = now
+        self._clock = clock
+        self._cache: OrderedDict[str, tuple[float, datetime | None, Principal]] = OrderedDict()
+
+    async def principal(self, token: str) -> Principal:
+        """Who holds *token*. Raises TokenNotFound when it is unknown, expired or of a run that has ended."""
+        hashed = token_hash(token)
+        cached = self._cache.get(hashed)
+        if cached is not None:
+            until, expires_at, principal = cached
+            if self._clock() < until and not self._is_past(expires_at):
+                return principal
+            del self._cache[hashed]
+        found = await self._records.token_by_hash(hashed)
+        if found is None or self._is_past(found.expires_at):
+            raise TokenNotFound
+        principal = await self._principal_of(found)
+        self._cache[hashed] = (self._clock() + self._cache_secs, found.expires_at, principal)
+        if len(self._cache) > _CACHE_ENTRIES:
+            self._cache.popitem(last=False)
+        return principal
+
+    def forget_all(self) -> None:
+        """Tokens have changed: believe nothing that was cached."""
+        self._cache.clear()
+
+    def _is_past(self, expires_at: datetime | None) -> bool:
+        return expires_at is not None and expires_at <= self._now()
+
+    async def _principal_of(self, token: Token) -> Principal:
+        user = await self._records.user(token.user_id)
+        if user is None:
+            raise TokenNotFound
+        if token.run_id is not None:
+            run = await self._records.run(token.run_id)
+            if run is None or run.status.is_terminal:
+                raise TokenNotFound
+        return Principal(
+            user_id=user.id,
+            username=user.username,
+            is_admin=user.is_admin,
+            token_id=token.id,
+            scopes=token.scopes,
+            run_id=token.run_id,
+        )
