@@ -1,0 +1,445 @@
+"""
+The shim: guards one run's processes, stamps their output into the log, and keeps the exit code. It outlives Greenroom.
+
+A program of its own, which imports the standard library and its two neighbours only. Starting Python for each run would
+cost more than a whole wake may, so there is one *fork server*, which has everything imported and forks one shim per
+byte that it receives; the byte carries the descriptor of a socket of that launch alone::
+
+    launcher                    fork server             shim                       Actor
+    one byte + descriptor  ──►  fork  ────────────────► setsid, reads the order
+    order (JSON) ────────────────────────────────────►  fork ────────────────────► setpgid, exec
+    ◄──────────────────────────────────── answer (JSON) knows that exec worked
+    one byte ─────────────────────────────────────────► "heard": from now on the launcher may die, the run lives
+
+A launcher that goes away before it said "heard" does not know of the run, so the shim ends it. The fork server ends
+when its socket closes. Nothing of the environment, which holds secrets, is ever written or put into an argv.
+
+What the signals to a shim mean; the run's *group* is the Actor's process group:
+
+    SIGTERM  SIGTERM to the group (and a frozen one goes on)     SIGUSR1  freeze: SIGSTOP to all
+    SIGQUIT  SIGKILL to all                                      SIGUSR2  resume: SIGCONT to all
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from autoscaler.launchers.process_table import descendants, signal_exactly, signal_group, started_at
+from autoscaler.launchers.shim_log import Log, now
+
+CONTROL_BYTE = b"+"
+READY_BYTE = b"R"
+HEARD_BYTE = b"!"
+FRAME_HEAD = struct.Struct("!I")
+
+RECORD_NAME = "shim.json"
+EXIT_NAME = "exit.json"
+FAILURE_NAME = "shim-error.txt"
+
+_READ_BYTES = 64 * 1024
+_COURTESY_SECS = 3.0  # for the rest of a group that was asked to end, e.g. the server behind a shell that died at once
+_KILL_SECS = 5.0  # for what was killed to be gone; only a process stuck in the kernel takes longer
+_DRAIN_SECS = 2.0  # for output that somebody outside the run still holds open
+
+_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def frame(value: Mapping[str, Any]) -> bytes:
+    """*value* as JSON behind its length."""
+    body = json.dumps(value).encode()
+    return FRAME_HEAD.pack(len(body)) + body
+
+
+def _receive_exactly(connection: socket.socket, count: int) -> bytes:
+    received = bytearray()
+    while len(received) < count:
+        chunk = connection.recv(count - len(received))
+        if not chunk:
+            raise ConnectionResetError("the launcher went away")
+        received += chunk
+    return bytes(received)
+
+
+def _receive_frame(connection: socket.socket) -> dict[str, Any]:
+    (length,) = FRAME_HEAD.unpack(_receive_exactly(connection, FRAME_HEAD.size))
+    value: dict[str, Any] = json.loads(_receive_exactly(connection, length))
+    return value
+
+
+def _write_json(path: Path, value: Mapping[str, Any], *, durable: bool) -> None:
+    """Replace a file atomically; a *durable* one survives a power cut once this returns."""
+    new = path.with_suffix(".new")
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(fd, json.dumps(value).encode())
+        if durable:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+    new.rename(path)
+    if durable:
+        fd = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _prctl(option: int, value: Any) -> None:
+    if _libc is not None:
+        _libc.prctl(option, value, 0, 0, 0)
+
+
+class SpawnFailed(Exception):
+    """The Actor's command could not be started, and why."""
+
+
+def _candidates(command: str, path: str) -> list[str]:
+    if "/" in command:
+        return [command]
+    return [f"{folder}/{command}" for folder in path.split(":") if folder]
+
+
+def _execute(argv: list[str], env: dict[str, str]) -> NoReturn:
+    """Become the command; like ``execvpe``, but tells a missing interpreter from a missing command."""
+    forbidden: str | None = None
+    for candidate in _candidates(argv[0], env.get("PATH", "")):
+        try:
+            os.execve(candidate, argv, env)  # noqa: S606 - starting the Actor's own command is the product
+        except (FileNotFoundError, NotADirectoryError):
+            if Path(candidate).exists():
+                raise SpawnFailed(f"{candidate}: the interpreter named in its first line was not found") from None
+        except PermissionError:
+            forbidden = candidate
+        except OSError as error:
+            if error.errno == errno.ENOEXEC:
+                raise SpawnFailed(
+                    f"{candidate} is not a program: a script needs a first line such as #!/bin/sh"
+                ) from None
+            if error.errno == errno.E2BIG:
+                raise SpawnFailed("the environment variables and arguments are too large for this system") from None
+            raise
+    if forbidden is not None:
+        raise SpawnFailed(f"command not executable: {forbidden}")
+    raise SpawnFailed(f"command not found: {argv[0]}")
+
+
+def _become_actor(order: Mapping[str, Any], shim_pid: int, output: int, failure: int) -> NoReturn:
+    try:
+        signal.set_wakeup_fd(-1)
+        os.setpgid(0, 0)
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != shim_pid:
+            os._exit(127)  # the shim died before it could be watched
+        # Ignored signals stay ignored across exec, and an Actor expects to find them as everywhere.
+        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        try:
+            os.chdir(order["cwd"])
+        except OSError as error:
+            raise SpawnFailed(f"its folder can't be entered: {order['cwd']}: {error.strerror}") from None
+        _execute(order["argv"], order["env"])
+    except SpawnFailed as error:
+        os.write(failure, str(error).encode("utf-8", "replace"))
+    except BaseException as error:  # a forked child has nobody to raise to
+        os.write(failure, f"{order['argv'][0]} could not be started: {error}".encode("utf-8", "replace"))
+    os._exit(127)
+
+
+class Shim:
+    """One run's guard, from the order to the exit code."""
+
+    def __init__(self, connection: socket.socket, signals: int) -> None:
+        self._connection: socket.socket | None = connection
+        self._signals = signals
+        self._poll = select.poll()
+        self._poll.register(signals, select.POLLIN)
+        self._actor = 0
+        self._output = -1
+        self._exit_status: int | None = None  # as subprocess has it: the exit code, or minus the signal
+        self._is_reaped = False
+        self._is_frozen = False
+        self._is_asked_to_end = False
+        self._is_killed = False
+
+    def start(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Start the Actor; returns the record of the run. Raises SpawnFailed, and then nothing is left of it."""
+        self._folder = Path(order["folder"])
+        try:
+            log = os.open(order["log_path"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise SpawnFailed(f"its log can't be opened: {error}") from None
+        self._log = Log(log, order["max_log_chars"])
+        me = os.getpid()
+        self._output, output = os.pipe()
+        failure, failure_of_actor = os.pipe()
+        self._actor = os.fork()
+        if self._actor == 0:
+            _become_actor(order, me, output, failure_of_actor)
+        os.close(output)
+        os.close(failure_of_actor)
+        reason = b""
+        while chunk := os.read(failure, 4096):  # ends at exec, which closes the other end
+            reason += chunk
+        os.close(failure)
+        if reason:
+            raise SpawnFailed(reason.decode("utf-8", "replace"))
+        return {**order["record"], "shim_pid": me, "shim_started": started_at(me), "actor_pid": self._actor}
+
+    def guard(self) -> None:
+        """Until nothing of the run is left; then its exit code is on disk."""
+        os.set_blocking(self._output, False)
+        self._poll.register(self._output, select.POLLIN)
+        if self._connection is not None:
+            self._poll.register(self._connection, select.POLLIN)
+        self._reap()  # it may have ended before anybody listened
+        while self._exit_status is None:
+            self._step(None)
+        if self._is_asked_to_end:
+            self._step_until(lambda: self._is_killed or not self._rest_of_group(), _COURTESY_SECS, 0.05)
+        # The unreaped leader still holds the group's number, so this can't hit a stranger.
+        signal_group(self._actor, signal.SIGKILL)
+        if not self._is_reaped:
+            os.waitpid(self._actor, 0)
+            self._is_reaped = True
+        self._step_until(self._kill_descendants, _KILL_SECS, 0.01)
+        self._step_until(lambda: self._output < 0, _DRAIN_SECS, 0.1)
+        self._log.flush()
+        status = self._exit_status
+        self._keep(status if status >= 0 else 128 - status, -status if status < 0 else None)
+
+    def kill(self) -> None:
+        """SIGKILL to all of it."""
+        self._is_killed = True
+        signal_group(self._actor, signal.SIGKILL)
+        self._kill_descendants()
+
+    def _keep(self, exit_code: int, by_signal: int | None) -> None:
+        end = {"exit_code": exit_code, "signal": by_signal, "finished_at": now()}
+        for _ in range(60):  # a full disk may find room; the exit code is worth a minute
+            try:
+                _write_json(self._folder / EXIT_NAME, end, durable=True)
+            except FileNotFoundError:
+                return  # the folder was removed: nobody will ask
+            except OSError:
+                time.sleep(1)
+            else:
+                return
+
+    def _step(self, timeout_secs: float | None) -> None:
+        """Wait for something to happen, at most so long, and deal with it."""
+        for fd, _ in self._poll.poll(None if timeout_secs is None else timeout_secs * 1000):
+            if fd == self._output:
+                self._read_output()
+            elif fd == self._signals:
+                for number in os.read(self._signals, 4096):
+                    self._obey(number)
+            elif self._connection is not None:
+                self._hear()
+
+    def _step_until(self, is_done: Callable[[], bool], limit_secs: float, pause_secs: float) -> None:
+        until = time.monotonic() + limit_secs
+        while not is_done() and time.monotonic() < until:
+            self._step(pause_secs)
+
+    def _read_output(self) -> None:
+        try:
+            chunk = os.read(self._output, _READ_BYTES)
+        except BlockingIOError:
+            return
+        if chunk:
+            self._log.feed(chunk)
+            return
+        self._poll.unregister(self._output)
+        os.close(self._output)
+        self._output = -1
+
+    def _hear(self) -> None:
+        """The launcher says that it knows of the run, or has gone without."""
+        assert self._connection is not None
+        try:
+            heard = self._connection.recv(1)
+        except OSError:
+            heard = b""
+        self._poll.unregister(self._connection)
+        self._connection.close()
+        self._connection = None
+        if heard != HEARD_BYTE:
+            self.kill()
+
+    def _obey(self, number: int) -> None:
+        if number == signal.SIGCHLD:
+            self._reap()
+        elif self._exit_status is not None and number != signal.SIGQUIT:
+            return  # its group is being cleared already
+        elif number == signal.SIGTERM:
+            self._is_asked_to_end = True
+            signal_group(self._actor, signal.SIGTERM)
+            if self._is_frozen:
+                self._thaw()
+        elif number == signal.SIGUSR1:
+            self._freeze()
+        elif number == signal.SIGUSR2:
+            self._thaw()
+        elif number == signal.SIGQUIT:
+            self.kill()
+
+    def _freeze(self) -> None:
+        self._is_frozen = True
+        signal_group(self._actor, signal.SIGSTOP)
+        for _ in range(5):  # one that was just being forked shows up in the next look
+            running = [child for child in descendants(os.getpid()) if child.state != "T"]
+            strangers = [child for child in running if child.group != self._actor]
+            if not strangers:
+                return
+            for child in strangers:
+                signal_exactly(child, signal.SIGSTOP)
+
+    def _thaw(self) -> None:
+        self._is_frozen = False
+        for child in descendants(os.getpid()):
+            if child.group != self._actor:
+                signal_exactly(child, signal.SIGCONT)
+        signal_group(self._actor, signal.SIGCONT)
+
+    def _reap(self) -> None:
+        """
+        Fetch the exit codes of children, also of those that were orphaned to us.
+
+        The Actor's main process is only looked at where the system can do that: as long as it isn't fetched, its pid,
+        which is the group's number, belongs to nobody else.
+        """
+        if hasattr(os, "waitid"):
+            with contextlib.suppress(ChildProcessError):
+                while not self._is_reaped and self._exit_status is None:
+                    seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                    if seen is None:
+                        return
+                    if seen.si_pid == self._actor:
+                        is_exit = seen.si_code == os.CLD_EXITED
+                        self._exit_status = seen.si_status if is_exit else -seen.si_status
+                        return
+                    os.waitpid(seen.si_pid, 0)
+            if not self._is_reaped:
+                return
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                if pid == self._actor and not self._is_reaped:
+                    self._is_reaped = True
+                    self._exit_status = os.waitstatus_to_exitcode(status)
+
+    def _rest_of_group(self) -> bool:
+        return any(child.group == self._actor for child in descendants(os.getpid()))
+
+    def _kill_descendants(self) -> bool:
+        """SIGKILL to every descendant; whether there was none."""
+        self._reap()
+        left = descendants(os.getpid())
+        for child in left:
+            signal_exactly(child, signal.SIGKILL)
+        return not left
+
+
+def _take_signals() -> int:
+    """From now on signals arrive as bytes at the returned descriptor."""
+    signals, wakeup = os.pipe()
+    os.set_blocking(signals, False)
+    os.set_blocking(wakeup, False)
+    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, lambda *_: None)
+    return signals
+
+
+def _be_shim(connection: socket.socket) -> None:
+    signals = _take_signals()
+    os.setsid()
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    _prctl(_PR_SET_NAME, b"greenroom-shim")
+    order = _receive_frame(connection)
+    folder = Path(order["folder"])
+    shim = Shim(connection, signals)
+    try:
+        try:
+            record = shim.start(order)
+        except SpawnFailed as error:
+            connection.sendall(frame({"error": str(error)}))
+            return
+        del order  # with all the secrets in it
+        with contextlib.suppress(OSError):  # a launcher that has gone is noticed by what follows
+            connection.sendall(frame(record))
+        # After the answer, as it takes a millisecond; a launcher that dies in between finds it all the same.
+        with contextlib.suppress(OSError):
+            _write_json(folder / RECORD_NAME, record, durable=False)
+        shim.guard()
+    except BaseException:
+        shim.kill()
+        with (folder / FAILURE_NAME).open("a", encoding="utf-8") as file:
+            traceback.print_exc(file=file)
+        raise
+
+
+def _received(control: socket.socket) -> Iterable[int] | None:
+    """The descriptors that came with the next byte; None when the launcher has gone."""
+    try:
+        byte, descriptors, _, _ = socket.recv_fds(control, 1, 4)
+    except ConnectionError:
+        return None
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    return descriptors if byte else None
+
+
+def serve_forks(control_fd: int) -> None:
+    """The fork server: fork a shim for every descriptor received, until the control socket closes."""
+    control = socket.socket(fileno=control_fd)
+    control.set_inheritable(False)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # shims need no reaping, and the kernel keeps no zombies of them
+    gc.collect()
+    gc.disable()
+    gc.freeze()  # shared pages stay shared
+    control.sendall(READY_BYTE)
+    while (descriptors := _received(control)) is not None:
+        for descriptor in descriptors:
+            connection = socket.socket(fileno=descriptor)
+            try:
+                pid = os.fork()
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    connection.sendall(frame({"error": f"no process could be forked: {error.strerror}"}))
+                pid = -1
+            if pid == 0:
+                code = 70
+                try:
+                    control.close()
+                    _be_shim(connection)
+                    code = 0
+                finally:
+                    os._exit(code)
+            connection.close()
