@@ -1,0 +1,48 @@
+"""``waitForFinish``: holds a call until a run or build has ended, or its time is up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from gateway.core.lifecycle import RunStatus
+from gateway.state.ports import Signals
+
+# Signals may be lost, so records are looked at again at least so often.
+LOOK_AGAIN_SECS = 5.0
+
+
+class _Job(Protocol):
+    @property
+    def id(self) -> str: ...
+    @property
+    def status(self) -> RunStatus: ...
+
+
+J = TypeVar("J", bound=_Job)
+
+
+async def until_ended(signals: Signals, read: Callable[[], Awaitable[J]], kind: str, job_id: str, secs: float) -> J:
+    """
+    What *read* gives as soon as its status is terminal, or after *secs*; at once when it is terminal or *secs* is 0.
+
+    It listens before it reads, so no change falls between the two.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + secs
+    if secs <= 0:
+        return await read()
+    while True:
+        async with signals.watch_changes() as changes:
+            job = await read()
+            left = deadline - loop.time()
+            if job.status.is_terminal or left <= 0:
+                return job
+            try:
+                async with asyncio.timeout(min(left, LOOK_AGAIN_SECS)):
+                    async for change in changes:
+                        if change.kind == kind and change.id == job_id:
+                            break
+            except TimeoutError:
+                continue
