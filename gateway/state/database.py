@@ -1,0 +1,189 @@
+"""
+The database of the records: how it is opened, who waits for whom, and what its errors mean.
+
+SQLite, in WAL mode: one connection writes and some read, so readers never wait, and writers of this process wait for
+each other in order instead of finding the database locked. Other processes may have the same file open; for them the
+busy timeout holds. ``synchronous=FULL`` syncs the log at each commit: what was answered survives a power cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
+
+from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from gateway.core.errors import InvalidRequest, NameNotUnique, RecordNotFound
+from gateway.state.migrations.upgrade import is_current, upgrade
+from gateway.state.ports import StateUnavailable
+from gateway.state.tables import dump_json
+
+_READERS = 4
+_BUSY_SECS = 15.0  # for another process's write, which takes milliseconds, or its migration
+_WAIT_SECS = 30.0  # for one's turn within this process
+
+
+@asynccontextmanager
+async def open_database(url: str) -> AsyncIterator[Database]:
+    """
+    The database at *url* (``sqlite+aiosqlite:///path``), made if absent and migrated; closed at the end.
+
+    Raises ValueError for another kind of URL and StateUnavailable when the file can't be used.
+    """
+    parsed = make_url(url)
+    path = parsed.database or ":memory:"
+    if parsed.drivername != "sqlite+aiosqlite" or path.startswith(":memory:") or parsed.query:
+        raise ValueError("Records are kept in a file: sqlite+aiosqlite:///path is expected.")
+    with _translated(None):
+        await asyncio.to_thread(_prepare, Path(path))
+        writer, readers = _sqlite_engine(parsed, writes=True), _sqlite_engine(parsed, writes=False)
+        database = Database(writer, readers)
+    try:
+        await database.migrate()
+        yield database
+    finally:
+        # Readers first: whoever closes last folds the log back into the file, and readers may not.
+        await readers.dispose()
+        await writer.dispose()
+
+
+class Database:
+    """Transactions for reading and writing; errors of the driver end here."""
+
+    def __init__(self, writer: AsyncEngine, readers: AsyncEngine) -> None:
+        # Turns are taken here and not in the pools, whose queues lose a connection when a waiter is cancelled
+        # at the wrong moment (asyncio.wait_for before Python 3.12).
+        self._writer, self._write_turn = writer, asyncio.Lock()
+        self._readers, self._read_turns = readers, asyncio.Semaphore(_READERS)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """
+        A connection for one look; each statement sees one moment of the database.
+
+        There is no transaction around them: that would cost a read four changes of thread.
+        """
+        with _translated(None):
+            async with _turn(self._read_turns), self._readers.connect() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def writing(self, taken: NameNotUnique | None = None) -> AsyncIterator[AsyncConnection]:
+        """
+        One transaction, the only one that writes; durable on leaving, undone by any exception.
+
+        A unique value that exists raises *taken*, a reference to nothing RecordNotFound.
+        """
+        with _translated(taken):
+            async with _turn(self._write_turn), self._writer.begin() as connection:
+                yield connection
+
+    async def migrate(self) -> None:
+        """Bring the schema up to date; of two processes that start at once, one does and the other waits."""
+        async with self.reading() as connection:
+            if await connection.run_sync(is_current):
+                return
+        async with self.writing() as connection:
+            await connection.run_sync(upgrade)
+
+
+@asynccontextmanager
+async def _turn(gate: asyncio.Lock | asyncio.Semaphore) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(_WAIT_SECS):
+            await gate.acquire()
+    except TimeoutError:
+        raise StateUnavailable(
+            f"Records: no turn within {_WAIT_SECS:g} s; is the disk of the data folder slow?"
+        ) from None
+    try:
+        yield
+    finally:
+        gate.release()
+
+
+def _prepare(path: Path) -> None:
+    """Make the file, for its owner alone, and switch it to WAL, which lasts."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.exists()
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    if is_new:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    with closing(sqlite3.connect(path, timeout=_BUSY_SECS, isolation_level=None)) as connection:
+        deadline = time.monotonic() + _BUSY_SECS
+        while True:
+            try:
+                (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+                break
+            except sqlite3.OperationalError as error:
+                # Two processes that switch at once: SQLite does not call its busy handler here.
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+    if mode != "wal":
+        raise StateUnavailable(f"Records: {path} can't be kept in WAL mode; is it on a network file system?")
+
+
+def _sqlite_engine(url: URL, *, writes: bool) -> AsyncEngine:
+    engine = create_async_engine(
+        url,
+        pool_size=1 if writes else _READERS,
+        max_overflow=0,
+        hide_parameters=True,  # rows hold secrets, and errors end up in logs
+        json_serializer=dump_json,
+        isolation_level=None if writes else "AUTOCOMMIT",
+        skip_autocommit_rollback=True,
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def set_up(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+        # The driver begins no transactions by itself: "begin" below does, as SQLAlchemy's documentation advises.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={int(_BUSY_SECS * 1000)}")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        if not writes:
+            cursor.execute("PRAGMA query_only=ON")
+        cursor.close()
+
+    if writes:
+
+        @event.listens_for(engine.sync_engine, "begin")
+        def begin(connection: Connection) -> None:
+            # At once for writing: one that begins by reading could not be upgraded while another process writes.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+@contextmanager
+def _translated(taken: NameNotUnique | None) -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError as error:
+        broken = str(error.orig).lower()
+        if "unique" in broken:
+            raise taken or NameNotUnique("There is a record with this id already.") from error
+        if "foreign key" in broken:
+            raise RecordNotFound("The user or Actor that the record belongs to") from error
+        raise
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise InvalidRequest("A text holds half a character, or a number has more than 64 bits.") from error
+    except (DBAPIError, PoolTimeout, sqlite3.Error, OSError) as error:
+        reason = error.orig if isinstance(error, DBAPIError) else error
+        raise StateUnavailable(f"Records: {reason}. Look at the database in the data folder.") from error

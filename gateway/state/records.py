@@ -1,0 +1,332 @@
+"""The records by SQLAlchemy Core: durable when answered; every change of a versioned record is a compare-and-set."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Select, delete, func, insert, select, true, update
+
+from gateway.core.errors import ActorNameNotUnique, Conflict, NameNotUnique, RecordNotFound
+from gateway.core.lifecycle import TERMINAL, RunStatus
+from gateway.core.model import (
+    Actor,
+    ActorTask,
+    ActorVersion,
+    Build,
+    DecisionRecord,
+    Page,
+    Run,
+    Storage,
+    StorageKind,
+    Token,
+    User,
+)
+from gateway.state.database import Database, open_database
+from gateway.state.ports import FIRST_PAGE, Listing
+from gateway.state.rows import (
+    ACTORS,
+    BUILDS,
+    DECISIONS,
+    RUNS,
+    STORAGES,
+    TASKS,
+    TOKENS,
+    USERS,
+    VERSIONS,
+    Rows,
+    name_key,
+    username_key,
+)
+from gateway.state.tables import build_counters
+
+T = TypeVar("T")
+V = TypeVar("V", Actor, Build, Run)
+
+_ACTIVE = tuple(status for status in RunStatus if status not in TERMINAL)
+
+_USER = USERS.by("id")
+_USER_BY_NAME = USERS.by("username_key")
+_TOKEN_BY_HASH = TOKENS.by("token_hash")
+_ACTOR = ACTORS.by("id")
+_ACTOR_BY_NAME = ACTORS.by("user_id", "name_key")
+_REPLACE_ACTOR = ACTORS.replace("id", "version")
+_VERSION = VERSIONS.by("actor_id", "version_number")
+_REPLACE_VERSION = VERSIONS.replace("actor_id", "version_number")
+_BUILD = BUILDS.by("id")
+_REPLACE_BUILD = BUILDS.replace("id", "version")
+_ACTIVE_BUILDS = BUILDS.select.where(BUILDS.table.c.status.in_(_ACTIVE))
+_TASK = TASKS.by("id")
+_RUN = RUNS.by("id")
+_RUN_BY_LABEL = RUNS.by("live_view_label")
+_REPLACE_RUN = RUNS.replace("id", "version")
+_ACTIVE_RUNS = RUNS.select.where(RUNS.table.c.status.in_(_ACTIVE))
+_STORAGE = STORAGES.by("kind", "id")
+
+
+@asynccontextmanager
+async def open_records(url: str) -> AsyncIterator[SqlRecords]:
+    """
+    The records in the database at *url* (``sqlite+aiosqlite:///path``), made if absent and migrated.
+
+    Any number of processes may have it open. Raises ValueError for another kind of URL and StateUnavailable when the
+    database can't be used or was migrated by a newer Greenroom.
+    """
+    async with open_database(url) as database:
+        yield SqlRecords(database)
+
+
+class SqlRecords:
+    """
+    The ``Records`` port. Safe for any number of concurrent callers.
+
+    Cost: a read is one statement; a write is one transaction with one sync of the disk, and waits for those before it.
+    A caller who is cancelled during a write learns nothing of it: it was done wholly or not at all.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # Users and tokens
+
+    async def add_user(self, user: User) -> None:
+        taken = NameNotUnique(
+            f"The username {user.username} is taken. Names that are the same in host names, such as jane.doe and "
+            "jane-doe, count as one."
+        )
+        await self._add(USERS, user, taken)
+
+    async def user(self, user_id: str) -> User | None:
+        return await self._first(USERS, _USER, id=user_id)
+
+    async def user_by_name(self, username: str) -> User | None:
+        return await self._first(USERS, _USER_BY_NAME, username_key=username_key(username))
+
+    async def list_users(self) -> Sequence[User]:
+        return await self._all(USERS, USERS.select, "created_at")
+
+    async def add_token(self, token: Token) -> None:
+        await self._add(TOKENS, token, NameNotUnique("This token is known already."))
+
+    async def token_by_hash(self, token_hash: str) -> Token | None:
+        return await self._first(TOKENS, _TOKEN_BY_HASH, token_hash=token_hash)
+
+    async def list_tokens(self, user_id: str) -> Sequence[Token]:
+        return await self._all(TOKENS, TOKENS.by("user_id"), "created_at", user_id=user_id)
+
+    async def delete_token(self, token_id: str) -> None:
+        await self._delete(TOKENS, id=token_id)
+
+    async def delete_tokens_of_run(self, run_id: str) -> None:
+        await self._delete(TOKENS, run_id=run_id)
+
+    # Actors and their versions
+
+    async def add_actor(self, actor: Actor) -> None:
+        await self._add(ACTORS, actor, _actor_taken(actor))
+
+    async def actor(self, actor_id: str) -> Actor | None:
+        return await self._first(ACTORS, _ACTOR, id=actor_id)
+
+    async def actor_by_name(self, user_id: str, name: str) -> Actor | None:
+        return await self._first(ACTORS, _ACTOR_BY_NAME, user_id=user_id, name_key=name_key(name))
+
+    async def list_actors(self, user_id: str | None, page: Page) -> Listing[Actor]:
+        return await self._page(ACTORS, "created_at", page, user_id=user_id)
+
+    async def replace_actor(self, actor: Actor) -> Actor:
+        return await self._replace(ACTORS, _REPLACE_ACTOR, actor, _actor_taken(actor))
+
+    async def delete_actor(self, actor_id: str) -> None:
+        async with self._database.writing() as connection:
+            await connection.execute(delete(DECISIONS.table).where(DECISIONS.table.c.actor_id == actor_id))
+            # Versions, builds and tasks go by their foreign keys.
+            await connection.execute(delete(ACTORS.table).where(ACTORS.table.c.id == actor_id))
+
+    async def put_version(self, version: ActorVersion) -> None:
+        row = VERSIONS.values(version)
+        old = {"old_actor_id": version.actor_id, "old_version_number": version.version_number}
+        async with self._database.writing() as connection:
+            if (await connection.execute(_REPLACE_VERSION, {**row, **old})).rowcount == 0:
+                await connection.execute(VERSIONS.insert, row)
+
+    async def actor_version(self, actor_id: str, version_number: str) -> ActorVersion | None:
+        return await self._first(VERSIONS, _VERSION, actor_id=actor_id, version_number=version_number)
+
+    async def list_versions(self, actor_id: str) -> Sequence[ActorVersion]:
+        """In the order of their numbers: 0.9, then 0.10."""
+        async with self._database.reading() as connection:
+            found = await connection.execute(VERSIONS.by("actor_id"), {"actor_id": actor_id})
+            versions = [VERSIONS.record(row) for row in found]
+        return sorted(versions, key=lambda version: _numeric(version.version_number))
+
+    async def delete_version(self, actor_id: str, version_number: str) -> None:
+        await self._delete(VERSIONS, actor_id=actor_id, version_number=version_number)
+
+    # Builds
+
+    async def add_build(self, build: Build) -> Build:
+        """A number that is given is kept, if it is free; the next one that is not comes after it."""
+        counter = build_counters.c
+        is_same = (counter.actor_id == build.actor_id) & (counter.version_number == build.version_number)
+        taken = NameNotUnique(f"There is a build {build.build_number} of this Actor already.")
+        async with self._database.writing(taken) as connection:
+            # "FOR UPDATE" where the database knows it; SQLite has one writer anyway.
+            last = (await connection.execute(select(counter.last_number).where(is_same).with_for_update())).scalar()
+            number = _number_within(build) or (last or 0) + 1
+            if last is None:
+                key = {"actor_id": build.actor_id, "version_number": build.version_number}
+                await connection.execute(insert(build_counters), {**key, "last_number": number})
+            elif number > last:
+                await connection.execute(update(build_counters).where(is_same), {"last_number": number})
+            stored = replace(build, build_number=build.build_number or f"{build.version_number}.{number}")
+            await connection.execute(BUILDS.insert, BUILDS.values(stored))
+        return stored
+
+    async def build(self, build_id: str) -> Build | None:
+        return await self._first(BUILDS, _BUILD, id=build_id)
+
+    async def list_builds(self, user_id: str | None, actor_id: str | None, page: Page) -> Listing[Build]:
+        return await self._page(BUILDS, "started_at", page, user_id=user_id, actor_id=actor_id)
+
+    async def active_builds(self) -> Sequence[Build]:
+        return await self._all(BUILDS, _ACTIVE_BUILDS, "started_at")
+
+    async def replace_build(self, build: Build) -> Build:
+        return await self._replace(BUILDS, _REPLACE_BUILD, build)
+
+    async def delete_build(self, build_id: str) -> None:
+        await self._delete(BUILDS, id=build_id)
+
+    # Tasks
+
+    async def add_task(self, task: ActorTask) -> None:
+        await self._add(TASKS, task, NameNotUnique(f"There is a task {task.name} already."))
+
+    async def task(self, task_id: str) -> ActorTask | None:
+        return await self._first(TASKS, _TASK, id=task_id)
+
+    # Runs
+
+    async def add_run(self, run: Run, token: Token, storages: Iterable[Storage]) -> None:
+        rows = [STORAGES.values(storage) for storage in storages]
+        taken = NameNotUnique("There is a run, token or storage with this id, label or secret already.")
+        async with self._database.writing(taken) as connection:
+            await connection.execute(RUNS.insert, RUNS.values(run))
+            await connection.execute(TOKENS.insert, TOKENS.values(token))
+            if rows:
+                await connection.execute(STORAGES.insert, rows)
+
+    async def run(self, run_id: str) -> Run | None:
+        return await self._first(RUNS, _RUN, id=run_id)
+
+    async def run_by_live_view_label(self, label: str) -> Run | None:
+        return await self._first(RUNS, _RUN_BY_LABEL, live_view_label=label)
+
+    async def list_runs(
+        self,
+        *,
+        user_id: str | None = None,
+        actor_id: str | None = None,
+        statuses: frozenset[RunStatus] = frozenset(),
+        page: Page = FIRST_PAGE,
+    ) -> Listing[Run]:
+        """Those with one of *statuses*, or with any where that is empty."""
+        among = [RUNS.table.c.status.in_(sorted(statuses))] if statuses else []
+        return await self._page(RUNS, "started_at", page, *among, user_id=user_id, actor_id=actor_id)
+
+    async def active_runs(self) -> Sequence[Run]:
+        return await self._all(RUNS, _ACTIVE_RUNS, "started_at")
+
+    async def replace_run(self, run: Run) -> Run:
+        return await self._replace(RUNS, _REPLACE_RUN, run)
+
+    async def delete_run(self, run_id: str) -> None:
+        """With its tokens; what its storages hold is for others to remove, and so are their records."""
+        await self._delete(RUNS, id=run_id)
+
+    # Storages and decisions
+
+    async def add_storage(self, storage: Storage) -> None:
+        await self._add(STORAGES, storage, NameNotUnique(f"There is a {storage.kind} {storage.name} already."))
+
+    async def storage(self, kind: StorageKind, storage_id: str) -> Storage | None:
+        return await self._first(STORAGES, _STORAGE, kind=kind, id=storage_id)
+
+    async def add_decision(self, decision: DecisionRecord) -> None:
+        await self._add(DECISIONS, decision)
+
+    async def list_decisions(self, pool_id: str, page: Page) -> Listing[DecisionRecord]:
+        return await self._page(DECISIONS, "at", page, pool_id=pool_id)
+
+    # What all of them are made of
+
+    async def _add(self, rows: Rows[T], record: T, taken: NameNotUnique | None = None) -> None:
+        async with self._database.writing(taken) as connection:
+            await connection.execute(rows.insert, rows.values(record))
+
+    async def _replace(self, rows: Rows[V], change: Any, record: V, taken: NameNotUnique | None = None) -> V:
+        stored = replace(record, version=record.version + 1)
+        old = {"old_id": record.id, "old_version": record.version}
+        async with self._database.writing(taken) as connection:
+            if (await connection.execute(change, {**rows.values(stored), **old})).rowcount == 0:
+                kind = rows.table.name.removesuffix("s").capitalize()
+                if (await connection.execute(rows.by("id"), {"id": record.id})).first() is None:
+                    raise RecordNotFound(kind)
+                raise Conflict(f"{kind} {record.id} is not at version {record.version} any more.")
+        return stored
+
+    async def _delete(self, rows: Rows[Any], **keys: str) -> None:
+        async with self._database.writing() as connection:
+            await connection.execute(
+                delete(rows.table).where(*(rows.table.c[name] == key for name, key in keys.items()))
+            )
+
+    async def _first(self, rows: Rows[T], statement: Select[*tuple[Any, ...]], **keys: str) -> T | None:
+        async with self._database.reading() as connection:
+            row = (await connection.execute(statement, keys)).first()
+        return None if row is None else rows.record(row)
+
+    async def _all(self, rows: Rows[T], statement: Select[*tuple[Any, ...]], order: str, **keys: str) -> Sequence[T]:
+        ordered = statement.order_by(rows.table.c[order], rows.table.c.id)
+        async with self._database.reading() as connection:
+            return [rows.record(row) for row in await connection.execute(ordered, keys)]
+
+    async def _page(
+        self, rows: Rows[T], order: str, page: Page, *conditions: ColumnElement[bool], **keys: str | None
+    ) -> Listing[T]:
+        """The records whose columns have the values of *keys* (None: any); page and total are of one moment."""
+        columns = rows.table.c
+        where = [*conditions, *(columns[name] == key for name, key in keys.items() if key is not None)]
+        part = rows.select.where(*where).order_by(*_ordered(columns[order], columns.id, desc=page.desc))
+        found = part.offset(page.offset).limit(page.limit).subquery()
+        total = select(func.count().label("total")).select_from(rows.table).where(*where).subquery()
+        # The total on the left: an empty page has it too, on a row without a record.
+        both = select(total.c.total, *found.c).select_from(total.outerjoin(found, true()))
+        statement = both.order_by(*_ordered(found.c[order], found.c.id, desc=page.desc))
+        async with self._database.reading() as connection:
+            answer = (await connection.execute(statement)).all()
+        return Listing(
+            items=tuple(rows.record(row[1:]) for row in answer if row[1] is not None),
+            total=answer[0].total,
+        )
+
+
+def _ordered(*columns: ColumnElement[Any], desc: bool) -> list[ColumnElement[Any]]:
+    return [column.desc() if desc else column.asc() for column in columns]
+
+
+def _actor_taken(actor: Actor) -> NameNotUnique:
+    return ActorNameNotUnique(f"There is an Actor {actor.name} of this user already.")
+
+
+def _number_within(build: Build) -> int | None:
+    """The last part of the build's number, e.g. 7 of 0.1.7; None where it has no number of its version's."""
+    version, _, last = build.build_number.rpartition(".")
+    return int(last) if version == build.version_number and last.isdecimal() else None
+
+
+def _numeric(version_number: str) -> tuple[tuple[int, str], ...]:
+    return tuple((int(part) if part.isdecimal() else -1, part) for part in version_number.split("."))
