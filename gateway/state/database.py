@@ -146,7 +146,8 @@ def _sqlite_engine(url: URL, *, writes: bool) -> AsyncEngine:
         hide_parameters=True,  # rows hold secrets, and errors end up in logs
         json_serializer=dump_json,
         isolation_level=None if writes else "AUTOCOMMIT",
-        skip_autocommit_rollback=True,
+        # Not for the writer, whose connection SQLAlchemy would take for one in autocommit: see ``set_up``.
+        skip_autocommit_rollback=not writes,
     )
 
     @event.listens_for(engine.sync_engine, "connect")
