@@ -6,14 +6,16 @@ Flags win over variables, variables over the file, the file over the defaults.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -37,6 +39,15 @@ def config_file() -> Path:
     return (Path(base) if base else Path.home() / ".config") / "greenroom" / "config.toml"
 
 
+def _listed(value: Any, separator: str) -> Any:
+    """A list that stands in a variable or after ``--set``: with *separator* between its items, or as JSON."""
+    if not isinstance(value, str):
+        return value
+    if value.startswith("["):
+        return json.loads(value)
+    return [item.strip() for item in value.split(separator) if item.strip()]
+
+
 class Settings(BaseSettings):
     """The effective settings of one process. Durations are seconds, sizes MiB or bytes as the name says."""
 
@@ -52,7 +63,9 @@ class Settings(BaseSettings):
     public_port: int | None = Field(None, description="Port in printed and stored URLs; none: the one it listens on.")
     data: Path = Field(default_factory=default_data_dir, description="Folder for records, blobs, builds and logs.")
     launcher: Literal["process"] = Field("process", description="What runs the Actors.")
-    actors: tuple[Path, ...] = Field((), description="Actor folders to serve, or folders of Actor folders.")
+    actors: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="Actor folders to serve, or folders of Actor folders."
+    )
     user: str = Field("local", description="Name of the first user, the administrator.")
     token: str | None = Field(
         None, repr=False, description="The first user's token; none: one is made in <data>/token."
@@ -61,7 +74,9 @@ class Settings(BaseSettings):
     trust_users: bool = Field(
         False, description="Let Actors of users other than the administrator run as processes of this machine."
     )
-    trusted_proxies: tuple[str, ...] = Field((), description="Addresses whose X-Forwarded-* headers are believed.")
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Addresses whose X-Forwarded-* headers are believed."
+    )
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severity that is logged."
@@ -94,11 +109,31 @@ class Settings(BaseSettings):
     max_starting_runs_per_pool: int = Field(10, ge=1, description="Runs of one pool that may be starting at once.")
     max_starts_per_sec: float = Field(50, gt=0, description="Pace of starts over all pools.")
     max_log_chars: int = Field(10_485_760, ge=1000, description="Characters kept of one run's log.")
-    port_range: tuple[int, int] = Field((21000, 30999), description="Ports for the web servers of process runs.")
+    port_range: Annotated[tuple[int, int], NoDecode] = Field(
+        (21000, 30999), description="Ports for the web servers of process runs."
+    )
 
     # The autoscaler
     tick_secs: float = Field(2, gt=0, description="The autoscaler looks at least so often.")
     demand_report_secs: float = Field(1, gt=0, description="Gateways report their demand so often.")
+
+    @field_validator("actors", mode="before")
+    @classmethod
+    def _split_paths(cls, value: Any) -> Any:
+        """In a variable: as in PATH, ``dir1:dir2``."""
+        return _listed(value, os.pathsep)
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        """In a variable: ``10.0.0.1,10.0.0.2``."""
+        return _listed(value, ",")
+
+    @field_validator("port_range", mode="before")
+    @classmethod
+    def _split_range(cls, value: Any) -> Any:
+        """In a variable: ``21000-30999``."""
+        return _listed(value, "-")
 
     @field_validator("domain")
     @classmethod

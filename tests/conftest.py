@@ -1,0 +1,46 @@
+"""For all tests: nothing of this machine's own settings, and in CI no test that is left out unnoticed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+# Whoever runs the tests may have a Greenroom of his own, with variables and a settings file.
+for _name in [name for name in os.environ if name.startswith("GREENROOM_")]:
+    del os.environ[_name]
+os.environ["GREENROOM_CONFIG"] = os.devnull
+
+# A busy machine is no failure; what is slow is caught by the timeout of pytest itself.
+settings.register_profile("greenroom", deadline=None)
+settings.load_profile("greenroom")
+
+
+def may_leave_out() -> bool:
+    """Whether a skipped test is fine: everywhere but in CI."""
+    return os.environ.get("CI", "").lower() not in ("1", "true", "yes")
+
+
+def _fail_where_skipped(report: Any) -> None:
+    if report.skipped and not hasattr(report, "wasxfail") and not may_leave_out():
+        report.outcome = "failed"
+        report.longrepr = f"left out, and in CI nothing may be: {report.longrepr}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    """In CI a skipped test has failed."""
+    report = yield
+    _fail_where_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, Any, Any]:
+    """In CI a skipped module has failed."""
+    report = yield
+    _fail_where_skipped(report)
+    return report

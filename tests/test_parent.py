@@ -1,0 +1,264 @@
+"""The parent process: real processes, real signals, real sockets; only the worker is a stand-in."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gateway.parent import listen
+from gateway.refusals import Refused
+
+ROOT = Path(__file__).resolve().parent.parent
+LIMIT_SECS = 30.0
+
+PARENT = """
+import sys
+from gateway.parent import serve
+from gateway.refusals import Refused
+from gateway.settings import Settings
+try:
+    settings = Settings.model_validate_json(sys.argv[1])
+    sys.exit(serve(settings, worker_command=[sys.executable, "tests/stand_in_worker.py"]))
+except Refused as refused:
+    print("greenroom:", refused, file=sys.stderr)
+    sys.exit(refused.exit_code)
+"""
+
+
+class Parent:
+    """A running parent, and what it says."""
+
+    def __init__(self, data: Path, *, behaviour: str = "", **settings: object) -> None:
+        self.data = data
+        given = {"data": str(data), "port": 0, "token": "a-token-of-this-test", **settings}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PARENT, json.dumps(given)],
+            cwd=ROOT,
+            env=os.environ | {"STAND_IN": behaviour, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        self.heard = ""
+
+    def wait_for(self, text: str) -> None:
+        """Until the parent or its worker has said *text*."""
+        assert self.process.stdout is not None
+        until = time.monotonic() + LIMIT_SECS
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            while text not in self.heard:
+                assert selector.select(until - time.monotonic()), f"not said: {text!r}; heard: {self.heard!r}"
+                chunk = os.read(self.process.stdout.fileno(), 4096)
+                assert chunk, f"ended without {text!r}; heard: {self.heard!r}"
+                self.heard += chunk.decode()
+
+    def wait(self) -> int:
+        """Until it has ended: its exit code."""
+        output, _ = self.process.communicate(timeout=LIMIT_SECS)
+        self.heard += output.decode()
+        return self.process.returncode
+
+    @property
+    def port(self) -> int:
+        """Where it listens, as its lock file says."""
+
+        def own_lines() -> list[str]:
+            # A killed parent leaves its lines behind.
+            lines = lock_lines(self.data)
+            return lines if lines[:1] == [str(self.process.pid)] else []
+
+        return int(wait_until(own_lines)[1].rpartition(":")[2])
+
+    def get(self, path: str, host: str = "127.0.0.1") -> str:
+        """The worker's answer; waits for a worker."""
+        connection = http.client.HTTPConnection(host, self.port, timeout=LIMIT_SECS)
+        with contextlib.closing(connection):
+            connection.request("GET", path)
+            return connection.getresponse().read().decode()
+
+
+def lock_lines(data: Path) -> list[str]:
+    """The lock file of *data*."""
+    try:
+        return (data / "lock").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def wait_until(condition, limit_secs: float = LIMIT_SECS):
+    """What *condition* returns once it is true."""
+    until = time.monotonic() + limit_secs
+    while not (found := condition()):
+        assert time.monotonic() < until, "the condition never held"
+        time.sleep(0.01)
+    return found
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[type[Parent]]:
+    """Starts parents on ``tmp_path``; none outlives the test."""
+    started: list[Parent] = []
+
+    def start_one(**options: object) -> Parent:
+        data = options.pop("data", tmp_path / "data")
+        parent = Parent(data, **options)  # type: ignore[arg-type]
+        started.append(parent)
+        return parent
+
+    yield start_one  # type: ignore[misc]
+    for parent in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(parent.process.pid).children():
+                child.kill()
+        parent.process.kill()
+        parent.process.communicate()
+
+
+def test_serves_and_drains_on_ctrl_c(start):
+    """SIGINT to the parent becomes SIGTERM to the worker; its exit code is the parent's."""
+    parent = start()
+    parent.get("/pid")
+    parent.process.send_signal(signal.SIGINT)
+    assert parent.wait() == 0
+    assert "drained" in parent.heard
+    assert "press Ctrl-C again" in parent.heard
+    assert lock_lines(parent.data) == []
+
+
+def test_settings_reach_the_worker_unseen(start):
+    """The token goes by standard input: no command line or variable shows it, and it holds what was given."""
+    parent = start()
+    told = json.loads(parent.get("/settings"))
+    assert told["token"] == "a-token-of-this-test"
+    assert "a-token-of-this-test" not in " ".join(told["argv"])
+    assert "GREENROOM_PARENT" not in told["variables"]
+
+
+def test_worker_is_in_a_session_of_its_own(start):
+    """Ctrl-C at a terminal reaches the parent's process group alone."""
+    parent = start()
+    worker = int(parent.get("/pid"))
+    assert os.getpgid(worker) != os.getpgid(parent.process.pid)
+    assert os.getsid(worker) == worker
+
+
+def test_second_ctrl_c_stops_at_once(start):
+    """A worker that drains for long is stopped by the second signal."""
+    parent = start(behaviour="stubborn")
+    parent.get("/pid")
+    parent.process.send_signal(signal.SIGTERM)
+    parent.wait_for("stopping:")
+    parent.process.send_signal(signal.SIGINT)
+    assert parent.wait() == 7
+    assert "stopping at once" in parent.heard
+
+
+def test_a_deaf_worker_is_killed(start):
+    """A worker that hears neither signal is killed soon after the second."""
+    parent = start(behaviour="deaf")
+    worker = int(parent.get("/pid"))
+    parent.process.send_signal(signal.SIGTERM)
+    parent.wait_for("stopping:")
+    parent.process.send_signal(signal.SIGTERM)
+    assert parent.wait() == 128 + signal.SIGKILL
+    assert not psutil.pid_exists(worker)
+
+
+def test_a_crashed_worker_is_replaced(start):
+    """The sockets stay open over a crash: a request that comes in between is answered by the next worker."""
+    parent = start()
+    first = parent.get("/pid")
+    with pytest.raises((http.client.BadStatusLine, ConnectionError)):
+        parent.get("/crash")
+    assert parent.get("/pid") != first
+    parent.wait_for("the new worker serves")
+    assert "exit code 3" in parent.heard
+    assert "Traceback" not in parent.heard
+
+
+def test_stop_between_two_workers(start):
+    """Ctrl-C in the pause after a crash ends the parent at once."""
+    parent = start()
+    with pytest.raises((http.client.BadStatusLine, ConnectionError)):
+        parent.get("/crash")
+    parent.wait_for("a new one starts")
+    parent.process.send_signal(signal.SIGINT)
+    assert parent.wait() == 0
+
+
+def test_a_worker_that_refuses_is_not_repeated(start):
+    """A worker that ends before it ever served has told why: the parent ends with its exit code."""
+    parent = start(behaviour="refuse")
+    assert parent.wait() == 2
+    assert parent.heard == "greenroom: this Actor file is broken\n"
+
+
+@pytest.mark.parametrize("behaviour", ["", "deaf"])
+def test_kill_9_takes_the_worker_along(start, behaviour):
+    """After kill -9 of the parent its worker dies too, and lock and port are free for the next."""
+    parent = start(behaviour=behaviour)
+    worker, port = psutil.Process(int(parent.get("/pid"))), parent.port
+    parent.process.kill()
+    successor = start(port=port)
+    assert successor.get("/pid")
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+
+
+def test_second_server_on_the_same_data_is_refused(start):
+    """Two servers never share a data folder: the second is told, in one line, which process holds it."""
+    first = start()
+    first.get("/pid")
+    second = start()
+    assert second.wait() == 1
+    assert f"process {first.process.pid}" in second.heard
+    assert second.heard.count("\n") == 1
+
+
+def test_port_taken(start):
+    """A taken port is told in one line that names it and says what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        parent = start(port=port)
+        assert parent.wait() == 1
+    assert f"port {port} on 127.0.0.1 is taken" in parent.heard
+    assert "--port" in parent.heard
+    assert parent.heard.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [
+        pytest.param("no-such-host.invalid", "is unknown", id="unknown name"),
+        pytest.param("192.0.2.1", "no address of this machine", id="another machine's"),
+    ],
+)
+def test_listen_refuses_in_words(host, told):
+    """An address that can't be listened on is a clear line, not a traceback."""
+    with pytest.raises(Refused, match=told):
+        listen(host, 0)
+
+
+def test_listens_on_both_loopbacks():
+    """``*.localhost`` may resolve to ::1 first, so the same port is open there where the machine has IPv6."""
+    sockets = listen("127.0.0.1", 0)
+    try:
+        ports = {sock.getsockname()[1] for sock in sockets}
+        assert len(ports) == 1
+        assert sockets[0].family == socket.AF_INET
+        assert {sock.getsockname()[0] for sock in sockets} <= {"127.0.0.1", "::1"}
+    finally:
+        for sock in sockets:
+            sock.close()
