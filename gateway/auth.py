@@ -26,6 +26,7 @@ SCOPES = {
 RUN_TOKEN_SCOPES = frozenset({"run", "actors:run"})
 
 _CACHE_ENTRIES = 10_000
+_UNKNOWN_SECS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,7 @@ class Authenticator:
     """
     Verifies tokens against records; a good one is believed for *cache_secs* without asking again.
 
-    A hit costs one hash and one dict look-up. Bad tokens are never remembered. *now* is UTC, *clock* is monotonic.
+    A hit costs one hash and one dict look-up. *now* is UTC, *clock* is monotonic.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Authenticator:
         self._now = now
         self._clock = clock
         self._cache: OrderedDict[str, tuple[float, datetime | None, Principal]] = OrderedDict()
+        self._unknown: OrderedDict[str, float] = OrderedDict()
 
     async def principal(self, token: str) -> Principal:
         """Who holds *token*. Raises TokenNotFound when it is unknown, expired or of a run that has ended."""
@@ -99,9 +101,28 @@ class Authenticator:
             self._cache.popitem(last=False)
         return principal
 
+    async def is_known(self, token: str) -> bool:
+        """
+        Whether *token* is one of Greenroom's, where nobody has to have one (public hosts).
+
+        What is not, most likely the Actor's own scheme, is remembered for a few seconds.
+        """
+        hashed = token_hash(token)
+        if self._unknown.get(hashed, 0.0) > self._clock():
+            return False
+        try:
+            await self.principal(token)
+        except TokenNotFound:
+            self._unknown[hashed] = self._clock() + _UNKNOWN_SECS
+            if len(self._unknown) > _CACHE_ENTRIES:
+                self._unknown.popitem(last=False)
+            return False
+        return True
+
     def forget_all(self) -> None:
         """Tokens have changed: believe nothing that was cached."""
         self._cache.clear()
+        self._unknown.clear()
 
     def _is_past(self, expires_at: datetime | None) -> bool:
         return expires_at is not None and expires_at <= self._now()

@@ -14,10 +14,15 @@ from gateway.core.standby import PoolKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunUse:
-    """One gateway's use of one run: requests and open sockets now, and the seconds since the last one ended."""
+    """
+    One gateway's use of one run: requests and open sockets now, and the seconds since the last one ended.
+
+    ``has_refused``: it refused a connection although it was serving, so it must be probed again.
+    """
 
     in_flight: int
     idle_secs: float
+    has_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,6 +60,19 @@ def dns_friendly(username: str) -> str:
     return re.sub(r"[^a-z0-9-]+", "-", username.lower()).strip("-")
 
 
+def username_problem(username: str) -> str | None:
+    """
+    What is wrong with a new username, or None.
+
+    ``--`` divides user from Actor in host names, so no username may contain it: each label then has one reading.
+    """
+    if not USERNAME_PATTERN.fullmatch(username):
+        return "a username has 3 to 30 of A-Z, a-z, 0-9, '_', '.', '-' and begins and ends with a letter or digit"
+    if "--" in dns_friendly(username):
+        return "a username has no '--' in it: that divides user from Actor in host names"
+    return None
+
+
 def standby_label(username: str, actor_name: str) -> str | None:
     """The standby DNS label ``<username>--<actor-name>``, or None where DNS has no room for it (63 octets)."""
     label = f"{dns_friendly(username)}--{actor_name.lower()}"

@@ -172,6 +172,7 @@ class RunRoute:
     Where a live run is and whether it takes requests, as the supervisor publishes it to all gateways.
 
     ``pool`` is None for runs that only have a live view. ``address`` is None until the run has been placed.
+    ``start_secs`` (until its process was there) and ``ready_secs`` (then until it served) are known once it serves.
     """
 
     run_id: str
@@ -182,6 +183,8 @@ class RunRoute:
     pool: PoolKey | None = None
     generation: Generation | None = None
     address: Address | None = None
+    start_secs: float | None = None
+    ready_secs: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,17 +70,17 @@ async def test_a_slow_watcher_of_routes_is_reset_and_never_wrong(signals: Signal
             await signals.put_route(route(f"r{number % 3}", Readiness.SERVING if number > 150 else Readiness.STARTING))
         picture: dict[str, RunRoute] = {}
         version = 0
-        resets = 0
+        read = 0
         while version < 200:
             numbered = await anext(changes)
             version = numbered.version
+            read += 1
             if isinstance(numbered.change, RoutesReset):
                 picture = {r.run_id: r for r in numbered.change.routes}
-                resets += 1
             elif isinstance(numbered.change, RunRoute):
                 picture[numbered.change.run_id] = numbered.change
         assert picture == {f"r{n}": route(f"r{n}", Readiness.SERVING) for n in range(3)}
-        assert resets >= 2
+        assert read <= 50
 
 
 async def test_reports_replace_each_other_and_expire(signals: Signals, clock: Clock) -> None:

@@ -1,0 +1,391 @@
+"""The keeper of one run: from its record to its process, and from its process's end to its record's end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from autoscaler import run_records
+from autoscaler.launchers.base import Exited, FoundRun, Launcher, LaunchSpec, Placement
+from autoscaler.launchers.readiness import wait_until_serving
+from autoscaler.run_environment import RunContext, dedicated_cpus, opened, run_environment, wanted_port
+from gateway.auth import events_secret, run_token
+from gateway.core.demand import is_drained
+from gateway.core.errors import GreenroomError, LaunchError, RecordNotFound, StandbyRunFinished, StandbyRunNotReady
+from gateway.core.ids import standby_label
+from gateway.core.lifecycle import Readiness, RunStatus
+from gateway.core.model import Actor, Address, Build, Run, User
+from gateway.core.standby import Generation, PoolKey, effective, parse_standby
+from gateway.core.system_events import abort_frames
+from gateway.live_logs import Logs
+from gateway.new_run import store_run
+from gateway.secret_box import SecretBox
+from gateway.settings import Settings
+from gateway.state.changes import change_run
+from gateway.state.ports import Changed, RouteEnded, RunEvent, RunRoute, State
+from gateway.urls import Urls
+
+_LOG_TAIL_LINES = 20
+_FOREVER_SECS = 365 * 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeeperTools:
+    """What all keepers share; ``ended`` is told the terminal status of each run, ``started`` how each start went."""
+
+    settings: Settings
+    state: State
+    logs: Logs
+    box: SecretBox
+    urls: Urls
+    now: Callable[[], datetime]
+    new_id: Callable[[], str]
+    cores: int
+    on_start: Callable[[PoolKey | None, bool], None]
+    on_end: Callable[[RunStatus], None]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Keeper:
+    """
+    One live run. ``live`` is its life; the other methods only tell it something and return at once.
+
+    A standby run has ``pool`` and ``generation``. ``is_stored``: its record exists already. ``adopted``: so does its
+    process, or at least its exit code.
+    """
+
+    run: Run
+    tools: KeeperTools
+    launcher: Launcher
+    pool: PoolKey | None = None
+    generation: Generation | None = None
+    is_stored: bool = False
+    adopted: FoundRun | None = None
+    readiness: Readiness = Readiness.STARTING
+    began: float = field(default_factory=time.monotonic)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    _address: Address | None = None
+    _has_served: bool = False
+    _start_secs: float | None = None
+    _ready_secs: float | None = None
+    _wind_down_reason: str | None = None
+    _not_ready_message: str | None = None
+    _abort_in_force: bool | None = None  # None: no; else whether it is a graceful one
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _probe: asyncio.Event = field(default_factory=asyncio.Event)
+    _letting_go: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def look(self, run: Run | None = None) -> None:
+        """The record may hold a new wish."""
+        if run is not None and run.version > self.run.version:
+            self.run = run
+        self._news.set()
+
+    def wind_down(self, reason: str) -> None:
+        """Drain, then stop, for *reason*; asked twice, the first holds."""
+        if self._wind_down_reason is None:
+            self._wind_down_reason = reason
+            self._news.set()
+
+    def probe_again(self) -> None:
+        """Its server has refused a connection: no requests until it answers the probe once more."""
+        if self.readiness is Readiness.SERVING:
+            self._probe.set()
+
+    def let_go(self) -> None:
+        """Greenroom ends, the run goes on."""
+        self._letting_go.set()
+
+    async def live(self) -> None:
+        """From start (or adoption) to the recorded end."""
+        try:
+            await self._begin()
+        except GreenroomError as error:
+            await self._end_unstarted(error)
+            return
+        async with asyncio.TaskGroup() as group:
+            exit_watch = group.create_task(self.launcher.wait(self.run.id))
+            leaver = group.create_task(self._letting_go.wait())
+            helpers = [
+                group.create_task(self._watch_readiness()),
+                group.create_task(self._watch_timeout()),
+                group.create_task(self._fulfil_wishes()),
+            ]
+            await asyncio.wait([exit_watch, leaver], return_when=asyncio.FIRST_COMPLETED)
+            exited = exit_watch.result() if exit_watch.done() else None
+            for helper in (exit_watch, leaver, *helpers):
+                helper.cancel()
+        if exited is not None:
+            await self._end(exited)
+
+    # -- beginning ----------------------------------------------------------------------------------------------
+
+    async def _begin(self) -> None:
+        if self.adopted is not None:
+            self._address = _address_of(self.adopted)
+            await self._change(lambda run: run_records.started(run, self.adopted.placement if self.adopted else {}))
+            await self._publish()
+            return
+        await self._publish()
+        if not self.is_stored:
+            await store_run(self.tools.state.records, self.run, self.tools.box, self.tools.new_id())
+            await self._tell_changed()
+        actor, owner, build = await self._records()
+        self._refuse_strangers(actor, owner)
+        await self._prepare(build)
+        env_vars = opened(build.env_vars, self.tools.box.open)
+        placement = await self.launcher.place(self.run.id, wanted_port(env_vars))
+        self._address = placement.address
+        spec = LaunchSpec(
+            run_id=self.run.id,
+            build=build,
+            env=run_environment(self.run, actor, build, self._context(actor, owner, placement), env_vars),
+            placement=placement,
+            memory_mbytes=self.run.options.memory_mbytes,
+            log_path=self.tools.logs.path(self.run.id),
+            max_log_chars=self.tools.settings.max_log_chars,
+        )
+        kept = await self.launcher.start(spec)
+        self._start_secs = time.monotonic() - self.began
+        await self._publish()
+        await self._change(lambda run: run_records.started(run, kept))
+        await self._tell_changed()
+
+    async def _prepare(self, build: Build) -> None:
+        """What may take minutes gives way to an abort; the work itself goes on for whoever needs it next."""
+        async with asyncio.TaskGroup() as group:
+            work = group.create_task(self.launcher.prepare(build, self._say))
+            while not work.done() and not self._is_unwanted():
+                self._news.clear()
+                news = group.create_task(self._news.wait())
+                await asyncio.wait([work, news], return_when=asyncio.FIRST_COMPLETED)
+                news.cancel()
+            work.cancel()
+        if self._is_unwanted():
+            raise LaunchError("The run was stopped before it was started.")
+
+    def _is_unwanted(self) -> bool:
+        return self.run.status is RunStatus.ABORTING or self._wind_down_reason is not None
+
+    async def _records(self) -> tuple[Actor, User, Build]:
+        records = self.tools.state.records
+        actor = await records.actor(self.run.actor_id)
+        build = await records.build(self.run.build_id)
+        owner = await records.user(actor.user_id) if actor else None
+        if actor is None or build is None or owner is None:
+            raise LaunchError("The Actor or its build was deleted before the run was started.")
+        return actor, owner, build
+
+    def _refuse_strangers(self, actor: Actor, owner: User) -> None:
+        if self.launcher.name == "process" and not owner.is_admin and not self.tools.settings.trust_users:
+            raise LaunchError(
+                f"The process launcher isolates nothing, so Actors of users other than the administrator "
+                f"(this one is {owner.username}/{actor.name}) run only when Greenroom is started with --trust-users."
+            )
+
+    def _context(self, actor: Actor, owner: User, placement: Placement) -> RunContext:
+        standby = effective(actor)
+        is_standby = standby is not None and parse_standby(standby).is_enabled
+        label = standby_label(owner.username, actor.name) or actor.id
+        urls, box = self.tools.urls, self.tools.box
+        return RunContext(
+            owner_name=owner.username,
+            token=run_token(box, self.run.id),
+            api_url=urls.local,
+            public_api_url=urls.public,
+            events_url=urls.events(self.run.id, events_secret(box, self.run.id)),
+            live_view_url=urls.live_view(self.run.live_view_label),
+            standby_url=urls.standby(label) if is_standby else None,
+            web_server_port=placement.port,
+            dedicated_cpus=dedicated_cpus(self.run.options.memory_mbytes, self.tools.cores),
+        )
+
+    # -- while it lives -----------------------------------------------------------------------------------------
+
+    async def _watch_readiness(self) -> None:
+        """Probe until it serves; again whenever a gateway was refused. A pool's run that never serves is stopped."""
+        if self._address is None:
+            return
+        started = time.monotonic()
+        timeout_secs = self.tools.settings.readiness_timeout_secs if self.pool is not None else _FOREVER_SECS
+        while True:
+            try:
+                result = await wait_until_serving(self._address, timeout_secs=timeout_secs)
+            except TimeoutError:
+                await self._give_up_on_readiness(timeout_secs)
+                return
+            self._ready_secs = self._ready_secs or time.monotonic() - started
+            self._has_served = True
+            if self.readiness is Readiness.STARTING:
+                self.readiness = Readiness.SERVING
+                await self._publish()
+                if self.pool is not None:
+                    self.tools.on_start(self.pool, True)
+                if result.status is not None and result.status >= 500:
+                    self._say(f"The web server answered the readiness probe with {result.status}.")
+                await self._change(run_records.serving)
+                await self._tell_changed()
+            await self._probe.wait()
+            self._probe.clear()
+            if self.readiness is Readiness.SERVING:
+                self.readiness = Readiness.STARTING
+                await self._publish()
+
+    async def _give_up_on_readiness(self, timeout_secs: float) -> None:
+        self._not_ready_message = f"The web server of run {self.run.id} did not answer at {self._address} (port: ACTOR_WEB_SERVER_PORT) within {timeout_secs:g} s (setting: readiness_timeout_secs)."
+        self._say(self._not_ready_message)
+        await self.tools.state.signals.end_route(
+            RouteEnded(
+                run_id=self.run.id,
+                live_view_label=self.run.live_view_label,
+                error_type=StandbyRunNotReady.error_type,
+                message=self._not_ready_message,
+                log_tail=await self.tools.logs.tail(self.run.id, _LOG_TAIL_LINES),
+            )
+        )
+        self.readiness = Readiness.DRAINING
+        await self.launcher.stop(self.run.id, grace_secs=self.tools.settings.wind_down_grace_secs)
+
+    async def _watch_timeout(self) -> None:
+        timeout_secs = self.run.options.timeout_secs
+        if not timeout_secs:
+            return
+        gone = (self.tools.now() - self.run.started_at).total_seconds()
+        await asyncio.sleep(max(0.0, timeout_secs - gone))
+        await self._change(run_records.timing_out)
+        if self.run.status is RunStatus.TIMING_OUT:
+            await self._tell_changed()
+            self._say(f"Actor run exceeded its timeout of {timeout_secs} s, stopping it.")
+            await self._ask_to_end(self.tools.settings.abort_grace_secs, sigterm_grace_secs=0)
+
+    async def _fulfil_wishes(self) -> None:
+        """Aborts and wind-downs, each once; a hard abort overtakes whatever is under way."""
+        is_winding_down = False
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._news.clear()
+                wish = self.run.abort_wish
+                if self.run.status is RunStatus.ABORTING and self._abort_in_force is not False:
+                    gracefully = wish is not None and wish.gracefully
+                    if self._abort_in_force is None or not gracefully:
+                        self._abort_in_force = gracefully
+                        group.create_task(self._abort(gracefully))
+                if self._wind_down_reason is not None and not is_winding_down:
+                    is_winding_down = True
+                    group.create_task(self._wind_down(self._wind_down_reason))
+                await self._news.wait()
+
+    async def _abort(self, gracefully: bool) -> None:
+        if not gracefully:
+            await self.launcher.stop(self.run.id, grace_secs=0)
+            return
+        self._say("Aborting Actor run gracefully.")
+        await self._ask_to_end(self.tools.settings.abort_grace_secs, sigterm_grace_secs=0)
+
+    async def _wind_down(self, reason: str) -> None:
+        self.readiness = Readiness.DRAINING
+        version = await self._publish()
+        await self._wait_until_drained(version)
+        await self._change(lambda run: run_records.winding_down(run, reason))
+        self._say(f"Actor Standby server is finished, stopping the run: {reason}.")
+        grace = self.tools.settings.wind_down_grace_secs
+        await self._ask_to_end(grace, sigterm_grace_secs=grace)
+
+    async def _wait_until_drained(self, routes_version: int) -> None:
+        signals = self.tools.state.signals
+        deadline = time.monotonic() + self.tools.settings.drain_timeout_secs
+        while (left := deadline - time.monotonic()) > 0:
+            if is_drained(self.run.id, routes_version, await signals.demand_reports()):
+                return
+            await signals.wait_for_report(min(left, 1.0))
+
+    async def _ask_to_end(self, grace_secs: float, *, sigterm_grace_secs: float) -> None:
+        """'aborting' and 'persistState', *grace_secs* to end by itself, then SIGTERM; at once where nobody listens."""
+        frames = abort_frames(self.tools.now())
+        if await self.tools.state.signals.send_event(RunEvent(run_id=self.run.id, frames=frames)):
+            await asyncio.sleep(grace_secs)
+            await self.launcher.stop(self.run.id, grace_secs=sigterm_grace_secs)
+        else:
+            await self.launcher.stop(self.run.id, grace_secs=max(grace_secs, sigterm_grace_secs))
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    async def _end(self, exited: Exited) -> None:
+        reason = exited.reason or self._not_ready_message
+        if exited.out_of_memory:
+            reason = reason or f"Out of memory ({self.run.options.memory_mbytes} MiB): give the run more."
+        await self._change(lambda run: run_records.exited(run, self.tools.now(), exited.exit_code, reason))
+        self._say(f"Actor run {self.run.status} with exit code {exited.exit_code}.")
+        error = None if self._has_served or self._wind_down_reason else StandbyRunFinished.error_type
+        message = (
+            f"Run {self.run.id} ended before its web server answered ({self.run.status}, "
+            f"exit code {exited.exit_code}). The next request starts another one."
+        )
+        await self._close_books(error, message, exited.exit_code)
+
+    async def _end_unstarted(self, error: GreenroomError) -> None:
+        self._say(error.message)
+        with contextlib.suppress(RecordNotFound):
+            await self._change(lambda run: run_records.failed_to_start(run, self.tools.now(), error.message))
+        await self._close_books("standby-run-failed", f"The Actor could not be started: {error.message}", None)
+
+    async def _close_books(self, error_type: str | None, message: str, exit_code: int | None) -> None:
+        """Tell everybody, in an order in which nobody can be misled: the record is final before anything else."""
+        signals, run = self.tools.state.signals, self.run
+        if self.pool is not None and error_type is not None:
+            self.tools.on_start(self.pool, False)
+        self.tools.on_end(run.status)
+        tail = await self.tools.logs.tail(run.id, _LOG_TAIL_LINES) if error_type else ()
+        await signals.end_route(
+            RouteEnded(
+                run_id=run.id,
+                live_view_label=run.live_view_label,
+                error_type=error_type,
+                message=message,
+                exit_code=exit_code,
+                log_tail=tail,
+            )
+        )
+        await signals.send_event(RunEvent(run_id=run.id, ends=True))
+        await self.tools.state.records.delete_tokens_of_run(run.id)
+        await signals.changed(Changed(kind="token", id=run.id))
+        await self._tell_changed()
+        await self.tools.logs.keep(run.id)
+        await self.launcher.forget(run.id)
+
+    # -- small things -------------------------------------------------------------------------------------------
+
+    async def _publish(self) -> int:
+        return await self.tools.state.signals.put_route(
+            RunRoute(
+                run_id=self.run.id,
+                actor_id=self.run.actor_id,
+                user_id=self.run.user_id,
+                live_view_label=self.run.live_view_label,
+                readiness=self.readiness,
+                pool=self.pool,
+                generation=self.generation,
+                address=self._address,
+                start_secs=self._start_secs,
+                ready_secs=self._ready_secs,
+            )
+        )
+
+    async def _change(self, change: Callable[[Run], Run | None]) -> None:
+        self.run = await change_run(self.tools.state.records, self.run.id, change)
+        self._news.set()
+
+    async def _tell_changed(self) -> None:
+        await self.tools.state.signals.changed(Changed(kind="run", id=self.run.id))
+
+    def _say(self, line: str) -> None:
+        self.tools.logs.append(self.run.id, f"ACTOR: {line}")
+
+
+def _address_of(found: FoundRun) -> Address | None:
+    host, port = found.placement.get("host"), found.placement.get("port")
+    return Address(host=str(host), port=int(port)) if host and port else None

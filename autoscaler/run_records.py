@@ -1,0 +1,100 @@
+"""No I/O: how a run's record changes over its life; each function gives the new record or None for "leave it"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from gateway.core.lifecycle import RunStatus, may_change, status_after_exit
+from gateway.core.model import AbortWish, Run
+
+MAX_STATUS_MESSAGE_CHARS = 1000
+
+
+def started(run: Run, placement: Mapping[str, Any]) -> Run | None:
+    """Its process exists. A run that is being aborted keeps its status but learns where it is."""
+    if run.status.is_terminal:
+        return None
+    status = RunStatus.RUNNING if may_change(run.status, RunStatus.RUNNING) else run.status
+    return replace(run, status=status, placement=dict(placement))
+
+
+def serving(run: Run) -> Run | None:
+    """Its web server has answered the probe."""
+    if run.is_container_server_ready or run.status.is_terminal:
+        return None
+    return replace(run, is_container_server_ready=True)
+
+
+def winding_down(run: Run, reason: str) -> Run | None:
+    """It is about to be stopped for want of use; however its process ends now, it has succeeded."""
+    if run.status.is_terminal or run.wound_down_because is not None:
+        return None
+    return replace(run, wound_down_because=reason)
+
+
+def timing_out(run: Run) -> Run | None:
+    """Its time is over."""
+    return replace(run, status=RunStatus.TIMING_OUT) if may_change(run.status, RunStatus.TIMING_OUT) else None
+
+
+def aborting(run: Run, now: datetime, *, gracefully: bool, message: str | None = None) -> Run | None:
+    """
+    Somebody wants it to end. A second graceful wish joins the first; a hard one overrides a graceful one.
+
+    Source: apify-platform.md §3.1 (race rules).
+    """
+    if run.status is RunStatus.ABORTING:
+        wish = run.abort_wish
+        if gracefully or (wish is not None and not wish.gracefully):
+            return None
+        return replace(run, abort_wish=AbortWish(gracefully=False, requested_at=now))
+    if not may_change(run.status, RunStatus.ABORTING):
+        return None
+    changed = replace(run, status=RunStatus.ABORTING, abort_wish=AbortWish(gracefully=gracefully, requested_at=now))
+    return replace(changed, status_message=message) if message and not run.is_status_message_terminal else changed
+
+
+def failed_to_start(run: Run, now: datetime, why: str) -> Run | None:
+    """There is no process and there will be none. A run that somebody was aborting meanwhile ends as ABORTED."""
+    if run.status.is_terminal:
+        return None
+    ends = {RunStatus.ABORTING: RunStatus.ABORTED, RunStatus.TIMING_OUT: RunStatus.TIMED_OUT}
+    return _ended(replace(run, status=ends.get(run.status, RunStatus.FAILED)), now, why)
+
+
+def exited(run: Run, now: datetime, exit_code: int, reason: str | None) -> Run | None:
+    """Its process has ended with *exit_code*; *reason* is what the launcher knows beyond the code."""
+    if run.status.is_terminal:
+        return None
+    # A process can end before its start was recorded; then it has been running all the same.
+    present = RunStatus.RUNNING if run.status is RunStatus.READY else run.status
+    final = status_after_exit(present, exit_code, wound_down=run.wound_down_because is not None)
+    return _ended(replace(run, status=final, exit_code=exit_code), now, reason or _default_message(run, exit_code))
+
+
+def _default_message(run: Run, exit_code: int) -> str:
+    if run.wound_down_because is not None:
+        return f"Actor Standby run was finished: {run.wound_down_because}."
+    if run.status is RunStatus.ABORTING:
+        return "Actor run was aborted."
+    if run.status is RunStatus.TIMING_OUT:
+        return f"Actor run exceeded its timeout of {run.options.timeout_secs} s."
+    return f"Actor finished with exit code {exit_code}"
+
+
+def _ended(run: Run, now: datetime, message: str) -> Run:
+    lasted = max(0.0, (now - run.started_at).total_seconds())
+    stats = {
+        **run.stats,
+        "durationMillis": int(lasted * 1000),
+        "runTimeSecs": round(lasted, 3),
+        "computeUnits": round(run.options.memory_mbytes / 1024 * lasted / 3600, 6),
+    }
+    ended = replace(run, finished_at=now, stats=stats)
+    # The Actor's own words win over the defaults, unless the system knows what the Actor can't have meant.
+    if run.is_status_message_terminal or (run.status_message and ended.status is RunStatus.SUCCEEDED):
+        return ended
+    return replace(ended, status_message=message[:MAX_STATUS_MESSAGE_CHARS])

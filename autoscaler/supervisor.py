@@ -1,0 +1,255 @@
+"""
+A run's whole life: start, probe, watch, drain, wind down, abort, time out, adopt. Alone calls launchers.
+
+Each live run has one keeper, a coroutine that begins with the run and ends with its record. Whatever must happen to a
+run (a wish in its record, a decision of the autoscaler) is told to its keeper; every change of the record is a
+compare-and-set through ``run_records``, so a late report can't bring the dead back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from autoscaler import run_records
+from autoscaler.keeper import Keeper, KeeperTools
+from autoscaler.launchers.base import FoundRun, Launcher
+from autoscaler.policy.scaling import RunView
+from gateway.core.errors import LaunchError
+from gateway.core.lifecycle import RunStatus
+from gateway.core.model import Build, Origin, Run, RunOptions
+from gateway.core.standby import Generation, PoolKey, StandbyTarget
+from gateway.new_run import bare_run
+from gateway.state.changes import change_run
+from gateway.state.ports import Changed, RouteEnded
+
+_log = logging.getLogger(__name__)
+
+_BUILDS_REMEMBERED = 1000
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """
+    All live runs of this Greenroom. ``run`` owns every keeper and must be entered before anything is started.
+
+    *tools* are what keepers work with; *clock* is monotonic, *now* UTC.
+    """
+
+    tools: KeeperTools
+    launcher: Launcher
+    now: Callable[[], datetime]
+    clock: Callable[[], float] = time.monotonic
+    _keepers: dict[str, Keeper] = field(default_factory=dict)
+    _builds: dict[str, Build] = field(default_factory=dict)
+    _group: asyncio.TaskGroup | None = None
+    _is_stopping: bool = False
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Adopts what lives, then watches for wishes; leaving it lets go of all runs (they live on)."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            await self._take_over()
+            watcher = group.create_task(self._follow_wishes())
+            try:
+                yield
+            finally:
+                watcher.cancel()
+                for keeper in self._keepers.values():
+                    keeper.let_go()
+
+    def start_standby(self, target: StandbyTarget, pool: PoolKey, build: Build, memory_mbytes: int) -> str:
+        """Begin one more run of *pool*; it counts from this moment. Its id."""
+        run = bare_run(
+            build=build,
+            user_id=pool.user_id,
+            origin=Origin.STANDBY,
+            options=RunOptions(
+                build=target.config.build, timeout_secs=0, memory_mbytes=memory_mbytes, disk_mbytes=2 * memory_mbytes
+            ),
+            now=self.now(),
+            random_bytes=os.urandom(80),
+            pool=pool,
+            meta={"tenancy": str(target.config.tenancy)},
+        )
+        generation = Generation(build_id=build.id, memory_mbytes=memory_mbytes)
+        self._keep(Keeper(run=run, tools=self.tools, launcher=self.launcher, pool=pool, generation=generation))
+        return run.id
+
+    async def build(self, build_id: str) -> Build | None:
+        """A finished build, remembered: it never changes."""
+        build = self._builds.get(build_id)
+        if build is None:
+            build = await self.tools.state.records.build(build_id)
+            if build is None or not build.status.is_terminal:
+                return build
+            if len(self._builds) >= _BUILDS_REMEMBERED:
+                self._builds.clear()
+            self._builds[build_id] = build
+        return build
+
+    def views(self) -> dict[PoolKey, list[RunView]]:
+        """The live runs of each pool, without their use (the gateways know that)."""
+        now = self.clock()
+        pools: dict[PoolKey, list[RunView]] = {}
+        for keeper in self._keepers.values():
+            if keeper.pool is not None and keeper.generation is not None:
+                pools.setdefault(keeper.pool, []).append(
+                    RunView(
+                        run_id=keeper.run.id,
+                        generation=keeper.generation,
+                        readiness=keeper.readiness,
+                        in_flight=0,
+                        idle_secs=0.0,
+                        age_secs=now - keeper.began,
+                    )
+                )
+        return pools
+
+    @property
+    def live_runs(self) -> int:
+        """How many runs live, of all kinds."""
+        return len(self._keepers)
+
+    def drain(self, run_id: str, reason: str) -> None:
+        """Retire a standby run: nothing new, finish what it has, then wind it down."""
+        keeper = self._keepers.get(run_id)
+        if keeper is not None:
+            keeper.wind_down(reason)
+
+    def probe_again(self, run_id: str) -> None:
+        """A gateway was refused by this run although it was serving."""
+        keeper = self._keepers.get(run_id)
+        if keeper is not None:
+            keeper.probe_again()
+
+    async def stop_all(self, reason: str, timeout_secs: float) -> None:
+        """Greenroom stops: wind down standby runs, abort the others gracefully, and kill what is left at the end."""
+        self._is_stopping = True
+        for keeper in list(self._keepers.values()):
+            if keeper.pool is not None:
+                keeper.wind_down(reason)
+            else:
+                await self._wish_end(keeper.run.id, reason, gracefully=True)
+        if await self._wait_until_empty(timeout_secs):
+            return
+        _log.warning("%d runs did not end within %.0f s and are killed", len(self._keepers), timeout_secs)
+        for keeper in list(self._keepers.values()):
+            await self.launcher.stop(keeper.run.id, grace_secs=0)
+        await self._wait_until_empty(10)
+
+    async def _wait_until_empty(self, timeout_secs: float) -> bool:
+        ends = [keeper.ended.wait() for keeper in self._keepers.values()]
+        try:
+            async with asyncio.timeout(timeout_secs):
+                await asyncio.gather(*ends)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _wish_end(self, run_id: str, reason: str, *, gracefully: bool) -> None:
+        await change_run(
+            self.tools.state.records,
+            run_id,
+            lambda run: run_records.aborting(run, self.now(), gracefully=gracefully, message=reason),
+        )
+        self._tell(run_id)
+
+    def _keep(self, keeper: Keeper) -> None:
+        assert self._group is not None, "the supervisor is not running"
+        self._keepers[keeper.run.id] = keeper
+        self._group.create_task(self._live(keeper))
+
+    async def _live(self, keeper: Keeper) -> None:
+        try:
+            await keeper.live()
+        except Exception:
+            # One run's trouble must not end the others: told, and given a truthful end.
+            _log.exception("the keeper of a run failed", extra={"run_id": keeper.run.id})
+            with contextlib.suppress(LaunchError):
+                await self.launcher.stop(keeper.run.id, grace_secs=0)
+            await self._end_lost(keeper.run, "Greenroom had an internal error; its log tells more.")
+        finally:
+            self._keepers.pop(keeper.run.id, None)
+            keeper.ended.set()
+
+    async def _follow_wishes(self) -> None:
+        """Reads runs that were created or changed by the API: start READY ones, fulfil aborts."""
+        async with self.tools.state.signals.watch_changes() as changes:
+            for run in await self.tools.state.records.active_runs():
+                await self._look_at(run)
+            async for change in changes:
+                if change.kind == "run":
+                    run_or_none = await self.tools.state.records.run(change.id)
+                    if run_or_none is not None:
+                        await self._look_at(run_or_none)
+
+    async def _look_at(self, run: Run) -> None:
+        if run.id in self._keepers:
+            self._tell(run.id, run)
+        elif run.status is RunStatus.READY and run.pool_id is None and not self._is_stopping:
+            self._keep(Keeper(run=run, tools=self.tools, launcher=self.launcher, is_stored=True))
+        elif not run.status.is_terminal and run.pool_id is None:
+            await self._end_lost(run, "Actor run was aborted before it was started.")
+
+    def _tell(self, run_id: str, run: Run | None = None) -> None:
+        keeper = self._keepers.get(run_id)
+        if keeper is not None:
+            keeper.look(run)
+
+    async def _take_over(self) -> None:
+        """After a start: adopt what lives by run id, give the others a truthful end, remove what nobody owns."""
+        found = {item.run_id: item for item in await self.launcher.list()}
+        for run in await self.tools.state.records.active_runs():
+            item = found.pop(run.id, None)
+            if item is not None and await self.launcher.adopt(run.id, item.placement):
+                self._adopt(run, item)
+            elif run.status is RunStatus.READY and run.pool_id is None:
+                pass  # was promised to an API caller: _follow_wishes starts it
+            elif run.status is RunStatus.READY:
+                await self._end_lost(run, "Greenroom was restarted before this run was started.")
+            else:
+                await self._end_lost(run, "The run was lost while Greenroom was down: neither process nor exit code.")
+        for item in found.values():
+            await self._remove(item)
+
+    def _adopt(self, run: Run, item: FoundRun) -> None:
+        pool = PoolKey.parse(run.pool_id) if run.pool_id else None
+        generation = Generation(build_id=run.build_id, memory_mbytes=run.options.memory_mbytes) if pool else None
+        _log.info("adopted a run that %s", "lives" if item.is_alive else "ended meanwhile", extra={"run_id": run.id})
+        keeper = Keeper(
+            run=run,
+            tools=self.tools,
+            launcher=self.launcher,
+            pool=pool,
+            generation=generation,
+            is_stored=True,
+            adopted=item,
+        )
+        self._keep(keeper)
+
+    async def _remove(self, item: FoundRun) -> None:
+        """Something runs (or has run) that no active record knows."""
+        if item.is_alive and await self.launcher.adopt(item.run_id, item.placement):
+            _log.warning("stopping a process that belongs to no active run", extra={"run_id": item.run_id})
+            await self.launcher.stop(item.run_id, grace_secs=0)
+            await self.launcher.wait(item.run_id)
+        await self.launcher.forget(item.run_id)
+        await self.tools.logs.keep(item.run_id)
+
+    async def _end_lost(self, run: Run, why: str) -> None:
+        await change_run(
+            self.tools.state.records, run.id, lambda current: run_records.failed_to_start(current, self.now(), why)
+        )
+        await self.tools.state.records.delete_tokens_of_run(run.id)
+        await self.tools.logs.keep(run.id)
+        await self.tools.state.signals.end_route(RouteEnded(run_id=run.id, live_view_label=run.live_view_label))
+        await self.tools.state.signals.changed(Changed(kind="run", id=run.id))

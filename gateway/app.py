@@ -1,0 +1,200 @@
+"""Composes one gateway: which host is what, the rooms behind them, and the work that keeps its pictures true."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+from dataclasses import dataclass, field
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+
+from gateway.api.app import api_app
+from gateway.core.errors import RecordNotFound, ShuttingDown
+from gateway.core.lifecycle import Readiness
+from gateway.events import EventSockets
+from gateway.observability import Metrics
+from gateway.proxy import replies
+from gateway.proxy.admission import Admission
+from gateway.proxy.hosts import LiveView, Own, Standby, parse_host, parse_path_form
+from gateway.proxy.replies import Receive, Scope, Send
+from gateway.proxy.slots import SlotDesk
+from gateway.proxy.upstream import Upstreams
+from gateway.services import Services
+from gateway.state.directory import Directory
+
+_REPORT_TTL_FACTOR = 10
+# Sockets are said goodbye to a little before the run behind them is stopped, so that the goodbye still arrives.
+_SOCKET_DRAIN_RATIO = 0.9
+
+
+@dataclass(slots=True)
+class Gateway:
+    """The ASGI application of one process, and its background work (``run``)."""
+
+    services: Services
+    metrics: Metrics
+    gateway_id: str
+    admission: Admission = field(init=False)
+    directory: Directory = field(init=False)
+    desk: SlotDesk = field(init=False)
+    is_ready: bool = False
+    _own: Starlette = field(init=False)
+    _upstreams: Upstreams = field(init=False)
+    _poke: asyncio.Event = field(default_factory=asyncio.Event)
+    _draining_since: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        services, settings = self.services, self.services.settings
+        self.directory = Directory(services.state.records)
+        self.desk = SlotDesk(
+            self.gateway_id,
+            room_size=settings.waiting_room_size,
+            clock=services.clock,
+            chance=random.random,
+            poke=self._poke.set,
+        )
+        self._upstreams = Upstreams(connect_timeout_secs=settings.connect_timeout_secs)
+        self.admission = Admission(
+            settings=settings,
+            records=services.state.records,
+            auth=services.auth,
+            directory=self.directory,
+            desk=self.desk,
+            upstreams=self._upstreams,
+            urls=services.urls,
+            metrics=self.metrics,
+            new_request_id=lambda: os.urandom(12).hex(),
+        )
+        self._own = Starlette(
+            routes=[
+                Route("/health/live", self._live),
+                Route("/health/ready", self._ready),
+                Route("/metrics", self._metrics),
+                WebSocketRoute("/events/{run_id}/{secret}", EventSockets(services)),
+                Mount("/", app=api_app(services)),
+            ]
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Host → what, then there. Hosts that are nobody's learn nothing."""
+        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+        match parse_host(host, self.services.settings.domain):
+            case Standby(label):
+                await self.admission.standby(scope, receive, send, label, "")
+            case LiveView(label):
+                await self.admission.live_view(scope, receive, send, label, "")
+            case Own():
+                await self._serve_own(scope, receive, send)
+            case _:
+                await replies.send_error(scope, send, RecordNotFound("Host"), [])
+
+    async def _serve_own(self, scope: Scope, receive: Receive, send: Send) -> None:
+        form = parse_path_form(scope.get("raw_path") or scope["path"].encode("utf-8"))
+        if form is None:
+            await self._count_own(scope, receive, send)
+        elif form.kind == "standby":
+            await self.admission.standby(scope, receive, send, form.label, form.prefix)
+        else:
+            await self.admission.live_view(scope, receive, send, form.label, form.prefix)
+
+    async def _count_own(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._own(scope, receive, send)
+            return
+        started, status = self.services.clock(), None
+
+        async def watched(message: replies.Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._own(scope, receive, watched)
+        finally:
+            kind = "api" if scope["path"].startswith("/v2") else "own"
+            self.metrics.request(kind=kind, status=status, secs=self.services.clock() - started)
+
+    async def run(self) -> None:
+        """Everything that goes on beside requests, until cancelled."""
+        signals = self.services.state.signals
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.directory.follow(signals))
+                group.create_task(self._follow_routes())
+                group.create_task(self._follow_tokens())
+                group.create_task(self._report_demand())
+        finally:
+            await signals.forget_demand(self.gateway_id)
+            await self._upstreams.aclose()
+
+    def stop_taking(self) -> None:
+        """Greenroom stops: nothing new at proxied hosts, waiters are told, sockets are said goodbye to."""
+        self.is_ready = False
+        self.admission.is_stopping = True
+        self.desk.refuse_all(ShuttingDown())
+        self.admission.close_sockets()
+
+    async def _follow_routes(self) -> None:
+        async with self.services.state.signals.watch_routes() as changes:
+            async for numbered in changes:
+                for gone in self.desk.apply(numbered.change, numbered.version):
+                    self._draining_since.pop(gone.route.run_id, None)
+                    if gone.route.address is not None:
+                        self._upstreams.forget(gone.route.address)
+
+    async def _follow_tokens(self) -> None:
+        async with self.services.state.signals.watch_changes() as changes:
+            async for change in changes:
+                if change.kind in ("token", "user"):
+                    self.services.auth.forget_all()
+
+    async def _report_demand(self) -> None:
+        every_secs = self.services.settings.demand_report_secs
+        while True:
+            is_poke = False
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(every_secs):
+                    await self._poke.wait()
+                    is_poke = True
+            self._poke.clear()
+            await self.services.state.signals.report_demand(
+                self.desk.report(), ttl_secs=every_secs * _REPORT_TTL_FACTOR, is_poke=is_poke
+            )
+            self._close_overdue_sockets()
+            self._set_gauges()
+
+    def _close_overdue_sockets(self) -> None:
+        limit_secs = self.services.settings.drain_timeout_secs * _SOCKET_DRAIN_RATIO
+        now = self.services.clock()
+        for run in self.desk.routes.all_runs():
+            if run.route.readiness is Readiness.DRAINING:
+                since = self._draining_since.setdefault(run.route.run_id, now)
+                if now - since >= limit_secs:
+                    self.admission.close_sockets(run.route.run_id)
+
+    def _set_gauges(self) -> None:
+        self.metrics.held_requests.set(self.desk.held)
+        self.metrics.requests_in_flight.set(self.desk.in_flight)
+        counts: dict[Readiness, int] = {}
+        for run in self.desk.routes.all_runs():
+            counts[run.route.readiness] = counts.get(run.route.readiness, 0) + 1
+        self.metrics.set_runs(counts)
+
+    async def _live(self, _request: Request) -> Response:
+        return PlainTextResponse("live\n")
+
+    async def _ready(self, _request: Request) -> Response:
+        if self.is_ready:
+            return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "stopping" if self.admission.is_stopping else "starting"}, status_code=503)
+
+    async def _metrics(self, _request: Request) -> Response:
+        self._set_gauges()
+        body, content_type = self.metrics.render()
+        return Response(body, media_type=content_type)

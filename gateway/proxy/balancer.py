@@ -1,0 +1,36 @@
+"""
+No I/O: which run takes the request, or none.
+
+Source: apify-platform.md §1.6 (fewest requests in flight below the limit).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Loaded(Protocol):
+    """Anything that carries requests; the balancer reads nothing else of a run."""
+
+    @property
+    def taken(self) -> int:
+        """Slots in use."""
+        ...
+
+
+def pick_run(runs: Sequence[Loaded], *, desired: int, limit: int, chance: float) -> int | None:
+    """
+    The index of the run with the fewest requests among those below *limit*; None where there is none.
+
+    Ties go at random (*chance* is uniform in [0, 1)), so that several gateways don't all choose alike. But where the
+    requests, this one included, would fit into one run fewer at *desired* each, the first of them is taken: the last
+    ones then fall idle and can be wound down, e.g. two runs and one caller at a time leave the second unused.
+    """
+    fewest = min((run.taken for run in runs), default=limit)
+    if fewest >= limit:
+        return None
+    tied = [index for index, run in enumerate(runs) if run.taken == fewest]
+    if sum(run.taken for run in runs) + 1 <= desired * (len(runs) - 1):
+        return tied[0]
+    return tied[int(chance * len(tied))]

@@ -1,0 +1,38 @@
+"""Listening for a caller's departure while its request is held, without losing a byte of its body."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+
+
+class ReplayReceive:
+    """
+    An ASGI ``receive`` that can be listened to ahead of time; what it heard is given again to the real reader.
+
+    Reads ahead at most one message of an unfinished body, so a held upload stays in the caller's socket.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._heard: deque[Message] = deque()
+
+    async def __call__(self) -> Message:
+        """The next message, heard already or new."""
+        if self._heard:
+            return self._heard.popleft()
+        return await self._receive()
+
+    async def wait_until_gone(self) -> bool:
+        """True when the caller has left; False when nothing more can be listened to without reading the body."""
+        while True:
+            if self._heard and (self._heard[-1].get("more_body") or self._heard[-1]["type"] == "websocket.receive"):
+                return False
+            message = await self._receive()
+            self._heard.append(message)
+            if message["type"] in ("http.disconnect", "websocket.disconnect"):
+                return True

@@ -1,0 +1,42 @@
+"""Errors and small answers of the gateway itself at proxied hosts, over HTTP and on a WebSocket handshake alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from gateway.core.errors import GreenroomError
+from gateway.proxy.plan import Headers
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+async def send_error(scope: Scope, send: Send, error: GreenroomError, extra: Headers) -> None:
+    """The error envelope with its status, ``Retry-After`` where it pays to come again, and *extra* headers."""
+    headers: Headers = [(b"content-type", b"application/json; charset=utf-8"), (b"cache-control", b"no-store")]
+    if error.retry_after_secs is not None:
+        headers.append((b"retry-after", str(error.retry_after_secs).encode()))
+    if error.http_status == 401:
+        headers.append((b"www-authenticate", b'Bearer realm="greenroom"'))
+    # A page of another origin has to be able to read why its call failed.
+    headers.append((b"access-control-allow-origin", b"*"))
+    await send_reply(scope, send, error.http_status, [*headers, *extra], json.dumps(error.body()).encode())
+
+
+async def send_reply(scope: Scope, send: Send, status: int, headers: Headers, body: bytes) -> None:
+    """A whole answer; on a WebSocket handshake it refuses the upgrade with this answer."""
+    if status != 204:
+        headers = [*headers, (b"content-length", str(len(body)).encode())]
+    if scope["type"] == "websocket":
+        if "websocket.http.response" not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": body})
+        return
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

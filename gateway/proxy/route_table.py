@@ -1,0 +1,137 @@
+"""
+No I/O: this process's picture of the live runs, fed by route changes, and what it has in flight in each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from gateway.core.demand import RunUse
+from gateway.core.lifecycle import Readiness
+from gateway.core.standby import Generation, PoolKey
+from gateway.state.ports import PoolBlocked, RouteChange, RouteEnded, RoutesReset, RunRoute
+
+
+@dataclass(slots=True, eq=False)
+class LiveRun:
+    """
+    One run as this gateway sees it.
+
+    ``taken`` slots count against the run's limit; ``viewers`` are requests by its live-view host, which don't but keep
+    it in use all the same. ``used_at`` is when the last of either ended (or when the run was first seen).
+    """
+
+    route: RunRoute
+    used_at: float
+    taken: int = 0
+    viewers: int = 0
+    has_served_us: bool = False
+    has_refused: bool = False
+    is_gone: bool = False
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether it takes new requests now."""
+        return self.route.readiness is Readiness.SERVING and not self.has_refused
+
+    def use(self, now: float) -> RunUse:
+        """What the autoscaler is told of it."""
+        in_flight = self.taken + self.viewers
+        return RunUse(
+            in_flight=in_flight,
+            idle_secs=0.0 if in_flight else max(0.0, now - self.used_at),
+            has_refused=self.has_refused,
+        )
+
+
+class RouteTable:
+    """Routes by run, by live-view label and by pool. All look-ups are dict accesses."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._runs: dict[str, LiveRun] = {}
+        self._by_label: dict[str, LiveRun] = {}
+        self._pools: dict[PoolKey, dict[str, LiveRun]] = {}
+
+    def apply(self, change: RouteChange, version: int, now: float) -> list[LiveRun]:
+        """Take in one change; the runs that are gone by it."""
+        self.version = version
+        match change:
+            case RunRoute():
+                self._put(change, now)
+                return []
+            case RouteEnded():
+                gone = self._drop(change.run_id)
+                return [gone] if gone else []
+            case RoutesReset():
+                present = {route.run_id for route in change.routes}
+                dropped = [self._drop(run_id) for run_id in list(self._runs) if run_id not in present]
+                for route in change.routes:
+                    self._put(route, now)
+                return [run for run in dropped if run]
+            case PoolBlocked():
+                return []
+
+    def _put(self, route: RunRoute, now: float) -> None:
+        run = self._runs.get(route.run_id)
+        if run is None:
+            run = LiveRun(route, used_at=now)
+            self._runs[route.run_id] = run
+            self._by_label[route.live_view_label] = run
+            if route.pool is not None:
+                self._pools.setdefault(route.pool, {})[route.run_id] = run
+        elif route.readiness is not run.route.readiness or route.address != run.route.address:
+            run.has_refused = False
+        run.route = route
+
+    def _drop(self, run_id: str) -> LiveRun | None:
+        run = self._runs.pop(run_id, None)
+        if run is None:
+            return None
+        run.is_gone = True
+        self._by_label.pop(run.route.live_view_label, None)
+        if run.route.pool is not None:
+            pool = self._pools[run.route.pool]
+            del pool[run_id]
+            if not pool:
+                del self._pools[run.route.pool]
+        return run
+
+    def run(self, run_id: str) -> LiveRun | None:
+        """The live run of this id."""
+        return self._runs.get(run_id)
+
+    def by_label(self, label: str) -> LiveRun | None:
+        """The live run behind a live-view label."""
+        return self._by_label.get(label)
+
+    def all_runs(self) -> Iterator[LiveRun]:
+        """Every live run."""
+        return iter(self._runs.values())
+
+    def pools(self) -> Iterable[PoolKey]:
+        """Pools that have live runs."""
+        return self._pools.keys()
+
+    def runs_of(self, pool: PoolKey) -> Iterable[LiveRun]:
+        """All live runs of *pool*, oldest first, whatever their readiness and generation."""
+        return self._pools.get(pool, {}).values()
+
+    def serving(self, pool: PoolKey, generation: Generation) -> list[LiveRun]:
+        """
+        The runs that may take a new request: those of *generation*; while none of them serves, those before it.
+
+        So a new build takes over without a gap: its predecessors serve until it does.
+        """
+        able = [run for run in self.runs_of(pool) if run.is_serving]
+        return [run for run in able if run.route.generation == generation] or able
+
+    def starting(self, pool: PoolKey) -> int:
+        """How many runs of *pool* may begin to serve soon."""
+        return sum(
+            1
+            for run in self.runs_of(pool)
+            if run.route.readiness is Readiness.STARTING
+            or (run.route.readiness is Readiness.SERVING and run.has_refused)
+        )

@@ -1,0 +1,280 @@
+"""
+No I/O: who gets which slot. One desk per gateway, no awaiting inside: what it decides is true when it returns.
+
+A request takes a slot at once, or a ticket. When a run begins serving or a slot is given back, exactly as many waiters
+are let through as there is room for, each with its slot already taken, so that nobody slips between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.core.demand import DemandReport, PoolDemand
+from gateway.core.errors import (
+    GreenroomError,
+    StandbyRunFailed,
+    StandbyRunFinished,
+    StandbyRunNotReady,
+    WaitedTooLong,
+)
+from gateway.core.lifecycle import Readiness
+from gateway.core.standby import Generation, PoolKey
+from gateway.proxy.balancer import pick_run
+from gateway.proxy.route_table import LiveRun, RouteTable
+from gateway.proxy.waiting_room import Ticket, WaitingRoom
+from gateway.state.ports import PoolBlocked, RouteChange, RouteEnded, RoutesReset, RunRoute
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Want:
+    """What a request needs: a slot in *pool*, in a run of *generation*; an owner may see the log of a failed run."""
+
+    pool: PoolKey
+    generation: Generation
+    desired: int
+    limit: int
+    caller: str
+    is_owner: bool
+
+
+@dataclass(slots=True, eq=False)
+class Held(Ticket):
+    """A waiting request; *settle* is called once, with its run (slot taken) or with the error to answer."""
+
+    settle: Callable[[LiveRun | GreenroomError], None] = lambda _: None
+    want: Want | None = None
+
+
+class _Pool:
+    __slots__ = ("desired", "generation", "limit", "room")
+
+    def __init__(self, room_size: int) -> None:
+        self.room = WaitingRoom(room_size)
+        self.limit = 1
+        self.desired = 1
+        self.generation: Generation | None = None
+
+
+class SlotDesk:
+    """
+    Slots, tickets and the demand report of one gateway.
+
+    *clock* is monotonic seconds, *chance* uniform in [0, 1). *poke* is called (cheaply, often) when the autoscaler
+    should look at once: somebody waits, every run is above its desired load, a run refuses, a draining run is empty.
+    """
+
+    def __init__(
+        self,
+        gateway_id: str,
+        *,
+        room_size: int,
+        clock: Callable[[], float],
+        chance: Callable[[], float],
+        poke: Callable[[], None],
+    ) -> None:
+        self.routes = RouteTable()
+        self._gateway_id = gateway_id
+        self._room_size = room_size
+        self._clock = clock
+        self._chance = chance
+        self._poke = poke
+        self._pools: dict[PoolKey, _Pool] = {}
+
+    def take(self, want: Want, *, avoid: frozenset[str] = frozenset()) -> LiveRun | None:
+        """A slot in the best run, taken; None where there is none now. *avoid* names runs that just refused."""
+        pool = self._pool(want)
+        if len(pool.room):
+            return None
+        return self._take_free(want.pool, pool, avoid)
+
+    def hold(self, held: Held) -> None:
+        """Wait for a slot. Raises WaitingRoomFull; then nothing was changed."""
+        assert held.want is not None
+        self._pool(held.want).room.join(held)
+        self._poke()
+
+    def leave(self, held: Held) -> None:
+        """The waiter is gone (its caller left, or its time is over)."""
+        assert held.want is not None
+        self._pool(held.want).room.leave(held)
+        self._tidy(held.want.pool)
+
+    def give_back(self, run: LiveRun) -> None:
+        """One slot of *run* is free again; the next waiter gets it at once."""
+        run.taken -= 1
+        run.used_at = self._clock()
+        if run.route.pool is not None:
+            self._let_through(run.route.pool)
+            self._tidy(run.route.pool)
+        self._tell_when_drained(run)
+
+    def view(self, run: LiveRun) -> None:
+        """A request by the live-view host begins: no slot, but use."""
+        run.viewers += 1
+
+    def end_view(self, run: LiveRun) -> None:
+        """It has ended."""
+        run.viewers -= 1
+        run.used_at = self._clock()
+        self._tell_when_drained(run)
+
+    def refused(self, run: LiveRun) -> None:
+        """*run* refused a connection: nothing new goes to it until it was probed again."""
+        run.has_refused = True
+        self._poke()
+
+    def apply(self, change: RouteChange, version: int) -> list[LiveRun]:
+        """Take in a route change and let through whom it helps or tell whom it concerns; the runs that are gone."""
+        gone = self.routes.apply(change, version, self._clock())
+        match change:
+            case RouteEnded():
+                for run in gone:
+                    if run.route.pool is not None:
+                        self._fail_uncovered(run.route.pool, run, change)
+                        self._tidy(run.route.pool)
+            case PoolBlocked():
+                self._fail_all(change)
+            case RunRoute():
+                if change.pool is not None:
+                    self._let_through(change.pool)
+                if change.readiness is Readiness.DRAINING:
+                    self._poke()
+            case RoutesReset():
+                for key in list(self._pools):
+                    self._let_through(key)
+                self._poke()
+        return gone
+
+    def error_for_late(self, want: Want, waited_secs: float) -> GreenroomError:
+        """What a request is told whose time to get a run is over."""
+        facts = {"waitedSecs": round(waited_secs, 1), "setting": "pick_timeout_secs"}
+        starting = self.routes.starting(want.pool)
+        if starting:
+            return StandbyRunNotReady(
+                f"The Actor's run was started but its web server did not answer within {waited_secs:.0f} s. It has to "
+                "listen on the port in ACTOR_WEB_SERVER_PORT. Its log tells more.",
+                data={**facts, "startingRuns": starting},
+            )
+        return WaitedTooLong(
+            f"No run of this Actor had room within {waited_secs:.0f} s (setting: pick_timeout_secs). Try again later, "
+            "or raise maxRuns or maxRequestsPerActorRun.",
+            data=facts,
+        )
+
+    def report(self) -> DemandReport:
+        """All demand of this gateway now."""
+        now = self._clock()
+        pools: dict[PoolKey, PoolDemand] = {}
+        for key in {*self.routes.pools(), *self._pools}:
+            state = self._pools.get(key)
+            pools[key] = PoolDemand(
+                in_flight=sum(run.taken for run in self.routes.runs_of(key)),
+                waiting=len(state.room) if state else 0,
+            )
+        return DemandReport(
+            gateway_id=self._gateway_id,
+            routes_seen=self.routes.version,
+            pools=pools,
+            runs={run.route.run_id: run.use(now) for run in self.routes.all_runs()},
+        )
+
+    @property
+    def held(self) -> int:
+        """How many requests wait, over all pools."""
+        return sum(len(pool.room) for pool in self._pools.values())
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests and sockets are open, over all runs."""
+        return sum(run.taken + run.viewers for run in self.routes.all_runs())
+
+    def refuse_all(self, error: GreenroomError) -> None:
+        """Greenroom stops: everybody who waits is told."""
+        for key, pool in list(self._pools.items()):
+            self._settle(pool.room.oldest(len(pool.room)), error)
+            self._tidy(key)
+
+    def _pool(self, want: Want) -> _Pool:
+        pool = self._pools.get(want.pool)
+        if pool is None:
+            pool = self._pools[want.pool] = _Pool(self._room_size)
+        pool.limit, pool.desired, pool.generation = want.limit, want.desired, want.generation
+        return pool
+
+    def _take_free(self, key: PoolKey, pool: _Pool, avoid: frozenset[str] = frozenset()) -> LiveRun | None:
+        assert pool.generation is not None
+        runs = self.routes.serving(key, pool.generation)
+        if avoid:
+            runs = [run for run in runs if run.route.run_id not in avoid]
+        index = pick_run(runs, desired=pool.desired, limit=pool.limit, chance=self._chance())
+        if index is None:
+            return None
+        run = runs[index]
+        run.taken += 1
+        if run.route.generation != pool.generation or all(other.taken > pool.desired for other in runs):
+            self._poke()
+        return run
+
+    def _let_through(self, key: PoolKey) -> None:
+        pool = self._pools.get(key)
+        while pool is not None and len(pool.room):
+            run = self._take_free(key, pool)
+            if run is None:
+                return
+            ticket = pool.room.next_ticket()
+            assert isinstance(ticket, Held)
+            ticket.settle(run)
+
+    def _fail_uncovered(self, key: PoolKey, run: LiveRun, ended: RouteEnded) -> None:
+        """
+        A run ended that never served: tell as many of the longest waiting as it would have served, but only those for
+        whom no other starting run has room, e.g. 25 wait for 3 starting runs of 10 and one fails: 5 are told.
+        """
+        pool = self._pools.get(key)
+        if pool is None or ended.error_type is None:
+            return
+        covered = self.routes.starting(key) * pool.limit
+        uncovered = min(pool.limit, len(pool.room) - covered)
+        for ticket in pool.room.oldest(max(0, uncovered)):
+            assert isinstance(ticket, Held)
+            ticket.settle(_error_of(ended, is_owner=ticket.want is not None and ticket.want.is_owner))
+        if len(pool.room):
+            self._poke()
+
+    def _fail_all(self, blocked: PoolBlocked) -> None:
+        pool = self._pools.get(blocked.pool)
+        if pool is None:
+            return
+        error = StandbyRunFailed(blocked.message)
+        error.error_type = blocked.error_type
+        self._settle(pool.room.oldest(len(pool.room)), error)
+        self._tidy(blocked.pool)
+
+    @staticmethod
+    def _settle(tickets: list[Ticket], error: GreenroomError) -> None:
+        for ticket in tickets:
+            assert isinstance(ticket, Held)
+            ticket.settle(error)
+
+    def _tell_when_drained(self, run: LiveRun) -> None:
+        if run.route.readiness is Readiness.DRAINING and not run.taken and not run.viewers:
+            self._poke()
+
+    def _tidy(self, key: PoolKey) -> None:
+        pool = self._pools.get(key)
+        if pool is not None and not len(pool.room) and not self.routes.runs_of(key):
+            del self._pools[key]
+
+
+def _error_of(ended: RouteEnded, *, is_owner: bool) -> GreenroomError:
+    facts: dict[str, object] = {"runId": ended.run_id}
+    if ended.exit_code is not None:
+        facts["exitCode"] = ended.exit_code
+    if is_owner and ended.log_tail:
+        facts["logTail"] = list(ended.log_tail)
+    kinds: dict[str, type[GreenroomError]] = {
+        StandbyRunFinished.error_type: StandbyRunFinished,
+        StandbyRunNotReady.error_type: StandbyRunNotReady,
+    }
+    return kinds.get(ended.error_type or "", StandbyRunFailed)(ended.message, data=facts)

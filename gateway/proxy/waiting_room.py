@@ -1,0 +1,92 @@
+"""
+No I/O: who waits for a pool and who is next.
+
+First come, first served within a caller; round-robin over callers, so that one caller's thousand requests don't make
+another's single one wait behind all of them.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from gateway.core.errors import WaitingRoomFull
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One held request's place; *caller* is its user's id, or empty at a public host."""
+
+    caller: str
+    number: int = 0
+    has_left: bool = field(default=False)
+
+
+class WaitingRoom:
+    """The bounded queue of one pool; joining, leaving and calling cost O(1) amortised."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._queues: OrderedDict[str, deque[Ticket]] = OrderedDict()
+        self._waiting = 0
+        self._last_number = 0
+
+    def __len__(self) -> int:
+        return self._waiting
+
+    def join(self, ticket: Ticket) -> None:
+        """Take a place behind the caller's earlier ones. Raises WaitingRoomFull."""
+        if self._waiting >= self._size:
+            raise WaitingRoomFull(self._waiting)
+        self._last_number += 1
+        ticket.number = self._last_number
+        self._queues.setdefault(ticket.caller, deque()).append(ticket)
+        self._waiting += 1
+
+    def leave(self, ticket: Ticket) -> None:
+        """Give up the place, e.g. because the caller went away; a ticket that was called already is fine."""
+        if ticket.has_left:
+            return
+        ticket.has_left = True
+        self._waiting -= 1
+
+    def next_ticket(self) -> Ticket | None:
+        """Who goes in next; its caller's other tickets then wait until every other caller had a turn."""
+        while self._queues:
+            caller, queue = next(iter(self._queues.items()))
+            ticket = _first_present(queue)
+            if ticket is None:
+                del self._queues[caller]
+                continue
+            if _is_empty(queue):
+                del self._queues[caller]
+            else:
+                self._queues.move_to_end(caller)
+            self.leave(ticket)
+            return ticket
+        return None
+
+    def oldest(self, count: int) -> list[Ticket]:
+        """Take out the *count* tickets that have waited longest, over all callers."""
+        chosen = sorted(self._present(), key=lambda ticket: ticket.number)[:count]
+        for ticket in chosen:
+            self.leave(ticket)
+        return chosen
+
+    def _present(self) -> Iterator[Ticket]:
+        return (ticket for queue in self._queues.values() for ticket in queue if not ticket.has_left)
+
+
+def _first_present(queue: deque[Ticket]) -> Ticket | None:
+    while queue:
+        ticket = queue.popleft()
+        if not ticket.has_left:
+            return ticket
+    return None
+
+
+def _is_empty(queue: deque[Ticket]) -> bool:
+    while queue and queue[0].has_left:
+        queue.popleft()
+    return not queue

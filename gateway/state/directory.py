@@ -1,0 +1,83 @@
+"""
+Which standby host means which Actor: a copy of the records in memory, renewed when they change.
+
+A look-up costs one dict access; hosts that nobody has are never asked for in the records.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from gateway.core.errors import InvalidConfig
+from gateway.core.ids import standby_label
+from gateway.core.model import Actor, Page, User
+from gateway.core.standby import StandbyTarget, standby_target
+from gateway.state.ports import Changed, Records, Signals
+
+_log = logging.getLogger(__name__)
+_PAGE = 1000
+
+
+class Directory:
+    """Standby targets by DNS label: ``<username>--<actor-name>`` and the Actor's id, both in lower case."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._by_label: dict[str, StandbyTarget] = {}
+        self._labels: dict[str, tuple[str, ...]] = {}
+
+    def target(self, label: str) -> StandbyTarget | None:
+        """What *label* (lower case) means."""
+        return self._by_label.get(label)
+
+    def targets(self) -> list[StandbyTarget]:
+        """Every standby target once, by Actor."""
+        return [self._by_label[labels[0]] for labels in self._labels.values()]
+
+    async def load(self) -> None:
+        """Read all Actors anew."""
+        users = {user.id: user for user in await self._records.list_users()}
+        offset = 0
+        while True:
+            listing = await self._records.list_actors(None, Page(offset=offset, limit=_PAGE))
+            for actor in listing.items:
+                if actor.user_id in users:
+                    self._put(actor, users[actor.user_id])
+            offset += len(listing.items)
+            if offset >= listing.total or not listing.items:
+                return
+
+    async def follow(self, signals: Signals) -> None:
+        """Keep the copy true, for ever; reads everything once it listens, so that no change falls between."""
+        async with signals.watch_changes() as changes:
+            await self.load()
+            async for change in changes:
+                await self._take_in(change)
+
+    async def _take_in(self, change: Changed) -> None:
+        if change.kind == "actor":
+            actor = await self._records.actor(change.id)
+            user = await self._records.user(actor.user_id) if actor else None
+            if actor is None or user is None:
+                self._drop(change.id)
+            else:
+                self._put(actor, user)
+        elif change.kind == "user":
+            await self.load()
+
+    def _put(self, actor: Actor, owner: User) -> None:
+        self._drop(actor.id)
+        try:
+            target = standby_target(actor, owner.username)
+        except InvalidConfig as error:
+            _log.warning("Actor %s has standby settings that no longer hold: %s", actor.id, error.message)
+            return
+        by_name = standby_label(owner.username, actor.name)
+        labels = tuple(label for label in (actor.id.lower(), by_name) if label)
+        self._labels[actor.id] = labels
+        for label in labels:
+            self._by_label[label] = target
+
+    def _drop(self, actor_id: str) -> None:
+        for label in self._labels.pop(actor_id, ()):
+            self._by_label.pop(label, None)
