@@ -273,7 +273,7 @@ def configure_logging(
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    # These log every request of their own accord, URLs included; Greenroom's own lines say what matters.
-    for noisy in ("httpx", "httpcore", "uvicorn.access"):
+    # These tell their own story at length, some with every URL; Greenroom's own lines say what matters.
+    for noisy in ("alembic", "httpx", "httpcore", "uvicorn.access", "websockets"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.captureWarnings(True)

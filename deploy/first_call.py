@@ -1,0 +1,191 @@
+"""
+What quickstart.sh shows: Greenroom with the example Actors, and a first call that wakes one of them.
+
+Standard library only. Calls go to 127.0.0.1 with the Actor's name in ``Host``, so no name needs to be resolved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+EXAMPLES = Path(__file__).resolve().parent / "examples"
+LABEL = "local--hello"
+READY_SECS = 60.0
+CALL_SECS = 300.0
+STOP_SECS = 60.0
+
+
+class Failed(Exception):
+    """Something is not as it should be; the message says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer and how long it took."""
+
+    status: int
+    body: str
+    took_ms: float
+    phases_ms: dict[str, float]
+
+    @property
+    def run_id(self) -> str:
+        """The run that answered, as the hello Actor tells it."""
+        found = re.match(r"Hello from run (\w+):", self.body)
+        if self.status != 200 or found is None:
+            raise Failed(f"the hello Actor was expected to greet, but the answer was {self.status}: {self.body[:500]}")
+        return found.group(1)
+
+
+def call(port: int, host: str, path: str, headers: dict[str, str] | None = None) -> Answer:
+    """``GET path`` of *host* at Greenroom on this machine."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=CALL_SECS)
+    with contextlib.closing(connection):
+        began = time.monotonic()
+        connection.request("GET", path, headers={"Host": host, **(headers or {})})
+        answer = connection.getresponse()
+        body = answer.read().decode("utf-8", "replace")
+        took_ms = (time.monotonic() - began) * 1000
+        timing = answer.getheader("Server-Timing", "")
+    phases = {name: float(ms) for name, ms in re.findall(r"([\w-]+)\s*;[^,]*?dur=([\d.]+)", timing)}
+    return Answer(answer.status, body, took_ms, phases)
+
+
+@contextlib.contextmanager
+def greenroom(port: int, data: Path | None) -> Iterator[subprocess.Popen[bytes]]:
+    """``greenroom serve`` with the examples; told to stop at the end, if it has not been."""
+    command = [sys.executable, "-m", "gateway.cli", "serve", "--actors", str(EXAMPLES), "--port", str(port)]
+    variables = dict(os.environ)
+    if data is not None:
+        command += ["--data", str(data)]
+        # A check is about this checkout, not about the settings of whoever runs it.
+        variables = {name: value for name, value in variables.items() if not name.startswith("GREENROOM_")}
+        variables["GREENROOM_CONFIG"] = os.devnull
+    process = subprocess.Popen(command, env=variables)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            stop(process)
+        process.kill()
+        process.wait()
+
+
+def stop(process: subprocess.Popen[bytes]) -> int:
+    """Ask it to drain and stop; its exit code."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    return process.wait(STOP_SECS)
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], port: int, data: Path | None) -> int:
+    """Until Greenroom serves: the port on which it does."""
+    until = time.monotonic() + READY_SECS
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            # It has told why, in one line.
+            raise SystemExit(process.returncode or 1)
+        with contextlib.suppress(OSError, http.client.HTTPException, IndexError, ValueError):
+            if port == 0 and data is not None:
+                port = int((data / "lock").read_text().splitlines()[1].rpartition(":")[2])
+            if call(port, "127.0.0.1", "/health/ready").status == 200:
+                return port
+        time.sleep(0.05)
+    raise Failed(f"Greenroom did not serve within {READY_SECS:.0f} s.")
+
+
+def show_first_calls(port: int) -> str:
+    """Wake the hello Actor, call it again, and tell what happened; the id of the run that answered."""
+    host = f"{LABEL}.localhost:{port}"
+    print(f"\nCalling http://{host}/ ...\n", flush=True)
+    cold = call(port, host, "/")
+    run_id = cold.run_id
+    warm = min((call(port, host, "/") for _ in range(3)), key=lambda answer: answer.took_ms)
+    if warm.run_id != run_id:
+        raise Failed(f"run {run_id} was expected to answer again, but {warm.run_id} did.")
+    started_ms = sum(cold.phases_ms.get(phase, 0) for phase in ("start", "ready"))
+    if started_ms:
+        print("  asleep      no run of hello was there")
+        print(f"  started     in {started_ms:.0f} ms, while the request was held (run {run_id})")
+    else:
+        print(f"  awake       run {run_id} was there already")
+    print(f"  answered    {cold.body.strip()!r}, after {cold.took_ms:.0f} ms")
+    print(f"  warm        the next request took {warm.took_ms:.1f} ms\n", flush=True)
+    return run_id
+
+
+def check(process: subprocess.Popen[bytes], port: int, data: Path) -> None:
+    """The rest of what ``--check`` looks at. Raises Failed."""
+    run_id = show_first_calls(port)
+    answer = call(port, f"{LABEL}.localhost:{port}", "/some/path?a=1")
+    if not answer.body.rstrip().endswith("/some/path?a=1"):
+        raise Failed(f"the Actor was expected to see the path as it was asked for, not: {answer.body}")
+    by_path = call(port, f"127.0.0.1:{port}", f"/standby/{LABEL}/below")
+    if by_path.run_id != run_id or not by_path.body.rstrip().endswith("/below"):
+        raise Failed(f"the path form was expected to reach the same run without its prefix, not: {by_path.body}")
+    token = (data / "token").read_text().strip()
+    found = call(port, f"127.0.0.1:{port}", f"/v2/actor-runs/{run_id}", {"Authorization": f"Bearer {token}"})
+    if found.status != 200 or json.loads(found.body)["data"]["status"] != "RUNNING":
+        raise Failed(f"the API was expected to know the run as RUNNING, not: {found.status} {found.body[:500]}")
+    unknown = call(port, f"nobody--nothing.localhost:{port}", "/")
+    if unknown.status != 404:
+        raise Failed(f"an unknown host was expected to get 404, not {unknown.status}.")
+    code = stop(process)
+    if code != 0:
+        raise Failed(f"Greenroom was expected to stop with exit code 0, not {code}.")
+
+
+def main() -> int:
+    """The exit code: 0 where all went as it should."""
+    parser = argparse.ArgumentParser(prog="sh deploy/quickstart.sh", allow_abbrev=False)
+    parser.add_argument("--check", action="store_true", help="take a free port, check the answers and stop")
+    parser.add_argument("--port", type=int, help="port to serve on (8010; with --check: a free one)")
+    arguments = parser.parse_args()
+    try:
+        if arguments.check:
+            with tempfile.TemporaryDirectory(prefix="greenroom-check-") as folder:
+                data = Path(folder) / "data"
+                with greenroom(arguments.port or 0, data) as process:
+                    check(process, wait_until_ready(process, arguments.port or 0, data), data)
+            print("quickstart: all as it should be.")
+            return 0
+        port = arguments.port if arguments.port is not None else int(os.environ.get("GREENROOM_PORT", "8010"))
+        with greenroom(port, None) as process:
+            port = wait_until_ready(process, port, None)
+            show_first_calls(port)
+            print(
+                f"Open http://{LABEL}.localhost:{port}/ and http://local--fastapi-live.localhost:{port}/ in a browser."
+            )
+            print("Greenroom stays up; Ctrl-C stops it.\n", flush=True)
+            return _wait(process)
+    except (Failed, OSError, http.client.HTTPException) as error:
+        print(f"quickstart: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """Until it ends. Ctrl-C reaches it too, by the terminal: it drains, and is waited for."""
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+#!/bin/sh
+# All checks: sh tests/run.sh [--fast] [arguments for pytest]
+# --fast leaves out the tests that are marked slow. Its last line is pytest's summary. With CI=true nothing may be left
+# out for want of a tool.
+set -eu
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
+cd "$root"
+. "$root/deploy/environment.sh"
+
+fast=''
+if [ "${1:-}" = --fast ]; then
+    fast=1
+    shift
+fi
+
+# What tests need besides Python. Node is for Actors in JavaScript.
+if ! command -v npm >/dev/null 2>&1; then
+    if ! is_debian_root || ! apt_install nodejs npm; then
+        say "npm is not installed: the tests of Actors in JavaScript are left out."
+        if [ "${CI:-}" = true ]; then exit 1; fi
+    fi
+fi
+
+make_environment dev
+bin=$root/.venv/bin
+
+"$bin/ruff" check --quiet .
+"$bin/ruff" format --check --quiet .
+"$bin/mypy" --no-error-summary
+if [ -n "$fast" ]; then
+    exec "$bin/pytest" -q -m 'not slow' "$@"
+fi
+exec "$bin/pytest" -q "$@"
