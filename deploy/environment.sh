@@ -68,7 +68,16 @@ make_environment() {
     rm -f "$root/.venv/greenroom-installed"
     say "Installing Greenroom and what it needs into .venv (once, about a minute) ..."
     case $1 in dev) extras='[dev]' ;; *) extras='' ;; esac
-    "$venv_python" -m pip install -q --disable-pip-version-check -e "$root$extras" || return 1
+    work=$(mktemp -d)
+    # The names of the packages as they come are the progress; what pip has to complain of is told where it failed.
+    { "$venv_python" -m pip install --disable-pip-version-check -e "$root$extras" 2>"$work/complaints" ||
+        : >"$work/failed"; } | sed -n 's/^Collecting \([A-Za-z0-9_.-]*\).*/  \1/p' >&2
+    if [ -e "$work/failed" ]; then
+        cat "$work/complaints" >&2
+        rm -rf "$work"
+        return 1
+    fi
+    rm -rf "$work"
     stamp=$(cksum <"$root/pyproject.toml")
     echo "base $stamp" >"$root/.venv/greenroom-installed"
     if [ "$1" = dev ]; then echo "dev $stamp" >>"$root/.venv/greenroom-installed"; fi
