@@ -1,0 +1,207 @@
+"""The owner check, proven for every route that there is, so that a new one can't be forgotten."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+from starlette.routing import Route
+
+from gateway.core.lifecycle import RunStatus
+from gateway.core.model import DecisionRecord
+from gateway.core.standby import PoolKey
+
+# Routes that name nothing of anybody's, or show what is public; each has its own test.
+OPEN_TO_ALL = {"/v2/users/me", "/v2/users/{user}"}
+CREATES_ONES_OWN = {("POST", "/v2/actors"), ("POST", "/v2/greenroom/push")}
+
+
+async def _bobs(api: Any) -> dict[str, str]:
+    """One of everything that a path can name, all of it bob's."""
+    actor = await api.bob.built_actor()
+    await api.bob.post(f"/actors/{actor['id']}/versions/0.1/env-vars", json={"name": "KEY", "value": "v"})
+    build = (await api.bob.get("/actor-builds"))["items"][0]
+    run = await api.bob.post(f"/actors/{actor['id']}/runs")
+    await api.finish(run)
+    pool = PoolKey(target_id=actor["id"], user_id=api.bob.user.id)
+    await api.services.state.records.add_decision(
+        DecisionRecord(
+            id="d", pool_id=pool.id, actor_id=actor["id"], at=api.clock.now(), wanted_runs=1, present_runs=0, reasons=()
+        )
+    )
+    return {
+        "actor": actor["id"],
+        "version": "0.1",
+        "name": "KEY",
+        "build": build["id"],
+        "run": run["id"],
+        "job": run["id"],
+        "pool": pool.id,
+        "user": "bob",
+    }
+
+
+def _calls(app: Any) -> list[tuple[str, str]]:
+    routes = [route for route in app.routes if isinstance(route, Route)]
+    assert len(routes) == len(app.routes)
+    return [(method, route.path) for route in routes for method in sorted(route.methods or ())]
+
+
+def _filled(path: str, names: dict[str, str]) -> str:
+    return re.sub(r"{(\w+)}", lambda found: names[found[1]], path)
+
+
+async def test_every_route_wants_a_token(api: Any) -> None:
+    """No route answers without a token, whatever exists behind it."""
+    names = await _bobs(api)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(api.app), base_url="http://localhost") as http:
+        for method, path in _calls(api.app):
+            answer = await http.request(method, _filled(path, names))
+            assert answer.status_code == 401, (method, path)
+            if method != "HEAD":
+                assert answer.json()["error"]["type"] == "token-not-provided"
+
+
+async def test_every_route_hides_what_is_anothers(api: Any) -> None:
+    """What belongs to bob is for eve as if it did not exist: 404, or not in the list; and she changes nothing."""
+    names = await _bobs(api)
+    before = await _everything(api, names)
+    for method, path in _calls(api.app):
+        if path in OPEN_TO_ALL or (method, path) in CREATES_ONES_OWN:
+            continue
+        answer = await api.eve.http.request(method, _filled(path, names), json={"name": "X", "versionNumber": "0.1"})
+        if "{" in path:
+            assert answer.status_code == 404, (method, path, answer.text)
+            if method != "HEAD":
+                assert answer.json()["error"]["type"] == "record-not-found", (method, path)
+        elif method != "HEAD":
+            assert answer.json()["data"]["items"] == [], (method, path)
+    assert await _everything(api, names) == before
+
+
+async def test_anothers_looks_like_nothing(api: Any) -> None:
+    """The answer about bob's things is, to the letter, the one about things that never existed."""
+    names = await _bobs(api)
+    nothing = dict.fromkeys(names, "AAAAAAAAAAAAAAAAA")
+    for method, path in _calls(api.app):
+        if "{" in path and path not in OPEN_TO_ALL and method != "HEAD":
+            real = await api.eve.http.request(method, _filled(path, names), json={})
+            imagined = await api.eve.http.request(method, _filled(path, nothing), json={})
+            assert (real.status_code, real.content) == (imagined.status_code, imagined.content), (method, path)
+
+
+async def _everything(api: Any, names: dict[str, str]) -> list[Any]:
+    return [
+        await api.bob.get(_filled(path, names))
+        for path in (
+            "/actors/{actor}",
+            "/actors/{actor}/versions/{version}",
+            "/actors/{actor}/versions/{version}/env-vars",
+            "/actor-builds/{build}",
+            "/actor-runs/{run}",
+        )
+    ]
+
+
+async def test_what_a_run_may_do(api: Any) -> None:
+    """The token of a run: its own run, log and Actor, its user, and starting runs; of all other routes none."""
+    names = await _bobs(api)
+    mine = await api.bob.post(f"/actors/{names['actor']}/runs")
+    other = await api.bob.built_actor("other")
+    run = await api.run_itself(mine)
+    allowed = {
+        ("GET", "/v2/users/me"),
+        ("GET", "/v2/actors/{actor}"),
+        ("GET", "/v2/actors/{actor}/runs/{run}"),
+        ("POST", "/v2/actors/{actor}/runs/{run}/abort"),
+        ("POST", "/v2/actors/{actor}/runs"),
+        ("GET", "/v2/actor-runs/{run}"),
+        ("PUT", "/v2/actor-runs/{run}"),
+        ("POST", "/v2/actor-runs/{run}/abort"),
+        ("GET", "/v2/logs/{job}"),
+        ("GET", "/v2/actor-runs/{run}/log"),
+        ("GET", "/v2/actors/{actor}/runs/{run}/log"),
+    }
+    for method, path in _calls(api.app):
+        if method == "HEAD":
+            continue
+        own = _filled(path, names | {"run": mine["id"], "job": mine["id"]})
+        answer = await run.http.request(method, own, json={})
+        if (method, path) in allowed:
+            assert answer.status_code in (200, 201), (method, path, answer.text)
+        else:
+            assert answer.status_code == 403, (method, path, answer.text)
+        if (method, path) in allowed and ("{run}" in path or "{job}" in path):
+            others = await run.http.request(method, _filled(path, names), json={})
+            assert others.status_code == 403, (method, path, others.text)
+    await run.get(f"/actors/{other['id']}", 403)
+
+
+async def test_a_runs_token_dies_with_it(api: Any) -> None:
+    """After its end the token of a run opens nothing."""
+    names = await _bobs(api)
+    mine = await api.bob.post(f"/actors/{names['actor']}/runs")
+    run = await api.run_itself(mine)
+    await run.get(f"/actor-runs/{mine['id']}")
+    await api.finish(mine, RunStatus.FAILED)
+    await run.get(f"/actor-runs/{mine['id']}", 401)
+
+
+@pytest.fixture
+async def public(api: Any) -> Any:
+    """A public Actor of bob's, with a variable and a secret one."""
+    actor = await api.bob.built_actor("shared", isPublic=True)
+    for variable in ({"name": "PLAIN", "value": "plain"}, {"name": "SECRET", "value": "hidden", "isSecret": True}):
+        await api.bob.post(f"/actors/{actor['id']}/versions/0.1/env-vars", json=variable)
+    return actor
+
+
+async def test_a_public_actor_can_be_seen_and_run(api: Any, public: Any) -> None:
+    """Others see a public Actor without its source and variables; a run of it belongs to whoever starts it."""
+    seen = await api.eve.get("/actors/bob~shared")
+    assert seen["id"] == public["id"]
+    assert seen["versions"] == [
+        {"versionNumber": "0.1", "sourceType": "SOURCE_FILES", "buildTag": "latest", "applyEnvVarsToBuild": False}
+    ]
+    for path in ("/versions", "/versions/0.1", "/builds", "/builds/default"):
+        shown = await api.eve.http.get(f"/v2/actors/bob~shared{path}")
+        assert shown.status_code == 200
+        assert "sourceFiles" not in shown.text
+        assert "envVars" not in shown.text
+    run = await api.eve.post("/actors/bob~shared/runs")
+    assert run["userId"] == api.eve.user.id
+    assert (await api.eve.get("/actors/bob~shared/runs"))["total"] == 1
+    assert (await api.bob.get("/actors/shared/runs"))["total"] == 0
+    await api.bob.get(f"/actor-runs/{run['id']}", 404)
+
+
+async def test_a_public_actor_can_be_changed_by_its_owner_alone(api: Any, public: Any) -> None:
+    """Others learn that they may not; the log of a build, which may print anything, stays hidden."""
+    build = (await api.bob.get("/actor-builds"))["items"][0]["id"]
+    for method, path in (
+        ("PUT", "/actors/bob~shared"),
+        ("DELETE", "/actors/bob~shared"),
+        ("POST", "/actors/bob~shared/versions"),
+        ("PUT", "/actors/bob~shared/versions/0.1"),
+        ("DELETE", "/actors/bob~shared/versions/0.1"),
+        ("GET", "/actors/bob~shared/versions/0.1/env-vars"),
+        ("GET", "/actors/bob~shared/versions/0.1/env-vars/PLAIN"),
+        ("POST", "/actors/bob~shared/builds?version=0.1"),
+        ("POST", f"/actor-builds/{build}/abort"),
+        ("DELETE", f"/actor-builds/{build}"),
+    ):
+        assert (await api.eve.ask(method, path, 403, json={}))["type"] == "insufficient-permissions"
+    await api.eve.get(f"/actor-builds/{build}/log", 404)
+    await api.eve.get(f"/logs/{build}", 404)
+
+
+async def test_users(api: Any) -> None:
+    """One's own record is private, of others' only the name is shown."""
+    me = await api.bob.get("/users/me")
+    assert (me["id"], me["username"]) == (api.bob.user.id, "bob")
+    assert len(me["proxy"]["password"]) >= 32
+    for reference in ("bob", "BOB", api.bob.user.id):
+        assert await api.eve.get(f"/users/{reference}") == {"username": "bob", "profile": {"name": "bob"}}
+    await api.eve.get("/users/nobody", 404)
