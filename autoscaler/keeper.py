@@ -31,6 +31,8 @@ from gateway.urls import Urls
 
 _LOG_TAIL_LINES = 20
 _FOREVER_SECS = 365 * 24 * 3600.0
+_EAGER_SECS = 0.005
+_UNHURRIED_SECS = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,12 +213,16 @@ class Keeper:
         if self._address is None:
             return
         started = time.monotonic()
-        timeout_secs = self.tools.settings.readiness_timeout_secs if self.pool is not None else _FOREVER_SECS
+        # Nobody is held for a batch run's web server, and most have none.
+        timeout_secs, first_interval_secs = _FOREVER_SECS, _UNHURRIED_SECS
+        if self.pool is not None:
+            timeout_secs, first_interval_secs = self.tools.settings.readiness_timeout_secs, _EAGER_SECS
         while True:
-            try:
-                result = await wait_until_serving(self._address, timeout_secs=timeout_secs)
-            except TimeoutError:
-                await self._give_up_on_readiness(timeout_secs)
+            result = await wait_until_serving(
+                self._address, timeout_secs=timeout_secs, first_interval_secs=first_interval_secs
+            )
+            if not result.is_serving:
+                await self._give_up_on_readiness(timeout_secs, result.problem or "it did not answer")
                 return
             self._ready_secs = self._ready_secs or time.monotonic() - started
             self._has_served = True
@@ -235,8 +241,11 @@ class Keeper:
                 self.readiness = Readiness.STARTING
                 await self._publish()
 
-    async def _give_up_on_readiness(self, timeout_secs: float) -> None:
-        self._not_ready_message = f"The web server of run {self.run.id} did not answer at {self._address} (port: ACTOR_WEB_SERVER_PORT) within {timeout_secs:g} s (setting: readiness_timeout_secs)."
+    async def _give_up_on_readiness(self, timeout_secs: float, problem: str) -> None:
+        self._not_ready_message = (
+            f"The web server of run {self.run.id} did not answer within {timeout_secs:g} s "
+            f"(setting: readiness_timeout_secs): {problem}. It has to listen on the port in ACTOR_WEB_SERVER_PORT."
+        )
         self._say(self._not_ready_message)
         await self.tools.state.signals.end_route(
             RouteEnded(
