@@ -1,0 +1,309 @@
+"""
+No I/O: what of a request's head reaches the Actor, and what of the answer's head reaches the caller.
+
+Towards the Actor: the raw target and the headers as they came, in order and with duplicates, less
+
+- the hop-by-hop headers and those that ``Connection`` names (RFC 9110 §7.6.1),
+- our own credentials (:class:`~gateway.proxy.plan.Credentials` says where they stood),
+- what only we may say (request id, readiness probe, ``Forwarded`` and its relatives), which is set anew.
+
+Names that differ from such a header only by ``_`` for ``-`` are dropped with it: CGI and WSGI can't tell them apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from urllib.parse import unquote_to_bytes
+
+from gateway.core.errors import InvalidRequest
+from gateway.proxy.plan import Credentials, ForwardPlan, Headers
+
+CHUNKED = -1
+"""As a body's length: not known beforehand."""
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+# What Connection may name without effect: removing these would change where the message goes or where it ends.
+_NEVER_HOP_BY_HOP = frozenset({b"host", b"content-length", b"transfer-encoding"})
+# Ours alone to say, so not believed from outside.
+_ONLY_OURS = frozenset({b"x-apify-container-server-readiness-probe", b"x-actor-request-id", b"forwarded"})
+# In the path form an Actor shares its host with the API and the console: it must not speak for the whole host.
+_SPEAKS_FOR_THE_HOST = frozenset({b"set-cookie", b"clear-site-data", b"strict-transport-security"})
+_WEBSOCKET_HANDSHAKE = frozenset({b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-extensions"})
+_WEBSOCKET_ANSWER = frozenset({b"sec-websocket-accept", b"sec-websocket-protocol", b"sec-websocket-extensions"})
+
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_BAD_IN_VALUE = re.compile(rb"[\x00\r\n]")
+_BAD_IN_TARGET = re.compile(rb"[\x00-\x20\x7f#]")
+_BEARER = re.compile(rb"[ \t]*bearer[ \t]+(.*?)[ \t]*", re.IGNORECASE | re.DOTALL)
+_PLAIN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def candidates_of(headers: Iterable[tuple[bytes, bytes]], query_string: bytes) -> list[str]:
+    """
+    The tokens that a request carries, each once, most telling first.
+
+    The order is ``Authorization: Bearer``, ``X-Apify-Authorization: Bearer``, ``?token=``.
+    """
+    return list(_tokens(list(headers), query_string))
+
+
+def credentials_of(headers: Iterable[tuple[bytes, bytes]], query_string: bytes, own: Collection[str]) -> Credentials:
+    """Where the tokens in *own* stand in the request: whichever matched is removed from every place."""
+    found = [(token, places) for token, places in _tokens(list(headers), query_string).items() if token in own]
+    places = frozenset[str]().union(*(places for _, places in found))
+    return Credentials(
+        token=found[0][0] if found else None,
+        in_authorization="authorization" in places,
+        in_apify_authorization="x-apify-authorization" in places,
+        in_query="query" in places,
+    )
+
+
+def without_token(query_string: bytes) -> bytes:
+    """*query_string* without its ``token`` parameters; everything else stays byte for byte."""
+    if b"token" not in query_string and b"%" not in query_string:
+        return query_string
+    return b"&".join(part for part in query_string.split(b"&") if not _is_token_key(part.partition(b"=")[0]))
+
+
+def body_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
+    """
+    How a request's body is framed: its Content-Length, CHUNKED, or None where there is none.
+
+    Raises InvalidRequest for framing that two servers could read in two ways (RFC 9112 §6.3).
+    """
+    lengths: set[bytes] = set()
+    codings: list[bytes] = []
+    for name, value in headers:
+        lower = name.lower()
+        if lower == b"content-length":
+            lengths.add(value.strip(b" \t"))
+        elif lower == b"transfer-encoding":
+            codings.append(value.strip(b" \t").lower())
+    if codings:
+        if lengths or codings != [b"chunked"]:
+            raise InvalidRequest("Transfer-Encoding must be 'chunked', without a Content-Length.")
+        return CHUNKED
+    if not lengths:
+        return None
+    length = lengths.pop()
+    if lengths or not length.isdigit() or len(length) > 18:
+        raise InvalidRequest("Content-Length must be one decimal number.")
+    return int(length)
+
+
+def target(raw_path: bytes, query_string: bytes, plan: ForwardPlan) -> bytes:
+    """
+    The request target as the Actor gets it: without the path form's prefix and our token, else byte for byte.
+
+    Raises InvalidRequest where it can't stand in a request line.
+    """
+    prefix = plan.prefix.encode("latin-1")
+    if not raw_path.startswith(prefix):
+        raise InvalidRequest("The path does not begin with the prefix of its host.")
+    path = raw_path[len(prefix) :] or b"/"
+    query = query_string if plan.keep_credentials else without_token(query_string)
+    whole = path + b"?" + query if query else path
+    if _BAD_IN_TARGET.search(whole) or not (path.startswith(b"/") or path == b"*"):
+        raise InvalidRequest("The request target holds characters that may not stand there.")
+    return whole
+
+
+def upstream_head(
+    method: str,
+    raw_path: bytes,
+    query_string: bytes,
+    headers: Headers,
+    plan: ForwardPlan,
+    *,
+    is_chunked: bool = False,
+) -> bytes:
+    """
+    The whole request head for the Actor, with its empty line.
+
+    The body's framing is written by us: the Content-Length as given, else ``Transfer-Encoding: chunked`` where the
+    request had it or *is_chunked* says that a body of unknown length follows (HTTP/2 has no such header).
+    Raises InvalidRequest for a head that can't be sent on without changing its meaning.
+    """
+    verb = method.encode("latin-1", "replace")
+    if not _TOKEN.fullmatch(verb):
+        raise InvalidRequest("The method is not a word.")
+    length = body_length(headers)
+    lines = _for_actor(headers, plan)
+    if length is not None and length != CHUNKED:
+        lines.append((b"Content-Length", b"%d" % length))
+    elif length == CHUNKED or is_chunked:
+        lines.append((b"Transfer-Encoding", b"chunked"))
+    return _head(verb, target(raw_path, query_string, plan), lines)
+
+
+def upgrade_head(raw_path: bytes, query_string: bytes, headers: Headers, plan: ForwardPlan, key: bytes) -> bytes:
+    """
+    The head that opens the Actor's side of a WebSocket, with our own handshake *key* and no extensions.
+
+    The subprotocols stay as the client offered them, and so do Origin, cookies and User-Agent.
+    """
+    lines = [(name, value) for name, value in _for_actor(headers, plan) if name.lower() not in _WEBSOCKET_HANDSHAKE]
+    lines += [
+        (b"Upgrade", b"websocket"),
+        (b"Connection", b"Upgrade"),
+        (b"Sec-WebSocket-Version", b"13"),
+        (b"Sec-WebSocket-Key", key),
+    ]
+    return _head(b"GET", target(raw_path, query_string, plan), lines)
+
+
+def answer_headers(headers: Headers, plan: ForwardPlan) -> Headers:
+    """
+    The answer's headers for the caller: the Actor's, in order, less what belongs to the connection, plus the plan's.
+
+    A cookie stays with the host that set it: a ``Domain`` other than the very host is cut.
+    """
+    named = _named_by_connection(headers)
+    kept: Headers = []
+    for name, value in headers:
+        lower = name.lower()
+        if lower in HOP_BY_HOP or lower in named:
+            continue
+        if plan.is_sandboxed and lower in _SPEAKS_FOR_THE_HOST:
+            continue
+        kept.append((lower, _with_own_domain(value, plan.host) if lower == b"set-cookie" else value))
+    if plan.is_sandboxed:
+        kept.append((b"content-security-policy", b"sandbox"))
+    if plan.answer_headers is not None:
+        kept += plan.answer_headers()
+    return kept
+
+
+def accept_headers(headers: Headers, plan: ForwardPlan) -> Headers:
+    """What of the Actor's 101 goes with our own: cookies and the like, without the handshake and the framing."""
+    ours = _WEBSOCKET_ANSWER | {b"content-length"}
+    return [(name, value) for name, value in answer_headers(headers, plan) if name not in ours]
+
+
+def _for_actor(headers: Headers, plan: ForwardPlan) -> Headers:
+    """All but the framing; each header checked, since not every ASGI server does."""
+    named = _named_by_connection(headers)
+    kept: Headers = []
+    hosts = 0
+    for name, value in headers:
+        if not _TOKEN.fullmatch(name) or _BAD_IN_VALUE.search(value):
+            raise InvalidRequest("A header holds characters that may not stand there.")
+        lower = name.lower()
+        dashed = lower.replace(b"_", b"-")
+        if lower == b"host":
+            hosts += 1
+        elif (
+            dashed in HOP_BY_HOP
+            or dashed == b"content-length"
+            or lower in named
+            or dashed in _ONLY_OURS
+            or dashed.startswith(b"x-forwarded-")
+            or _is_credential(dashed, plan)
+            or (plan.is_sandboxed and dashed == b"cookie")
+        ):
+            continue
+        kept.append((name, value))
+    if hosts > 1:
+        raise InvalidRequest("A request has one Host header.")
+    if not hosts:
+        kept.insert(0, (b"Host", (plan.host or str(plan.address)).encode("latin-1")))
+    return kept + _said_by_us(plan)
+
+
+def _is_credential(name: bytes, plan: ForwardPlan) -> bool:
+    if plan.keep_credentials:
+        return False
+    return name == b"x-apify-authorization" or (name == b"authorization" and plan.credentials.in_authorization)
+
+
+def _said_by_us(plan: ForwardPlan) -> Headers:
+    """The request id and who asked whom (RFC 7239), as this gateway knows it."""
+    client, host, scheme = (text.encode("latin-1") for text in (plan.client_host, plan.host, plan.scheme))
+    node = b"[" + client + b"]" if b":" in client else client
+    said: Headers = [(b"X-Actor-Request-ID", plan.request_id.encode("latin-1"))]
+    if client:
+        said.append((b"X-Forwarded-For", client))
+    if host:
+        said.append((b"X-Forwarded-Host", host))
+    said.append((b"X-Forwarded-Proto", scheme))
+    if plan.prefix:
+        said.append((b"X-Forwarded-Prefix", plan.prefix.encode("latin-1")))
+    forwarded = [b"for=" + _quoted(node or b"unknown")]
+    if host:
+        forwarded.append(b"host=" + _quoted(host))
+    forwarded.append(b"proto=" + _quoted(scheme))
+    said.append((b"Forwarded", b";".join(forwarded)))
+    if any(_BAD_IN_VALUE.search(value) for _, value in said):
+        raise InvalidRequest("The request's host or address holds characters that may not stand there.")
+    return said
+
+
+def _quoted(value: bytes) -> bytes:
+    if _PLAIN.fullmatch(value):
+        return value
+    return b'"' + value.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+
+
+def _head(method: bytes, whole_target: bytes, lines: Headers) -> bytes:
+    parts = [method, b" ", whole_target, b" HTTP/1.1\r\n"]
+    for name, value in lines:
+        parts += (name, b": ", value, b"\r\n")
+    parts.append(b"\r\n")
+    return b"".join(parts)
+
+
+def _named_by_connection(headers: Headers) -> frozenset[bytes]:
+    named: set[bytes] = set()
+    for name, value in headers:
+        if name.lower() == b"connection":
+            named.update(option.strip(b" \t").lower() for option in value.split(b","))
+    return frozenset(named - _NEVER_HOP_BY_HOP)
+
+
+def _with_own_domain(cookie: bytes, host: str) -> bytes:
+    """*cookie* without ``Domain``, unless that is the very host: ``a.localhost`` sets none for ``localhost``."""
+    name = re.sub(r":[0-9]*$", "", host).lower().encode("latin-1", "replace")
+    pair, *attributes = cookie.split(b";")
+    kept = [pair]
+    for attribute in attributes:
+        key, _, value = attribute.partition(b"=")
+        is_domain = key.strip(b" \t").lower() == b"domain"
+        if not is_domain or (name and value.strip(b" \t").lower().removeprefix(b".") == name):
+            kept.append(attribute)
+    return b";".join(kept)
+
+
+def _tokens(headers: Headers, query_string: bytes) -> dict[str, set[str]]:
+    """Each token with the places where it stands."""
+    found: dict[str, set[str]] = {}
+    for place in (b"authorization", b"x-apify-authorization"):
+        for name, value in headers:
+            if name.lower() == place and (match := _BEARER.fullmatch(value)) and match[1]:
+                found.setdefault(_text(match[1]), set()).add(place.decode())
+    for part in query_string.split(b"&"):
+        key, _, value = part.partition(b"=")
+        if value and _is_token_key(key):
+            found.setdefault(_text(unquote_to_bytes(value.replace(b"+", b" "))), set()).add("query")
+    return found
+
+
+def _is_token_key(key: bytes) -> bool:
+    return key == b"token" or (b"%" in key and unquote_to_bytes(key) == b"token")
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
