@@ -235,6 +235,9 @@ class ProcessLauncher:
             return False
         is_alive = self._is_alive(record)
         if not is_alive and read_exit_code(folder) is None:
+            own = read_record(folder)
+            if own is not None and self._is_alive(own):
+                return False  # there is a run of this name, but not the one that was asked for
             # It may have ended between the two looks, so only a second one without a code says that there is none.
             await asyncio.to_thread(end_leftovers, folder, record)
             if read_exit_code(folder) is None:

@@ -1,5 +1,5 @@
 """
-What the kernel says of other processes: who descends from whom, and when each was started; signals that hit no stranger.
+What the kernel says of other processes: who descends from whom, when each was started; signals that hit no stranger.
 
 Standard library only: the shim imports it too.
 """

@@ -57,6 +57,10 @@ _COURTESY_SECS = 3.0  # for the rest of a group that was asked to end, e.g. the 
 _KILL_SECS = 5.0  # for what was killed to be gone; only a process stuck in the kernel takes longer
 _DRAIN_SECS = 2.0  # for output that somebody outside the run still holds open
 
+# Signals that arrive together have lost their order (the last one's handler runs first). This is the harmless one: a
+# run that should be frozen goes on, but none is frozen that should not be, and none misses its end.
+_ORDER = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD)
+
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -252,7 +256,7 @@ class Shim:
             if fd == self._output:
                 self._read_output()
             elif fd == self._signals:
-                for number in os.read(self._signals, 4096):
+                for number in sorted(os.read(self._signals, 4096), key=_ORDER.index):
                     self._obey(number)
             elif self._connection is not None:
                 self._hear()
@@ -298,7 +302,8 @@ class Shim:
             if self._is_frozen:
                 self._thaw()
         elif number == signal.SIGUSR1:
-            self._freeze()
+            if not self._is_asked_to_end:
+                self._freeze()
         elif number == signal.SIGUSR2:
             self._thaw()
         elif number == signal.SIGQUIT:
@@ -369,7 +374,7 @@ def _take_signals() -> int:
     os.set_blocking(signals, False)
     os.set_blocking(wakeup, False)
     signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+    for number in _ORDER:
         signal.signal(number, lambda *_: None)
     return signals
 

@@ -64,7 +64,8 @@ class Log:
         notice = f"[Greenroom] The log is full ({self._max_chars} characters); what follows is not kept.\n".encode()
         self._append(stamp, b"".join(kept) + stamp + notice)
 
-    def _append(self, stamp: bytes, text: bytes) -> None:
+    def _append(self, stamp: bytes, lines: bytes) -> None:
+        text = lines
         if self._lost_lines:
             text = stamp + f"[Greenroom] {self._lost_lines} lines could not be written here.\n".encode() + text
         if self._in_broken_line:
@@ -76,7 +77,9 @@ class Log:
         except OSError:
             if written:
                 self._in_broken_line = text[written - 1 : written] != b"\n"
-            self._lost_lines += text.count(b"\n", written)
+            new_lines, not_written = lines.count(b"\n"), text.count(b"\n", written)
+            was_told = not_written <= new_lines  # that earlier lines were lost
+            self._lost_lines = not_written if was_told else self._lost_lines + new_lines
             return
         self._lost_lines, self._in_broken_line = 0, False
 

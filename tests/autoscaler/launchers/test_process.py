@@ -1,0 +1,269 @@
+"""What the process launcher promises beyond the port: its shim, its fork server, and what it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import uvloop
+from launcher_builds import PORTS, ScriptedBuilds, is_alive, start_run, until
+
+from autoscaler.launchers.base import Exited
+from autoscaler.launchers.environments import Prepared
+from autoscaler.launchers.process import SYSTEM_PATH, ProcessLauncher, actor_environment
+from gateway.core.errors import LaunchError
+
+
+@pytest.fixture
+def builds(tmp_path) -> ScriptedBuilds:
+    return ScriptedBuilds(tmp_path)
+
+
+@pytest.fixture
+async def launcher(tmp_path, builds) -> AsyncIterator[ProcessLauncher]:
+    async with ProcessLauncher(tmp_path / "root", builds, port_range=PORTS) as launcher:
+        yield launcher
+
+
+async def test_killed_shim_takes_its_run_along(launcher, builds, tmp_path):
+    """When somebody kills the shim the Actor dies, with every process it has detached; the end says what happened."""
+    build = builds.script("""
+        import os, time
+        if os.fork() == 0:
+            os.setsid()
+        os.write(1, f"{os.getpid()}\\n".encode())
+        time.sleep(60)
+    """)
+    run = await start_run(launcher, build, tmp_path)
+    await until(lambda: len(run.log()) == 2)
+    pids = [int(line) for line in run.log()]
+    os.kill(run.placement["shim_pid"], signal.SIGKILL)
+    async with asyncio.timeout(10):
+        end = await launcher.wait(run.id)
+    assert end.exit_code == 137
+    assert "guard process was killed" in (end.reason or "")
+    assert not any(map(is_alive, pids))
+    assert await launcher.list() == []
+
+
+async def test_stopped_shim_is_killed_in_the_end(launcher, builds, tmp_path, monkeypatch):
+    """A shim that can't act any more doesn't keep a run from being stopped."""
+    monkeypatch.setattr("autoscaler.launchers.process._STUCK_SECS", 0.1)
+    run = await start_run(launcher, builds.script("import time; time.sleep(60)"), tmp_path)
+    os.kill(run.placement["shim_pid"], signal.SIGSTOP)
+    await launcher.stop(run.id, grace_secs=0.1)
+    async with asyncio.timeout(10):
+        assert (await launcher.wait(run.id)).exit_code == 137
+    assert not is_alive(run.placement["actor_pid"])
+
+
+async def test_killed_fork_server_is_started_again(launcher, builds, tmp_path):
+    """Runs outlive the fork server, and the next starts, many at once, find a new one."""
+    old = await start_run(launcher, builds.script("import time; time.sleep(60)"), tmp_path)
+    first = launcher._fork_server.pid
+    os.kill(first, signal.SIGKILL)
+    build = builds.script("raise SystemExit(5)")
+    runs = await asyncio.gather(*(start_run(launcher, build, tmp_path) for _ in range(5)))
+    assert {(await launcher.wait(run.id)).exit_code for run in runs} == {5}
+    assert launcher._fork_server.pid != first
+    await launcher.stop(old.id, grace_secs=10)
+    assert await launcher.wait(old.id) == Exited(exit_code=143)
+
+
+async def test_cancelled_start_leaves_nothing(launcher, builds, tmp_path):
+    """Whenever the caller of start gives up, nothing keeps running that nobody knows of."""
+    build = builds.script("import time; time.sleep(60)")
+    known = 0
+    for number in range(30):
+        try:
+            async with asyncio.timeout(number * 0.0003):
+                await start_run(launcher, build, tmp_path)
+                known += 1
+        except TimeoutError:
+            pass
+    mark = str(tmp_path).encode()
+
+    def living() -> int:
+        return sum(mark in cmdline for cmdline in cmdlines())
+
+    await until(lambda: living() == known)
+    for found in await launcher.list():
+        if found.is_alive:
+            await launcher.adopt(found.run_id, found.placement)
+            await launcher.stop(found.run_id, grace_secs=0)
+            await launcher.wait(found.run_id)
+    assert living() == 0
+
+
+def cmdlines() -> list[bytes]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_bytes())
+        except OSError:
+            continue
+    return found
+
+
+async def test_secrets_stay_in_the_environment(launcher, builds, tmp_path):
+    """A secret of the run's environment is in no command line and in no file, and its folder is its user's alone."""
+    secret = secrets.token_hex(20)
+    run = await start_run(launcher, builds.script("import time; time.sleep(60)"), tmp_path, env={"API_KEY": secret})
+    folder = tmp_path / "root" / "runs" / run.id
+    await until((folder / "shim.json").exists)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert not any(secret.encode() in cmdline for cmdline in cmdlines())
+    assert not any(secret in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+    await launcher.stop(run.id, grace_secs=0)
+    await launcher.wait(run.id)
+
+
+async def test_nothing_leaks(launcher, builds, tmp_path):
+    """Thirty runs later there are as many open files and child processes as before, and no zombie."""
+    build = builds.script("print('here')")
+
+    async def whole_life() -> None:
+        run = await start_run(launcher, build, tmp_path)
+        await launcher.wait(run.id)
+        await launcher.forget(run.id)
+
+    def open_files() -> int:
+        return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+    def children() -> int:
+        me = (str(os.getpid()), str(launcher._fork_server.pid))
+        stats = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                stats.append(path.read_text())
+            except OSError:
+                continue
+        return sum(stat[stat.rindex(")") + 2 :].split()[1] in me for stat in stats)
+
+    await whole_life()
+    before = (open_files(), children())
+    for _ in range(30):
+        await whole_life()
+    assert (open_files(), children()) == before
+    assert list((tmp_path / "root" / "runs").iterdir()) == []
+
+
+async def test_full_disk_does_not_end_the_actor(launcher, builds, tmp_path):
+    """An Actor whose log can't be written runs on and keeps its exit code."""
+    build = builds.script("for n in range(10_000): print(n)\nraise SystemExit(8)")
+    run = await start_run(launcher, build, tmp_path, log_path=Path("/dev/full"))
+    assert await launcher.wait(run.id) == Exited(exit_code=8)
+
+
+async def test_log_that_cannot_be_opened_is_told(launcher, builds, tmp_path):
+    """A missing log folder is a LaunchError, not a run without a log."""
+    with pytest.raises(LaunchError, match="its log can't be opened"):
+        await start_run(launcher, builds.script(""), tmp_path, log_path=tmp_path / "none" / "run.log")
+
+
+async def test_forget_removes_what_an_actor_locked(launcher, builds, tmp_path):
+    """Folders without write permission, as package caches leave them, don't stay behind."""
+    build = builds.script("""
+        import os
+        os.makedirs(os.environ["HOME"] + "/cache/deep")
+        open(os.environ["HOME"] + "/cache/deep/file", "w").close()
+        os.chmod(os.environ["HOME"] + "/cache/deep", 0o500)
+        os.symlink("/", os.environ["HOME"] + "/root")
+    """)
+    run = await start_run(launcher, build, tmp_path)
+    await launcher.wait(run.id)
+    await launcher.forget(run.id)
+    assert not (tmp_path / "root" / "runs" / run.id).exists()
+
+
+async def test_abandoned_folders_are_removed(launcher, tmp_path):
+    """A folder in which no run ever came to life is cleared away by list once it is a minute old, not before."""
+    old, young = tmp_path / "root" / "runs" / "Old", tmp_path / "root" / "runs" / "Young"
+    old.mkdir()
+    young.mkdir()
+    os.utime(old, (0, 0))
+    assert await launcher.list() == []
+    assert (old.exists(), young.exists()) == (False, True)
+
+
+async def test_close_lets_runs_live(builds, tmp_path):
+    """Closing the launcher ends its helper but no run; the next launcher takes them up."""
+    async with ProcessLauncher(tmp_path / "root", builds, port_range=PORTS) as first:
+        helper = first._fork_server.pid
+        run = await start_run(first, builds.script("import time; time.sleep(60)"), tmp_path)
+    assert not is_alive(helper)
+    async with ProcessLauncher(tmp_path / "root", builds, port_range=PORTS) as second:
+        await until((tmp_path / "root" / "runs" / run.id / "shim.json").exists)
+        assert [found.is_alive for found in await second.list()] == [True]
+        assert await second.adopt(run.id, run.placement)
+        await second.stop(run.id, grace_secs=0)
+        assert await second.wait(run.id) == Exited(exit_code=137)
+
+
+@pytest.mark.parametrize("run_id", ["", "..", "a/b", "x" * 65])
+async def test_odd_run_ids_reach_no_other_folder(launcher, run_id):
+    """A run id is a plain name; nothing else is looked up, let alone removed."""
+    with pytest.raises(LaunchError, match="not a run id"):
+        await launcher.forget(run_id)
+
+
+async def test_root_that_cannot_be_made_is_told(builds, tmp_path):
+    """A root that is a file is a LaunchError in words."""
+    (tmp_path / "root").touch()
+    with pytest.raises(LaunchError, match="folder for runs can't be made"):
+        async with ProcessLauncher(tmp_path / "root", builds, port_range=PORTS):
+            pass
+
+
+def test_under_uvloop(tmp_path):
+    """The whole life of a run is the same under uvloop."""
+
+    async def life() -> Exited:
+        builds = ScriptedBuilds(tmp_path)
+        async with ProcessLauncher(tmp_path / "root", builds, port_range=PORTS) as launcher:
+            run = await start_run(launcher, builds.script("import time; time.sleep(60)"), tmp_path)
+            await launcher.stop(run.id, grace_secs=10)
+            return await launcher.wait(run.id)
+
+    assert uvloop.run(life()) == Exited(exit_code=143)
+
+
+def test_without_pidfds(tmp_path, monkeypatch):
+    """Where the system has no pidfds, ends are still noticed, by looking."""
+    monkeypatch.delattr(os, "pidfd_open")
+
+    async def life() -> Exited:
+        builds = ScriptedBuilds(tmp_path)
+        async with ProcessLauncher(tmp_path / "root", builds, port_range=PORTS) as launcher:
+            run = await start_run(launcher, builds.script("import time; time.sleep(60)"), tmp_path)
+            await launcher.stop(run.id, grace_secs=10)
+            return await launcher.wait(run.id)
+
+    assert asyncio.run(life()) == Exited(exit_code=143)
+
+
+@pytest.mark.parametrize(
+    ("env", "node_dir", "path"),
+    [
+        pytest.param({}, None, ("/venv/bin", *SYSTEM_PATH), id="the build's, then the system's"),
+        pytest.param({"PATH": "/own"}, None, ("/venv/bin", "/own", *SYSTEM_PATH), id="the Actor's own between"),
+        pytest.param({}, "/opt/node/bin", ("/venv/bin", *SYSTEM_PATH, "/opt/node/bin"), id="node from elsewhere"),
+        pytest.param({}, "/usr/bin", ("/venv/bin", *SYSTEM_PATH), id="node from the system"),
+    ],
+)
+def test_path(env, node_dir, path):
+    """PATH is extended, never replaced."""
+    prepared = Prepared(cwd=Path("/"), argv=("x",), path_dirs=(Path("/venv/bin"),))
+    assert actor_environment(env, prepared, Path("/run"), node_dir)["PATH"] == ":".join(path)
+
+
+def test_contract_wins_over_helpers():
+    """What the run's contract sets stands above the build's variables, and those above the launcher's."""
+    prepared = Prepared(cwd=Path("/"), argv=("x",), extra_env={"VIRTUAL_ENV": "/venv", "LANG": "C", "HOME": "/h"})
+    env = actor_environment({"LANG": "cs_CZ.UTF-8"}, prepared, Path("/run"), None)
+    assert (env["VIRTUAL_ENV"], env["LANG"], env["HOME"], env["TMPDIR"]) == ("/venv", "cs_CZ.UTF-8", "/h", "/run/tmp")
