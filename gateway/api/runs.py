@@ -28,6 +28,7 @@ from gateway.core.lifecycle import RunStatus
 from gateway.core.model import AbortWish, Actor, Build, Page, Run
 from gateway.new_run import bare_run, store_run
 from gateway.state.changes import change_run
+from gateway.state.ports import StateUnavailable
 
 _RANDOM_BYTES = 80
 _NEWEST = Page(limit=1, desc=True)
@@ -72,7 +73,11 @@ async def start_run(call: Call) -> Response:
         await call.services.state.blobs.delete(input_key(run.default_key_value_store_id))
         return await _shown(call, earlier.id, wait_secs, 200)
     await call.tell("run", run.id)
-    return await _shown(call, run.id, wait_secs, 201)
+    try:
+        return await _shown(call, run.id, wait_secs, 201)
+    except StateUnavailable:
+        # The run is stored, and a 5xx would make clients start another.
+        return answer(run_view(run, call.services.urls), 201)
 
 
 def _start_key(call: Call) -> StartKey | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -171,6 +173,20 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         api = Api(services, clock, api_app(services), None, None, stack)  # type: ignore[arg-type]
         api.bob, api.eve = [await api.caller(user) for user in users]
         yield api
+
+
+async def _until(holds: Callable[[], Any]) -> None:
+    async with asyncio.timeout(10):
+        for _ in itertools.count():
+            if holds():
+                return
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], Any]], Awaitable[None]]:
+    """Wait until a condition holds, for a bounded time."""
+    return _until
 
 
 @pytest.fixture

@@ -1,0 +1,114 @@
+"""Greenroom's own additions: pushing a folder and reading the autoscaler's reasons."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.actor_files.snapshot import pack_folder
+from gateway.core.model import DecisionRecord
+from gateway.core.standby import PoolKey
+
+GZIP = {"Content-Type": "application/gzip"}
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> bytes:
+    """An Actor's folder, packed as ``greenroom push`` does."""
+    folder = tmp_path / "actor"
+    (folder / ".actor").mkdir(parents=True)
+    (folder / ".actor" / "actor.json").write_text(
+        '{"actorSpecification": 1, "name": "pushed", "version": "0.3", "usesStandbyMode": true}'
+    )
+    (folder / "main.py").write_text("print('hello')\n")
+    (folder / "Dockerfile").write_text('FROM python:3.12\nCOPY . ./\nCMD ["python", "main.py"]\n')
+    return pack_folder(folder).archive
+
+
+async def test_push(bob: Any, archive: bytes) -> None:
+    """A pushed folder is an Actor with a build that can be run and stands by; pushed again it is the same build."""
+    pushed = await bob.post("/greenroom/push", content=archive, headers=GZIP)
+    assert pushed["actor"]["name"] == "pushed"
+    assert pushed["build"]["status"] == "SUCCEEDED"
+    assert pushed["build"]["meta"]["origin"] == "CLI"
+    actor = await bob.get("/actors/pushed")
+    assert actor["standbyUrl"] == "http://bob--pushed.localhost:8010"
+    assert actor["taggedBuilds"]["latest"]["buildId"] == pushed["build"]["id"]
+    again = await bob.post("/greenroom/push", content=archive, headers=GZIP)
+    assert again["build"]["id"] == pushed["build"]["id"]
+    await bob.post("/actors/pushed/runs")
+
+
+async def test_a_pushed_version_can_be_changed_and_built(bob: Any, archive: bytes) -> None:
+    """The version of a pushed folder has its source also after its other fields were changed by the API."""
+    await bob.post("/greenroom/push", content=archive, headers=GZIP)
+    version = await bob.get("/actors/pushed/versions/0.3")
+    await bob.put("/actors/pushed/versions/0.3", json={**version, "buildTag": "beta"})
+    build = await bob.post("/actors/pushed/builds?version=0.3&waitForFinish=30")
+    assert build["status"] == "SUCCEEDED"
+
+
+def _tar(name: str, kind: bytes = tarfile.REGTYPE) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        member = tarfile.TarInfo(name)
+        member.type = kind
+        member.linkname = "/etc/passwd"
+        tar.addfile(member)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status", "kind"),
+    [
+        pytest.param(b"", GZIP, 400, "invalid-request", id="nothing"),
+        pytest.param(b"no archive", GZIP, 400, "invalid-request", id="no gzip"),
+        pytest.param(gzip.compress(b"no tar"), GZIP, 400, "invalid-request", id="no tar"),
+        pytest.param(_tar("../evil"), GZIP, 400, "invalid-request", id="leaves its folder"),
+        pytest.param(_tar("link", tarfile.SYMTYPE), GZIP, 400, "invalid-request", id="a link"),
+        pytest.param(_tar("main.py"), GZIP, 400, "invalid-actor-definition", id="no Actor in it"),
+        pytest.param(b"x", {"Content-Type": "application/json"}, 415, "invalid-content-type-header", id="no archive"),
+    ],
+)
+async def test_bad_archives(bob: Any, content: bytes, headers: dict[str, str], status: int, kind: str) -> None:
+    """What is no source archive is told so, and no Actor is made."""
+    assert (await bob.post("/greenroom/push", status, content=content, headers=headers))["type"] == kind
+    assert (await bob.get("/actors"))["total"] == 0
+
+
+async def test_decisions(api: Any, bob: Any) -> None:
+    """The autoscaler's reasons for a pool are for the user whose runs the pool has."""
+    actor = await bob.built_actor("shared", isPublic=True)
+    pool = PoolKey(target_id=actor["id"], user_id=api.eve.user.id)
+    await api.services.state.records.add_decision(
+        DecisionRecord(
+            id="d",
+            pool_id=pool.id,
+            actor_id=actor["id"],
+            at=api.clock.now(),
+            wanted_runs=4,
+            present_runs=1,
+            reasons=("31 requests at a target of 10",),
+            inputs={"in_flight": 31},
+        )
+    )
+    shown = await api.eve.get(f"/greenroom/pools/{pool.id}/decisions")
+    assert shown["items"] == [
+        {
+            "id": "d",
+            "poolId": pool.id,
+            "actorId": actor["id"],
+            "at": "2026-03-04T05:06:07.890Z",
+            "wantedRuns": 4,
+            "presentRuns": 1,
+            "reasons": ["31 requests at a target of 10"],
+            "inputs": {"in_flight": 31},
+        }
+    ]
+    await bob.get(f"/greenroom/pools/{pool.id}/decisions", 404)
+    await bob.get("/greenroom/pools/nonsense/decisions", 404)
