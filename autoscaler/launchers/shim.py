@@ -187,7 +187,7 @@ class Shim:
         self._is_killed = False
 
     def start(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Start the Actor; returns the record of the run. Raises SpawnFailed, and then nothing is left of it."""
+        """Start the Actor and record it in the run's folder. Raises SpawnFailed, and then nothing is left of it."""
         self._folder = Path(order["folder"])
         try:
             log = os.open(order["log_path"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -208,7 +208,13 @@ class Shim:
         os.close(failure)
         if reason:
             raise SpawnFailed(reason.decode("utf-8", "replace"))
-        return {**order["record"], "shim_pid": me, "shim_started": started_at(me), "actor_pid": self._actor}
+        record = {**order["record"], "shim_pid": me, "shim_started": started_at(me), "actor_pid": self._actor}
+        try:
+            _write_json(self._folder / RECORD_NAME, record, durable=False)
+        except OSError as error:
+            self.kill()
+            raise SpawnFailed(f"its record can't be written: {error}") from None
+        return record
 
     def guard(self) -> None:
         """Until nothing of the run is left; then its exit code is on disk."""
@@ -396,9 +402,6 @@ def _be_shim(connection: socket.socket) -> None:
         del order  # with all the secrets in it
         with contextlib.suppress(OSError):  # a launcher that has gone is noticed by what follows
             connection.sendall(frame(record))
-        # After the answer, as it takes a millisecond; a launcher that dies in between finds it all the same.
-        with contextlib.suppress(OSError):
-            _write_json(folder / RECORD_NAME, record, durable=False)
         shim.guard()
     except BaseException:
         shim.kill()
