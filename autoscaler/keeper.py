@@ -56,7 +56,8 @@ class Keeper:
     """
     One live run. ``live`` is its life; the other methods only tell it something and return at once.
 
-    A standby run has ``pool`` and ``generation``. ``is_stored``: its record exists already. ``adopted``: so does its
+    A standby run has ``pool`` and ``generation``. ``known``: the records that it is made from, where they are at hand
+    (a wake has no time to read them again). ``is_stored``: its record exists already. ``adopted``: so does its
     process, or at least its exit code.
     """
 
@@ -65,6 +66,7 @@ class Keeper:
     launcher: Launcher
     pool: PoolKey | None = None
     generation: Generation | None = None
+    known: tuple[Actor, User, Build] | None = None
     is_stored: bool = False
     adopted: FoundRun | None = None
     readiness: Readiness = Readiness.STARTING
@@ -136,7 +138,7 @@ class Keeper:
         if not self.is_stored:
             await store_run(self.tools.state.records, self.run, self.tools.box, self.tools.new_id())
             await self._tell_changed()
-        actor, owner, build = await self._records()
+        actor, owner, build = self.known or await self._records()
         self._refuse_strangers(actor, owner)
         await self._prepare(build)
         env_vars = opened(build.env_vars, self.tools.box.open)

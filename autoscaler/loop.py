@@ -106,14 +106,15 @@ class Autoscaler:
     async def _act(self, pool: PoolKey, target: StandbyTarget | None, seen: Observation, decision: Decision) -> None:
         if decision.start and target is not None and seen.generation is not None:
             build = await self.supervisor.build(seen.generation.build_id)
-            if build is None:
+            actor = self.directory.actor(target.actor_id)
+            if build is None or actor is None:
                 await self.state.signals.block_pool(
-                    PoolBlocked(pool=pool, error_type="record-not-found", message="The Actor's build was deleted.")
+                    PoolBlocked(pool=pool, error_type="record-not-found", message="The Actor or its build was deleted.")
                 )
                 return
             for _ in range(decision.start):
                 self._pace.started(self.clock())
-                run_id = self.supervisor.start_standby(target, pool, build, seen.generation.memory_mbytes)
+                run_id = self.supervisor.start_standby(target, pool, (*actor, build), seen.generation.memory_mbytes)
                 _log.info("starting a run: %s", "; ".join(decision.reasons), extra={"run_id": run_id})
         for run_id, reason in decision.drain:
             _log.info("winding a run down: %s", reason, extra={"run_id": run_id})

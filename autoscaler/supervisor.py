@@ -24,7 +24,7 @@ from autoscaler.launchers.base import FoundRun, Launcher
 from autoscaler.policy.scaling import RunView
 from gateway.core.errors import LaunchError
 from gateway.core.lifecycle import RunStatus
-from gateway.core.model import Build, Origin, Run, RunOptions
+from gateway.core.model import Actor, Build, Origin, Run, RunOptions, User
 from gateway.core.standby import Generation, PoolKey, StandbyTarget
 from gateway.new_run import bare_run
 from gateway.state.changes import change_run
@@ -66,8 +66,11 @@ class Supervisor:
                 for keeper in self._keepers.values():
                     keeper.let_go()
 
-    def start_standby(self, target: StandbyTarget, pool: PoolKey, build: Build, memory_mbytes: int) -> str:
-        """Begin one more run of *pool*; it counts from this moment. Its id."""
+    def start_standby(
+        self, target: StandbyTarget, pool: PoolKey, known: tuple[Actor, User, Build], memory_mbytes: int
+    ) -> str:
+        """Begin one more run of *pool* from the *known* records; it counts from this moment. Its id."""
+        build = known[2]
         run = bare_run(
             build=build,
             user_id=pool.user_id,
@@ -81,7 +84,9 @@ class Supervisor:
             meta={"tenancy": str(target.config.tenancy)},
         )
         generation = Generation(build_id=build.id, memory_mbytes=memory_mbytes)
-        self._keep(Keeper(run=run, tools=self.tools, launcher=self.launcher, pool=pool, generation=generation))
+        self._keep(
+            Keeper(run=run, tools=self.tools, launcher=self.launcher, pool=pool, generation=generation, known=known)
+        )
         return run.id
 
     async def build(self, build_id: str) -> Build | None:

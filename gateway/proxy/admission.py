@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -53,7 +54,7 @@ class CallerGone(Exception):
 
 @dataclass(slots=True)
 class Timing:
-    """When what happened to one request, on the event loop's clock; told to the caller as ``Server-Timing``."""
+    """When what happened to one request, on the monotonic clock; told to the caller as ``Server-Timing``."""
 
     arrived: float
     admitted: float = 0.0
@@ -441,4 +442,5 @@ def _not_listening(run: LiveRun) -> GreenroomError:
 
 
 def _now() -> float:
-    return asyncio.get_running_loop().time()
+    # uvloop's own clock stands still within one round of the loop and counts whole milliseconds; both share an origin.
+    return time.monotonic()

@@ -25,6 +25,11 @@ class Directory:
         self._records = records
         self._by_label: dict[str, StandbyTarget] = {}
         self._labels: dict[str, tuple[str, ...]] = {}
+        self._actors: dict[str, tuple[Actor, User]] = {}
+
+    def actor(self, actor_id: str) -> tuple[Actor, User] | None:
+        """An Actor with its owner."""
+        return self._actors.get(actor_id)
 
     def target(self, label: str) -> StandbyTarget | None:
         """What *label* (lower case) means."""
@@ -67,6 +72,7 @@ class Directory:
 
     def _put(self, actor: Actor, owner: User) -> None:
         self._drop(actor.id)
+        self._actors[actor.id] = (actor, owner)
         try:
             target = standby_target(actor, owner.username)
         except InvalidConfig as error:
@@ -79,5 +85,6 @@ class Directory:
             self._by_label[label] = target
 
     def _drop(self, actor_id: str) -> None:
+        self._actors.pop(actor_id, None)
         for label in self._labels.pop(actor_id, ()):
             self._by_label.pop(label, None)
