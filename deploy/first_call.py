@@ -50,9 +50,11 @@ class Answer:
         return found.group(1)
 
 
-def call(port: int, host: str, path: str, headers: dict[str, str] | None = None) -> Answer:
+def call(
+    port: int, host: str, path: str, headers: dict[str, str] | None = None, timeout_secs: float = CALL_SECS
+) -> Answer:
     """``GET path`` of *host* at Greenroom on this machine."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=CALL_SECS)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_secs)
     with contextlib.closing(connection):
         began = time.monotonic()
         connection.request("GET", path, headers={"Host": host, **(headers or {})})
@@ -64,16 +66,29 @@ def call(port: int, host: str, path: str, headers: dict[str, str] | None = None)
     return Answer(answer.status, body, took_ms, phases)
 
 
+GREENROOM = [sys.executable, "-m", "gateway.cli"]
+
+
+def usual_data_dir() -> Path:
+    """The data folder of whoever runs this, as his settings say. Ends where they are mistaken: it has told why."""
+    shown = subprocess.run([*GREENROOM, "config"], stdout=subprocess.PIPE, text=True)
+    if shown.returncode:
+        raise SystemExit(shown.returncode)
+    return Path(next(re.split("  +", line)[1] for line in shown.stdout.splitlines() if line.startswith("data ")))
+
+
 @contextlib.contextmanager
-def greenroom(port: int, data: Path | None) -> Iterator[subprocess.Popen[bytes]]:
+def greenroom(*flags: str, is_check: bool) -> Iterator[subprocess.Popen[bytes]]:
     """``greenroom serve`` with the examples; told to stop at the end, if it has not been."""
-    command = [sys.executable, "-m", "gateway.cli", "serve", "--actors", str(EXAMPLES), "--port", str(port)]
+    command = [*GREENROOM, "serve", "--actors", str(EXAMPLES), *flags]
     variables = dict(os.environ)
-    if data is not None:
-        command += ["--data", str(data)]
+    if is_check:
         # A check is about this checkout, not about the settings of whoever runs it.
         variables = {name: value for name, value in variables.items() if not name.startswith("GREENROOM_")}
         variables["GREENROOM_CONFIG"] = os.devnull
+    if "GREENROOM_LOG_LEVEL" not in variables:
+        # What is shown here is to be read; each request's log line would stand between.
+        command += ["--set", "log_level=warning"]
     process = subprocess.Popen(command, env=variables)
     try:
         yield process
@@ -91,17 +106,17 @@ def stop(process: subprocess.Popen[bytes]) -> int:
     return process.wait(STOP_SECS)
 
 
-def wait_until_ready(process: subprocess.Popen[bytes], port: int, data: Path | None) -> int:
-    """Until Greenroom serves: the port on which it does."""
+def wait_until_ready(process: subprocess.Popen[bytes], data: Path) -> int:
+    """Until *process*, and not another one at the same port, serves: the port on which it does."""
     until = time.monotonic() + READY_SECS
     while time.monotonic() < until:
         if process.poll() is not None:
             # It has told why, in one line.
             raise SystemExit(process.returncode or 1)
-        with contextlib.suppress(OSError, http.client.HTTPException, IndexError, ValueError):
-            if port == 0 and data is not None:
-                port = int((data / "lock").read_text().splitlines()[1].rpartition(":")[2])
-            if call(port, "127.0.0.1", "/health/ready").status == 200:
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+            pid, url = (data / "lock").read_text().splitlines()
+            port = int(url.rpartition(":")[2])
+            if int(pid) == process.pid and call(port, "127.0.0.1", "/health/ready", timeout_secs=5).status == 200:
                 return port
         time.sleep(0.05)
     raise Failed(f"Greenroom did not serve within {READY_SECS:.0f} s.")
@@ -154,17 +169,19 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="take a free port, check the answers and stop")
     parser.add_argument("--port", type=int, help="port to serve on (8010; with --check: a free one)")
     arguments = parser.parse_args()
+    if arguments.port == 0 and not arguments.check:
+        parser.error("--port: a port is expected that you can open in a browser; 0 is for --check alone.")
     try:
         if arguments.check:
             with tempfile.TemporaryDirectory(prefix="greenroom-check-") as folder:
                 data = Path(folder) / "data"
-                with greenroom(arguments.port or 0, data) as process:
-                    check(process, wait_until_ready(process, arguments.port or 0, data), data)
+                with greenroom("--data", str(data), "--port", str(arguments.port or 0), is_check=True) as process:
+                    check(process, wait_until_ready(process, data), data)
             print("quickstart: all as it should be.")
             return 0
-        port = arguments.port if arguments.port is not None else int(os.environ.get("GREENROOM_PORT", "8010"))
-        with greenroom(port, None) as process:
-            port = wait_until_ready(process, port, None)
+        data = usual_data_dir()
+        with greenroom(*([] if arguments.port is None else ["--port", str(arguments.port)]), is_check=False) as process:
+            port = wait_until_ready(process, data)
             show_first_calls(port)
             print(
                 f"Open http://{LABEL}.localhost:{port}/ and http://local--fastapi-live.localhost:{port}/ in a browser."

@@ -253,7 +253,7 @@ class TextFormatter(_Formatter):
         fields = self.fields(record)
         time, level, _, message = (fields.pop(name) for name in ("time", "level", "logger", "message"))
         blocks = [fields.pop(name) for name in ("exception", "stack") if name in fields]
-        about = "".join(f" {name}={value}" for name, value in fields.items())
+        about = "".join(f" {name}={value}" for name, value in fields.items() if value is not None)
         return "\n".join([f"{time[11:-1]} {level:<7} {message}{about}", *blocks])
 
 
@@ -274,6 +274,6 @@ def configure_logging(
     root.handlers = [handler]
     root.setLevel(level.upper())
     # These tell their own story at length, some with every URL; Greenroom's own lines say what matters.
-    for noisy in ("alembic", "httpx", "httpcore", "uvicorn.access", "websockets"):
+    for noisy in ("alembic", "httpx", "httpcore", "uvicorn", "websockets"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.captureWarnings(True)
