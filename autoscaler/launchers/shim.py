@@ -2,14 +2,15 @@
 The shim: guards one run's processes, stamps their output into the log, and keeps the exit code. It outlives Greenroom.
 
 A program of its own, which imports the standard library and its two neighbours only. Starting Python for each run would
-cost more than a whole wake may, so there is one *fork server*, which has everything imported and forks one shim per
-byte that it receives; the byte carries the descriptor of a socket of that launch alone::
+cost more than a whole wake may, so there is one *fork server*, which has everything imported and always one shim forked
+ahead. A launch is one byte to that shim, with the descriptor of a socket of this launch alone::
 
-    launcher                    fork server             shim                       Actor
-    one byte + descriptor  ──►  fork  ────────────────► setsid, reads the order
-    order (JSON) ────────────────────────────────────►  fork ────────────────────► setpgid, exec
-    ◄──────────────────────────────────── answer (JSON) knows that exec worked
-    one byte ─────────────────────────────────────────► "heard": from now on the launcher may die, the run lives
+    launcher                    shim, waiting               Actor                   fork server
+    one byte + descriptor  ──►  takes the launch
+    order (JSON) ────────────►  fork ─────────────────────► setpgid, exec
+                                one byte ─────────────────────────────────────────► forks the next shim
+    ◄──────────── answer (JSON) knows that exec worked
+    one byte ────────────────►  "heard": from now on the launcher may die, the run lives
 
 A launcher that goes away before it said "heard" does not know of the run, so the shim ends it. The fork server ends
 when its socket closes. Nothing of the environment, which holds secrets, is ever written or put into an argv.
@@ -36,7 +37,7 @@ import struct
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -173,8 +174,8 @@ def _become_actor(order: Mapping[str, Any], shim_pid: int, output: int, failure:
 class Shim:
     """One run's guard, from the order to the exit code."""
 
-    def __init__(self, connection: socket.socket, signals: int) -> None:
-        self._connection: socket.socket | None = connection
+    def __init__(self, signals: int) -> None:
+        self._connection: socket.socket | None = None
         self._signals = signals
         self._poll = select.poll()
         self._poll.register(signals, select.POLLIN)
@@ -186,8 +187,17 @@ class Shim:
         self._is_asked_to_end = False
         self._is_killed = False
 
-    def start(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Start the Actor and record it in the run's folder. Raises SpawnFailed, and then nothing is left of it."""
+    def forget_signals(self) -> None:
+        """Whatever was sent while there was no run was not meant for the run that comes."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._signals, 4096)
+
+    def start(self, order: dict[str, Any], forked: Callable[[], None]) -> dict[str, Any]:
+        """
+        Start the Actor and record it in the run's folder. Raises SpawnFailed, and then nothing is left of it.
+
+        Calls *forked* as soon as the Actor has a process and others may have the processor.
+        """
         self._folder = Path(order["folder"])
         try:
             log = os.open(order["log_path"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -200,6 +210,7 @@ class Shim:
         self._actor = os.fork()
         if self._actor == 0:
             _become_actor(order, me, output, failure_of_actor)
+        forked()
         os.close(output)
         os.close(failure_of_actor)
         reason = b""
@@ -216,12 +227,12 @@ class Shim:
             raise SpawnFailed(f"its record can't be written: {error}") from None
         return record
 
-    def guard(self) -> None:
-        """Until nothing of the run is left; then its exit code is on disk."""
+    def guard(self, connection: socket.socket) -> None:
+        """Until nothing of the run is left; then its exit code is on disk. *connection* says that it was heard of."""
         os.set_blocking(self._output, False)
         self._poll.register(self._output, select.POLLIN)
-        if self._connection is not None:
-            self._poll.register(self._connection, select.POLLIN)
+        self._connection = connection
+        self._poll.register(connection, select.POLLIN)
         self._reap()  # it may have ended before anybody listened
         while self._exit_status is None:
             self._step(None)
@@ -385,24 +396,46 @@ def _take_signals() -> int:
     return signals
 
 
-def _be_shim(connection: socket.socket) -> None:
-    signals = _take_signals()
+def _receive_connection(control: socket.socket) -> socket.socket | None:
+    """The socket of the next launch; None when the launcher has gone."""
+    try:
+        _, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+    except ConnectionError:
+        return None
+    if not descriptors:
+        return None
+    os.set_inheritable(descriptors[0], False)
+    return socket.socket(fileno=descriptors[0])
+
+
+def _be_shim(control: socket.socket, taken: int) -> None:
+    """Wait for a launch, and be the shim of its run; *taken* gets a byte when the next shim may be forked."""
     os.setsid()
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     _prctl(_PR_SET_NAME, b"greenroom-shim")
+    shim = Shim(_take_signals())
+    connection = _receive_connection(control)
+    control.close()
+    if connection is None:
+        return
+    shim.forget_signals()
     order = _receive_frame(connection)
     folder = Path(order["folder"])
-    shim = Shim(connection, signals)
+
+    def forked() -> None:
+        os.write(taken, CONTROL_BYTE)
+        os.close(taken)
+
     try:
         try:
-            record = shim.start(order)
+            record = shim.start(order, forked)
         except SpawnFailed as error:
             connection.sendall(frame({"error": str(error)}))
             return
         del order  # with all the secrets in it
         with contextlib.suppress(OSError):  # a launcher that has gone is noticed by what follows
             connection.sendall(frame(record))
-        shim.guard()
+        shim.guard(connection)
     except BaseException:
         shim.kill()
         with (folder / FAILURE_NAME).open("a", encoding="utf-8") as file:
@@ -410,19 +443,39 @@ def _be_shim(connection: socket.socket) -> None:
         raise
 
 
-def _received(control: socket.socket) -> Iterable[int] | None:
-    """The descriptors that came with the next byte; None when the launcher has gone."""
+def _fork_shim(control: socket.socket) -> int:
+    """A shim that waits for its launch; returns what becomes readable when it has got one, or has ended."""
+    taken, taken_by_shim = os.pipe()
     try:
-        byte, descriptors, _, _ = socket.recv_fds(control, 1, 4)
-    except ConnectionError:
-        return None
-    for descriptor in descriptors:
-        os.set_inheritable(descriptor, False)
-    return descriptors if byte else None
+        pid = os.fork()
+    except OSError:
+        os.close(taken)
+        os.close(taken_by_shim)
+        raise
+    if pid == 0:
+        code = 70
+        try:
+            os.close(taken)
+            _be_shim(control, taken_by_shim)
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(taken_by_shim)
+    return taken
+
+
+def _refuse(control: socket.socket, error: OSError) -> bool:
+    """Tell the next launch that no shim could be forked; whether there is still a launcher."""
+    connection = _receive_connection(control)
+    if connection is None:
+        return False
+    with connection, contextlib.suppress(OSError):
+        connection.sendall(frame({"error": f"no process could be forked: {error.strerror}"}))
+    return True
 
 
 def serve_forks(control_fd: int) -> None:
-    """The fork server: fork a shim for every descriptor received, until the control socket closes."""
+    """The fork server: keep one shim ready for the next launch, until the control socket closes."""
     control = socket.socket(fileno=control_fd)
     control.set_inheritable(False)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -432,22 +485,22 @@ def serve_forks(control_fd: int) -> None:
     gc.collect()
     gc.disable()
     gc.freeze()  # shared pages stay shared
-    control.sendall(READY_BYTE)
-    while (descriptors := _received(control)) is not None:
-        for descriptor in descriptors:
-            connection = socket.socket(fileno=descriptor)
-            try:
-                pid = os.fork()
-            except OSError as error:
-                with contextlib.suppress(OSError):
-                    connection.sendall(frame({"error": f"no process could be forked: {error.strerror}"}))
-                pid = -1
-            if pid == 0:
-                code = 70
-                try:
-                    control.close()
-                    _be_shim(connection)
-                    code = 0
-                finally:
-                    os._exit(code)
-            connection.close()
+    is_told = False
+    while True:
+        try:
+            taken = _fork_shim(control)
+        except OSError as error:
+            if not _refuse(control, error):
+                return
+            continue
+        if not is_told:
+            control.sendall(READY_BYTE)
+            is_told = True
+        poll = select.poll()
+        poll.register(taken, select.POLLIN)
+        poll.register(control, 0)  # the waiting shim reads it; here only its end counts
+        if any(fd != taken for fd, _ in poll.poll()):
+            return
+        if not os.read(taken, 1):
+            time.sleep(0.05)  # it ended without a launch: somebody kills shims, or there is no memory
+        os.close(taken)

@@ -75,6 +75,21 @@ async def test_killed_fork_server_is_started_again(launcher, builds, tmp_path):
     assert await launcher.wait(old.id) == Exited(exit_code=143)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL])
+async def test_signal_to_the_waiting_shim(launcher, builds, tmp_path, number):
+    """A signal to the shim that waits for the next run (as when a whole service is stopped) doesn't end that run."""
+    await launcher.wait((await start_run(launcher, builds.script(""), tmp_path)).id)
+    helper = launcher._fork_server.pid
+
+    def waiting() -> list[int]:
+        return [int(pid) for pid in Path(f"/proc/{helper}/task/{helper}/children").read_text().split()]
+
+    await until(lambda: len(waiting()) == 1)
+    os.kill(waiting()[0], number)
+    run = await start_run(launcher, builds.script("raise SystemExit(3)"), tmp_path)
+    assert await launcher.wait(run.id) == Exited(exit_code=3)
+
+
 async def test_cancelled_start_leaves_nothing(launcher, builds, tmp_path):
     """Whenever the caller of start gives up, nothing keeps running that nobody knows of."""
     build = builds.script("import time; time.sleep(60)")
@@ -149,7 +164,7 @@ async def test_nothing_leaks(launcher, builds, tmp_path):
     before = (open_files(), children())
     for _ in range(30):
         await whole_life()
-    assert (open_files(), children()) == before
+    await until(lambda: (open_files(), children()) == before)
     assert list((tmp_path / "root" / "runs").iterdir()) == []
 
 
