@@ -157,9 +157,10 @@ class Gateway:
     async def _report_demand(self) -> None:
         every_secs = self.services.settings.demand_report_secs
         while True:
-            is_poke = False
+            idle_limit_secs = self.desk.secs_to_idle_limit()
+            is_poke = idle_limit_secs <= every_secs
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(every_secs):
+                async with asyncio.timeout(min(every_secs, idle_limit_secs)):
                     await self._poke.wait()
                     is_poke = True
             self._poke.clear()

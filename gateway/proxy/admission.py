@@ -125,11 +125,14 @@ class Admission:
                 await serve(ReplayReceive(receive), watched, timing, request_id)
             except GreenroomError as raised:
                 error = raised
-                if watched.status is None:
-                    extra = [(b"x-actor-request-id", request_id.encode())]
-                    await replies.send_error(scope, watched, error, extra)
             except CallerGone:
                 pass
+            except Exception:
+                _log.exception("a request met an internal error")
+                error = GreenroomError(f"Greenroom had an internal error; its log tells more (request {request_id}).")
+            if error is not None and watched.status is None:
+                extra = [(b"x-actor-request-id", request_id.encode())]
+                await replies.send_error(scope, watched, error, extra)
             self._account(scope, kind, timing, watched, error)
 
     def _account(
@@ -284,6 +287,7 @@ class Admission:
             generation=target.generation,
             desired=target.config.desired_requests_per_run,
             limit=target.config.max_requests_per_run,
+            idle_timeout_secs=target.config.idle_timeout_secs,
             caller=user_id or "",
             is_owner=user_id == target.owner_id,
         )

@@ -7,6 +7,7 @@ are let through as there is room for, each with its slot already taken, so that 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ class Want:
     generation: Generation
     desired: int
     limit: int
+    idle_timeout_secs: float
     caller: str
     is_owner: bool
 
@@ -47,13 +49,15 @@ class Held(Ticket):
 
 
 class _Pool:
-    __slots__ = ("desired", "generation", "limit", "room")
+    __slots__ = ("desired", "generation", "idle_timeout_secs", "is_letting_through", "limit", "room")
 
     def __init__(self, room_size: int) -> None:
         self.room = WaitingRoom(room_size)
         self.limit = 1
         self.desired = 1
+        self.idle_timeout_secs = math.inf
         self.generation: Generation | None = None
+        self.is_letting_through = False
 
 
 class SlotDesk:
@@ -89,16 +93,24 @@ class SlotDesk:
         return self._take_free(want.pool, pool, avoid)
 
     def hold(self, held: Held) -> None:
-        """Wait for a slot. Raises WaitingRoomFull; then nothing was changed."""
+        """
+        Wait for a slot. Raises WaitingRoomFull; then nobody's place was changed.
+
+        Where there is room all the same (the limit was raised while others waited, a run that this request avoided
+        serves again), *settle* is called before this returns.
+        """
         assert held.want is not None
         self._pool(held.want).room.join(held)
+        self._let_through(held.want.pool)
         self._poke()
 
     def leave(self, held: Held) -> None:
         """The waiter is gone (its caller left, or its time is over)."""
         assert held.want is not None
-        self._pool(held.want).room.leave(held)
-        self._tidy(held.want.pool)
+        pool = self._pools.get(held.want.pool)
+        if pool is not None:
+            pool.room.leave(held)
+            self._tidy(held.want.pool)
 
     def give_back(self, run: LiveRun) -> None:
         """One slot of *run* is free again; the next waiter gets it at once."""
@@ -143,6 +155,7 @@ class SlotDesk:
             case RoutesReset():
                 for key in list(self._pools):
                     self._let_through(key)
+                    self._tidy(key)
                 self._poke()
         return gone
 
@@ -179,6 +192,17 @@ class SlotDesk:
             runs={run.route.run_id: run.use(now) for run in self.routes.all_runs()},
         )
 
+    def secs_to_idle_limit(self) -> float:
+        """Until the next unused run reaches its idle timeout, so that the autoscaler hears of it then; may be inf."""
+        now = self._clock()
+        waits = (
+            run.used_at + pool.idle_timeout_secs - now
+            for key, pool in self._pools.items()
+            for run in self.routes.runs_of(key)
+            if not run.taken and not run.viewers
+        )
+        return min((wait for wait in waits if wait > 0), default=math.inf)
+
     @property
     def held(self) -> int:
         """How many requests wait, over all pools."""
@@ -200,6 +224,7 @@ class SlotDesk:
         if pool is None:
             pool = self._pools[want.pool] = _Pool(self._room_size)
         pool.limit, pool.desired, pool.generation = want.limit, want.desired, want.generation
+        pool.idle_timeout_secs = want.idle_timeout_secs
         return pool
 
     def _take_free(self, key: PoolKey, pool: _Pool, avoid: frozenset[str] = frozenset()) -> LiveRun | None:
@@ -218,27 +243,33 @@ class SlotDesk:
 
     def _let_through(self, key: PoolKey) -> None:
         pool = self._pools.get(key)
-        while pool is not None and len(pool.room):
-            run = self._take_free(key, pool)
-            if run is None:
-                return
-            ticket = pool.room.next_ticket()
-            assert isinstance(ticket, Held)
-            ticket.settle(run)
+        if pool is None or pool.is_letting_through:
+            return
+        # A waiter who is gone already gives the slot back from within settle: this loop then finds it free again,
+        # instead of one more level of recursion for each of them.
+        pool.is_letting_through = True
+        try:
+            while len(pool.room) and (run := self._take_free(key, pool)) is not None:
+                ticket = pool.room.next_ticket()
+                assert isinstance(ticket, Held)
+                ticket.settle(run)
+        finally:
+            pool.is_letting_through = False
 
     def _fail_uncovered(self, key: PoolKey, run: LiveRun, ended: RouteEnded) -> None:
         """
-        A run ended that never served: tell as many of the longest waiting as it would have served, but only those for
-        whom no other starting run has room, e.g. 25 wait for 3 starting runs of 10 and one fails: 5 are told.
+        A run ended. If it never served: tell as many of the longest waiting as it would have served, but only those
+        for whom no other starting run has room, e.g. 25 wait for 3 starting runs of 10 and one fails: 5 are told.
         """
         pool = self._pools.get(key)
-        if pool is None or ended.error_type is None:
+        if pool is None:
             return
-        covered = self.routes.starting(key) * pool.limit
-        uncovered = min(pool.limit, len(pool.room) - covered)
-        for ticket in pool.room.oldest(max(0, uncovered)):
-            assert isinstance(ticket, Held)
-            ticket.settle(_error_of(ended, is_owner=ticket.want is not None and ticket.want.is_owner))
+        if ended.error_type is not None:
+            covered = self.routes.starting(key) * pool.limit
+            uncovered = min(pool.limit, len(pool.room) - covered)
+            for ticket in pool.room.oldest(max(0, uncovered)):
+                assert isinstance(ticket, Held)
+                ticket.settle(_error_of(ended, is_owner=ticket.want is not None and ticket.want.is_owner))
         if len(pool.room):
             self._poke()
 

@@ -10,13 +10,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
+import websockets
+
+from gateway.actor_files.snapshot import pack_folder
 
 ACTORS = Path(__file__).parent.parent / "actors"
 TOKEN = "test-token-of-the-administrator-0123456789"
@@ -70,7 +74,7 @@ class Greenroom:
     process: subprocess.Popen[bytes] | None = None
     client: httpx.AsyncClient = field(init=False)
 
-    async def __aenter__(self) -> Greenroom:
+    async def __aenter__(self) -> Self:
         self.start()
         await self.wait_until_ready()
         return self
@@ -180,6 +184,71 @@ class Greenroom:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return await self.client.request(method, f"/v2{path}", headers=headers | options.pop("headers", {}), **options)
 
+    async def at(
+        self,
+        host: str,
+        path: str = "/",
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> httpx.Response:
+        """A request with exactly this ``Host``, and no token but what *headers* or *path* hold."""
+        return await self.client.request(method, path, headers={"Host": host, **(headers or {})}, **options)
+
+    async def raw(self, request: str) -> bytes:
+        """All that is answered to the bytes of *request*, until the connection ends."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(request.encode("latin-1"))
+            return await asyncio.wait_for(reader.read(), 30)
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+    def websocket(self, actor: str, path: str = "/ws", *, token: str | None = TOKEN, **options: Any) -> Any:
+        """``async with``: an open WebSocket to a standby host."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return websockets.connect(
+            f"ws://{self.host(actor)}{path}",
+            host="127.0.0.1",
+            port=self.port,
+            additional_headers=headers | options.pop("headers", {}),
+            proxy=None,
+            **options,
+        )
+
+    async def push(self, folder: Path, *, token: str = TOKEN) -> dict[str, Any]:
+        """A folder becomes an Actor of the token's user, or a new build of it; the Actor."""
+        archive = await asyncio.to_thread(pack_folder, folder)
+        pushed = await self.data_of(
+            "POST",
+            "/greenroom/push",
+            token=token,
+            content=archive.archive,
+            headers={"Content-Type": "application/gzip"},
+        )
+        assert pushed["build"]["status"] == "SUCCEEDED", pushed["build"]
+        return dict(pushed["actor"])
+
+    async def probe(
+        self,
+        name: str,
+        standby: Mapping[str, Any] | None = None,
+        *,
+        token: str = TOKEN,
+        main: str | None = None,
+        **fields: Any,
+    ) -> dict[str, Any]:
+        """The probe Actor, named *name* and with these settings, is pushed from a new folder; the Actor."""
+        parent = Path(tempfile.mkdtemp(dir=self.data.parent))
+        return await self.push(actor_folder(parent, name, standby, main=main, **fields), token=token)
+
+    async def metric(self, name: str) -> float:
+        """The value of a metric without labels."""
+        text = (await self.client.get("/metrics")).text
+        return float(next(line for line in text.splitlines() if line.startswith(f"{name} ")).split()[1])
+
     async def data_of(self, method: str, path: str, **options: Any) -> Any:
         """The ``data`` of a successful API call."""
         answer = await self.api(method, path, **options)
@@ -189,6 +258,34 @@ class Greenroom:
     async def runs(self, **options: Any) -> list[dict[str, Any]]:
         """All runs that the token may see, oldest first."""
         return list((await self.data_of("GET", "/actor-runs?limit=1000", **options))["items"])
+
+    async def runs_of(self, actor: Mapping[str, Any], **options: Any) -> list[dict[str, Any]]:
+        """The runs of an Actor, those of the token's user, oldest first."""
+        return list((await self.data_of("GET", f"/actors/{actor['id']}/runs?limit=1000", **options))["items"])
+
+    async def run(self, run_id: str, **options: Any) -> dict[str, Any]:
+        """A run's record."""
+        return dict(await self.data_of("GET", f"/actor-runs/{run_id}", **options))
+
+    async def ended(self, run_id: str, within_secs: float = 20, **options: Any) -> dict[str, Any]:
+        """A run's record, once it has ended."""
+
+        async def look() -> dict[str, Any] | None:
+            run = await self.run(run_id, **options)
+            return run if run.get("finishedAt") else None
+
+        return dict(await eventually(look, within_secs=within_secs, what=f"the end of run {run_id}"))
+
+    async def serving(self, actor: Mapping[str, Any], count: int, within_secs: float = 20, **options: Any) -> list[str]:
+        """The ids of an Actor's runs, once exactly *count* of them live and all of those serve."""
+
+        async def look() -> list[str] | None:
+            runs = [await self.run(run["id"], **options) for run in await self.runs_of(actor, **options)]
+            live = [run for run in runs if not run.get("finishedAt")]
+            serves = len(live) == count and all(run["isContainerServerReady"] for run in live)
+            return [run["id"] for run in live] if serves else None
+
+        return list(await eventually(look, within_secs=within_secs, what=f"{count} serving runs"))
 
     async def wait_until_no_run_lives(self, within_secs: float = 20) -> list[dict[str, Any]]:
         """All runs, once every one of them has ended."""
@@ -229,3 +326,27 @@ class Greenroom:
         out, err = await process.communicate()
         assert process.returncode == expect, f"greenroom {' '.join(words)}: {err.decode()}"
         return out.decode()
+
+
+def error_of(answer: httpx.Response) -> tuple[int, str]:
+    """Status and error type of a refusal."""
+    return answer.status_code, answer.json()["error"]["type"]
+
+
+async def refused_start(data: Path, *arguments: str) -> tuple[int, str]:
+    """``greenroom serve`` that is expected to end by itself: its exit code and all that it printed."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "gateway.cli",
+        "serve",
+        "--data",
+        str(data),
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=os.environ | {"GREENROOM_TOKEN": TOKEN, "GREENROOM_CONFIG": os.devnull},
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode is not None
+    return process.returncode, out.decode()
