@@ -18,11 +18,21 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import IO, Any, Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway.core.lifecycle import TERMINAL, Readiness, RunStatus
 from gateway.core.times import iso
+
+# A time of making for each series would double their number and answers no question.
+disable_created_metrics()
 
 # --- metrics ----------------------------------------------------------------------------------------------------------
 

@@ -266,7 +266,7 @@ RUN = {
     "actId": "a1",
     "status": "RUNNING",
     "startedAt": "2026-01-02T03:04:05.678Z",
-    "containerUrl": "http://x",
+    "buildNumber": "0.1.1",
 }
 
 
@@ -299,16 +299,19 @@ def test_push_tells_where_the_mistake_is(capsys, api):
 
 
 def test_ps_shows_what_lives(capsys, api):
-    """Live runs with the names of their Actors; those that have ended are left out."""
-    items = [RUN, {**RUN, "id": "r2", "status": "SUCCEEDED"}]
+    """Live runs with the names of their Actors; one that was deleted goes by its id."""
+    items = [RUN, {**RUN, "id": "r2", "actId": "a2", "status": "ABORTING"}]
     api.answers |= {
-        ("GET", "/v2/actor-runs?desc=1&limit=1000"): (200, {"data": {"items": items}}),
+        ("GET", "/v2/actor-runs?desc=1&status=READY%2CRUNNING%2CTIMING-OUT%2CABORTING"): (
+            200,
+            {"data": {"items": items}},
+        ),
         ("GET", "/v2/actors/a1"): (200, {"data": ACTOR}),
     }
     code, out, _ = greenroom(capsys, "ps")
     assert code == 0
-    assert out.split()[:3] == ["r1", "local/hello", "RUNNING"]
-    assert "r2" not in out
+    rows = [line.split()[:4] for line in out.splitlines()]
+    assert rows == [["r1", "local/hello", "0.1.1", "RUNNING"], ["r2", "a2", "0.1.1", "ABORTING"]]
 
 
 def test_logs_and_abort(capsys, api):

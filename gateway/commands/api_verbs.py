@@ -130,8 +130,8 @@ def push(api: Api, folder: Path) -> int:
 
 def list_runs(api: Api) -> int:
     """Print the runs that live, the newest first."""
-    runs = api.call("GET", "actor-runs", params={"desc": "1", "limit": 1000})["items"]
-    live = [run for run in runs if RunStatus(run["status"]) not in _ENDED]
+    statuses = ",".join(status for status in RunStatus if status not in _ENDED)
+    live = api.call("GET", "actor-runs", params={"desc": "1", "status": statuses})["items"]
     if not live:
         print("greenroom: no run lives.", file=sys.stderr)
         return 0
@@ -142,8 +142,7 @@ def list_runs(api: Api) -> int:
     width = max(len(name) for name in names.values())
     for run in live:
         age = _rough((datetime.now(UTC) - parse_iso(run["startedAt"])).total_seconds())
-        name, url = names[run["actId"]], run["containerUrl"]
-        print(f"{run['id']}  {name:<{width}}  {run['status']:<10}  {age:>4}  {url}")
+        print(f"{run['id']}  {names[run['actId']]:<{width}}  {run['buildNumber']:<8}  {run['status']:<10}  {age:>4}")
     return 0
 
 
