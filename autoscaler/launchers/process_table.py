@@ -7,14 +7,19 @@ Standard library only: the shim imports it too.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36
 
 _HAS_PROC = Path("/proc/self/stat").exists()
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class Process(NamedTuple):
@@ -108,3 +113,9 @@ def signal_group(group: int, number: int) -> None:
     """Send a signal to a process group, if there is any of it."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
+
+
+def prctl(option: int, value: Any) -> None:
+    """Set a property of this process that only Linux has; nothing elsewhere."""
+    if _LIBC is not None:
+        _LIBC.prctl(option, value, 0, 0, 0)

@@ -83,7 +83,8 @@ class _Prober:
             f"GET / HTTP/1.1\r\nHost: {host}:{address.port}\r\n{PROBE_HEADER}: 1\r\n"
             "Accept: */*\r\nConnection: close\r\n\r\n"
         ).encode()
-        self.problem = f"nothing listens on port {address.port}"
+        self._nobody = f"nothing listens on port {address.port}"
+        self.problem = self._nobody
 
     def elapsed_secs(self) -> float:
         return time.monotonic() - self._began
@@ -134,7 +135,8 @@ class _Prober:
 
     async def _ask(self, connection: socket.socket) -> int | None:
         """The status of the answer on this connection, or None where it isn't HTTP or the server hung up."""
-        self.problem = f"port {self._address.port} accepts connections, but does not answer GET /"
+        if self.problem == self._nobody:
+            self.problem = f"port {self._address.port} accepts connections, but does not answer GET /"
         loop = asyncio.get_running_loop()
         with connection:
             try:

@@ -1,7 +1,7 @@
 """
 The shim: guards one run's processes, stamps their output into the log, and keeps the exit code. It outlives Greenroom.
 
-A program of its own, which imports the standard library and its two neighbours only. Starting Python for each run would
+A program of its own, which imports the standard library and its neighbours only. Starting Python for each run would
 cost more than a whole wake may, so there is one *fork server*, which has everything imported and always one shim forked
 ahead. A launch is one byte to that shim, with the descriptor of a socket of this launch alone::
 
@@ -24,24 +24,29 @@ What the signals to a shim mean; the run's *group* is the Actor's process group:
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import gc
 import json
 import os
-import resource
 import select
 import signal
 import socket
 import struct
-import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from autoscaler.launchers.process_table import descendants, signal_exactly, signal_group, started_at
+from autoscaler.launchers.process_table import (
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_NAME,
+    descendants,
+    prctl,
+    signal_exactly,
+    signal_group,
+    started_at,
+)
+from autoscaler.launchers.shim_exec import SpawnFailed, become_actor
 from autoscaler.launchers.shim_log import Log, now
 
 CONTROL_BYTE = b"+"
@@ -61,9 +66,6 @@ _DRAIN_SECS = 2.0  # for output that somebody outside the run still holds open
 # Signals that arrive together have lost their order (the last one's handler runs first). This is the harmless one: a
 # run that should be frozen goes on, but none is frozen that should not be, and none misses its end.
 _ORDER = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD)
-
-_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
-_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def frame(value: Mapping[str, Any]) -> bytes:
@@ -107,70 +109,6 @@ def _write_json(path: Path, value: Mapping[str, Any], *, durable: bool) -> None:
             os.close(fd)
 
 
-def _prctl(option: int, value: Any) -> None:
-    if _libc is not None:
-        _libc.prctl(option, value, 0, 0, 0)
-
-
-class SpawnFailed(Exception):
-    """The Actor's command could not be started, and why."""
-
-
-def _candidates(command: str, path: str) -> list[str]:
-    if "/" in command:
-        return [command]
-    return [f"{folder}/{command}" for folder in path.split(":") if folder]
-
-
-def _execute(argv: list[str], env: dict[str, str]) -> NoReturn:
-    """Become the command; like ``execvpe``, but tells a missing interpreter from a missing command."""
-    forbidden: str | None = None
-    for candidate in _candidates(argv[0], env.get("PATH", "")):
-        try:
-            os.execve(candidate, argv, env)  # noqa: S606 - starting the Actor's own command is the product
-        except (FileNotFoundError, NotADirectoryError):
-            if Path(candidate).exists():
-                raise SpawnFailed(f"{candidate}: the interpreter named in its first line was not found") from None
-        except PermissionError:
-            forbidden = candidate
-        except OSError as error:
-            if error.errno == errno.ENOEXEC:
-                raise SpawnFailed(
-                    f"{candidate} is not a program: a script needs a first line such as #!/bin/sh"
-                ) from None
-            if error.errno == errno.E2BIG:
-                raise SpawnFailed("the environment variables and arguments are too large for this system") from None
-            raise
-    if forbidden is not None:
-        raise SpawnFailed(f"command not executable: {forbidden}")
-    raise SpawnFailed(f"command not found: {argv[0]}")
-
-
-def _become_actor(order: Mapping[str, Any], shim_pid: int, output: int, failure: int) -> NoReturn:
-    try:
-        signal.set_wakeup_fd(-1)
-        os.setpgid(0, 0)
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != shim_pid:
-            os._exit(127)  # the shim died before it could be watched
-        # Ignored signals stay ignored across exec, and an Actor expects to find them as everywhere.
-        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
-            signal.signal(number, signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        try:
-            os.chdir(order["cwd"])
-        except OSError as error:
-            raise SpawnFailed(f"its folder can't be entered: {order['cwd']}: {error.strerror}") from None
-        _execute(order["argv"], order["env"])
-    except SpawnFailed as error:
-        os.write(failure, str(error).encode("utf-8", "replace"))
-    except BaseException as error:  # a forked child has nobody to raise to
-        os.write(failure, f"{order['argv'][0]} could not be started: {error}".encode("utf-8", "replace"))
-    os._exit(127)
-
-
 class Shim:
     """One run's guard, from the order to the exit code."""
 
@@ -209,7 +147,7 @@ class Shim:
         failure, failure_of_actor = os.pipe()
         self._actor = os.fork()
         if self._actor == 0:
-            _become_actor(order, me, output, failure_of_actor)
+            become_actor(order, me, output, failure_of_actor)
         forked()
         os.close(output)
         os.close(failure_of_actor)
@@ -411,8 +349,8 @@ def _receive_connection(control: socket.socket) -> socket.socket | None:
 def _be_shim(control: socket.socket, taken: int) -> None:
     """Wait for a launch, and be the shim of its run; *taken* gets a byte when the next shim may be forked."""
     os.setsid()
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    _prctl(_PR_SET_NAME, b"greenroom-shim")
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    prctl(PR_SET_NAME, b"greenroom-shim")
     shim = Shim(_take_signals())
     connection = _receive_connection(control)
     control.close()
@@ -476,6 +414,9 @@ def _refuse(control: socket.socket, error: OSError) -> bool:
 
 def serve_forks(control_fd: int) -> None:
     """The fork server: keep one shim ready for the next launch, until the control socket closes."""
+    # Whatever else Greenroom may have left open when it started this (an event loop of its own may): not for Actors.
+    os.closerange(3, control_fd)
+    os.closerange(control_fd + 1, max(4096, os.sysconf("SC_OPEN_MAX")))
     control = socket.socket(fileno=control_fd)
     control.set_inheritable(False)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

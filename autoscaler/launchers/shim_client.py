@@ -21,7 +21,7 @@ from gateway.core.errors import LaunchError
 _READY_SECS = 20.0
 _ANSWER_SECS = 20.0
 _CLOSE_SECS = 5.0
-# Isolated and without site-packages, hence quick to start; the path is only for the shim and its two neighbours.
+# Isolated and without site-packages, hence quick to start; the path is only for the shim and its neighbours.
 _PROGRAM = (
     "import sys; sys.path.append(sys.argv[1]); "
     "from autoscaler.launchers.shim import serve_forks; serve_forks(int(sys.argv[2]))"
