@@ -32,7 +32,7 @@ from gateway.core.lifecycle import TERMINAL, Readiness, RunStatus
 from gateway.core.times import iso
 
 # A time of making for each series would double their number and answers no question.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 # --- metrics ----------------------------------------------------------------------------------------------------------
 
