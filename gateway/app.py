@@ -91,7 +91,8 @@ class Gateway:
             case Own():
                 await self._serve_own(scope, receive, send)
             case _:
-                await replies.send_error(scope, send, RecordNotFound("Host"), [])
+                # The same words as for an Actor that does not exist or may not be called.
+                await replies.send_error(scope, send, RecordNotFound("Actor"), [])
 
     async def _serve_own(self, scope: Scope, receive: Receive, send: Send) -> None:
         form = parse_path_form(scope.get("raw_path") or scope["path"].encode("utf-8"))
