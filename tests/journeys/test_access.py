@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-
 from journeys.greenroom import TOKEN, Greenroom, error_of, eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -59,7 +58,8 @@ async def test_without_a_good_token_an_existing_host_says_401_and_starts_nothing
 
 async def test_who_has_no_right_gets_the_404_of_a_host_that_does_not_exist(greenroom: Greenroom, other: str) -> None:
     """Private Actors of others, missing scopes, unknown Actors, users and hosts: byte for byte the same, no run."""
-    reader = await greenroom.user("reader", "runs:read", "actors:read")
+    words = ("--user", "local", "--scope", "runs:read", "--scope", "actors:read")
+    reader = (await greenroom.command("token", "create", *words)).strip()
     await greenroom.probe("private-one")
     before = await all_runs(greenroom, TOKEN, other)
     port = greenroom.port
@@ -99,7 +99,7 @@ async def test_a_token_with_the_scope_to_run_calls_hosts_and_nothing_else(greenr
     await greenroom.command("user", "add", "narrow")
     token = (await greenroom.command("token", "create", "--user", "narrow", "--scope", "actors:run")).strip()
     actor = await greenroom.probe("shared")
-    await greenroom.data_of("PUT", f"/actors/{actor['id']}", json={"isPublic": True, "actorStandby": {"public": True}})
+    await greenroom.data_of("PUT", f"/actors/{actor['id']}", json={"isPublic": True})
     assert (await greenroom.call("shared", token=token)).status_code == 200
     assert error_of(await greenroom.api("GET", "/actor-runs", token=token)) == (403, "insufficient-permissions")
     refused = await greenroom.api("PUT", f"/actors/{actor['id']}", token=token, json={"title": "mine"})
@@ -262,7 +262,7 @@ async def test_every_form_of_a_host_means_the_same_run(greenroom: Greenroom, for
 
 @pytest.mark.parametrize("host", ["127.0.0.1:{port}", "localhost:{port}", "api.localhost:{port}", "[::1]:{port}"])
 async def test_the_path_form_serves_programs_without_wildcard_dns(greenroom: Greenroom, host: str) -> None:
-    """Prefix stripped and told, same rules of access; the answer is sandboxed, and cookies pass in neither direction."""
+    """Prefix stripped and told, same rules of access; the answer is sandboxed, cookies pass in neither direction."""
     host = host.format(port=greenroom.port)
     path = "/standby/local--warm/seen/a%2Fb?x=1"
     assert error_of(await greenroom.at(host, path)) == (401, "user-not-authenticated")

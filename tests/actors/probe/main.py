@@ -5,9 +5,11 @@ Beside HTTP it speaks just enough WebSocket to echo frames, so that no test need
 """
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
+import random
 import socket
 import sys
 import threading
@@ -18,6 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 busy = 0
 busiest = 0
 served = 0
+left = 0
 lock = threading.Lock()
 
 
@@ -56,12 +59,35 @@ class Probe(BaseHTTPRequestHandler):
     def tell(self, thing, headers=()):
         self.answer(json.dumps(thing).encode(), content_type="application/json", headers=headers)
 
+    def body(self):
+        """The request's body, piece by piece as it comes."""
+        if self.headers.get("Transfer-Encoding"):
+            while size := int(self.rfile.readline(), 16):
+                yield self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return
+        missing = int(self.headers.get("Content-Length") or 0)
+        while missing:
+            piece = self.rfile.read1(min(missing, 65536))
+            missing -= len(piece)
+            yield piece
+
+    def begin_chunks(self, content_type="application/octet-stream"):
+        self.send_response(200)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+
+    def write_chunk(self, data):
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        self.wfile.flush()
+
     def at_root(self, query):
         self.answer(f"hello from {os.environ['ACTOR_RUN_ID']}".encode())
 
     def at_seen(self, query):
-        length = int(self.headers.get("Content-Length") or 0)
-        body = self.rfile.read(length) if length else b""
+        body = b"".join(self.body())
         self.tell(
             {
                 "runId": os.environ["ACTOR_RUN_ID"],
@@ -85,24 +111,64 @@ class Probe(BaseHTTPRequestHandler):
 
     def at_stream(self, query):
         """Chunks, one each *ms*, with the time at which each was written."""
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
+        self.begin_chunks("text/event-stream")
         for number in range(int(query["n"])):
-            data = f"data: {number}\n\n".encode()
-            self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
-            self.wfile.flush()
+            self.write_chunk(f"data: {number}\n\n".encode())
             time.sleep(float(query["ms"]) / 1000)
-        self.wfile.write(b"0\r\n\r\n")
+        self.write_chunk(b"")
+
+    def at_until(self, query):
+        """Answers when the file *file* is there; meanwhile *file*.begun says how many requests wait for it."""
+        with lock, open(query["file"] + ".begun", "a") as begun:
+            begun.write(".")
+        wait_for_file(query["file"])
+        self.tell({"runId": os.environ["ACTOR_RUN_ID"], "busiest": busiest})
+
+    def at_echo(self, query):
+        """Each piece of the request's body, given back as soon as it has come."""
+        self.begin_chunks()
+        for piece in self.body():
+            self.write_chunk(piece)
+        self.write_chunk(b"")
+
+    def at_bytes(self, query):
+        """*n* bytes that *n* alone determines."""
+        self.answer(random.Random(int(query["n"])).randbytes(int(query["n"])), content_type="application/octet-stream")
+
+    def at_sum(self, query):
+        """Length and checksum of the request's body."""
+        size, digest = 0, hashlib.sha256()
+        for piece in self.body():
+            size += len(piece)
+            digest.update(piece)
+        self.tell({"size": size, "sha256": digest.hexdigest()})
+
+    def at_endless(self, query):
+        """Never a whole answer (without *first* not even its head); counts the callers that have left."""
+        global left
+        if "first" in query:
+            self.begin_chunks()
+            self.write_chunk(b"first")
+        with contextlib.suppress(OSError):
+            self.connection.recv(1)
+        with lock:
+            left += 1
+        self.close_connection = True
+
+    def at_left(self, query):
+        self.tell({"left": left})
 
     def at_cut(self, query):
-        """Half of the promised body, then the connection is gone."""
-        self.send_response(200)
-        self.send_header("Content-Length", "1000")
-        self.end_headers()
-        self.wfile.write(b"x" * 500)
-        self.wfile.flush()
+        """Half of the promised body (with *chunked*: a chunk, but not the last one), then the connection is gone."""
+        if "chunked" in query:
+            self.begin_chunks()
+            self.write_chunk(b"x" * 500)
+        else:
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"x" * 500)
+            self.wfile.flush()
         self.connection.shutdown(socket.SHUT_RDWR)
         self.close_connection = True
 
@@ -135,6 +201,7 @@ class Probe(BaseHTTPRequestHandler):
         while True:
             opcode, data = self.read_frame()
             if opcode == 8:
+                print(f"the caller closed with {int.from_bytes(data[:2])}", flush=True)
                 self.write_frame(8, data[:2])
                 return
             if data == b"close":
@@ -171,5 +238,31 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 256
 
 
+def wait_for_file(path):
+    while not os.path.exists(path):
+        time.sleep(0.01)
+
+
+def begin_as_told():
+    """
+    What the variable PROBE_START asks for before the server begins: ``exit:3`` ends with this code, ``deaf`` never
+    listens, ``file:PATH`` waits for a file. With PROBE_ONCE, the path of a file, only as long as that isn't there.
+    """
+    what, _, detail = os.environ.get("PROBE_START", "").partition(":")
+    if once := os.environ.get("PROBE_ONCE"):
+        try:
+            open(once, "x").close()
+        except FileExistsError:
+            return
+    if what == "exit":
+        print(f"told to exit with {detail}", flush=True)
+        sys.exit(int(detail))
+    if what == "deaf":
+        threading.Event().wait()
+    if what == "file":
+        wait_for_file(detail)
+
+
 print("probe starts", flush=True)
+begin_as_told()
 Server(("127.0.0.1", int(os.environ["ACTOR_WEB_SERVER_PORT"])), Probe).serve_forever()
