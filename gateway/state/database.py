@@ -12,9 +12,10 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from sqlalchemy import URL, Connection, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -27,6 +28,8 @@ from gateway.core.errors import InvalidRequest, NameNotUnique, RecordNotFound
 from gateway.state.migrations.upgrade import is_current, upgrade
 from gateway.state.ports import StateUnavailable
 from gateway.state.tables import dump_json
+
+T = TypeVar("T")
 
 _READERS = 4
 _BUSY_SECS = 15.0  # for another process's write, which takes milliseconds, or its migration
@@ -47,69 +50,104 @@ async def open_database(url: str) -> AsyncIterator[Database]:
     with _translated(None):
         await asyncio.to_thread(_prepare, Path(path))
         writer, readers = _sqlite_engine(parsed, writes=True), _sqlite_engine(parsed, writes=False)
-        database = Database(writer, readers)
-    try:
-        await database.migrate()
-        yield database
-    finally:
-        # Readers first: whoever closes last folds the log back into the file, and readers may not.
-        await readers.dispose()
-        await writer.dispose()
+    failure: BaseException | None = None
+    async with asyncio.TaskGroup() as group:
+        database = Database(writer, readers, group)
+        try:
+            await database.migrate()
+            yield database
+        except BaseException as error:
+            failure = error  # kept from the group, which would cancel what is under way and wrap the error
+        finally:
+            database.is_open = False
+    # Readers first: whoever closes last folds the log back into the file, and readers may not.
+    await readers.dispose()
+    await writer.dispose()
+    if failure is not None:
+        raise failure
 
 
 class Database:
-    """Transactions for reading and writing; errors of the driver end here."""
+    """
+    Looks and changes, each on a connection of its own turn; errors of the driver end here.
 
-    def __init__(self, writer: AsyncEngine, readers: AsyncEngine) -> None:
+    What has begun runs to its end in a task of the database's, also when its caller is cancelled: SQLAlchemy answers
+    a cancellation by dropping the connection, and a dropped one can keep the lock of the file for a while.
+    """
+
+    def __init__(self, writer: AsyncEngine, readers: AsyncEngine, group: asyncio.TaskGroup) -> None:
         # Turns are taken here and not in the pools, whose queues lose a connection when a waiter is cancelled
         # at the wrong moment (asyncio.wait_for before Python 3.12).
         self._writer, self._write_turn = writer, asyncio.Lock()
         self._readers, self._read_turns = readers, asyncio.Semaphore(_READERS)
+        self._group = group
+        self.is_open = True
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
+    async def read(self, look: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """
-        A connection for one look; each statement sees one moment of the database.
+        The answer of *look*; each of its statements sees one moment of the database.
 
         There is no transaction around them: that would cost a read four changes of thread.
         """
+
+        async def work() -> T:
+            async with self._readers.connect() as connection:
+                return await look(connection)
+
         with _translated(None):
-            async with _turn(self._read_turns), self._readers.connect() as connection:
-                yield connection
+            return await self._perform(self._read_turns, work)
 
-    @asynccontextmanager
-    async def writing(self, taken: NameNotUnique | None = None) -> AsyncIterator[AsyncConnection]:
+    async def write(self, change: Callable[[AsyncConnection], Awaitable[T]], taken: NameNotUnique | None = None) -> T:
         """
-        One transaction, the only one that writes; durable on leaving, undone by any exception.
+        The answer of *change*, made in one transaction, the only one that writes; durable on return.
 
-        A unique value that exists raises *taken*, a reference to nothing RecordNotFound.
+        Any exception of *change* undoes it. A unique value that exists raises *taken*, a reference to nothing
+        RecordNotFound. A caller who is cancelled before his turn changes nothing, one who is cancelled later leaves
+        a whole change behind or, where it fails, none.
         """
+
+        async def work() -> T:
+            async with self._writer.begin() as connection:
+                return await change(connection)
+
         with _translated(taken):
-            async with _turn(self._write_turn), self._writer.begin() as connection:
-                yield connection
+            return await self._perform(self._write_turn, work)
 
     async def migrate(self) -> None:
         """Bring the schema up to date; of two processes that start at once, one does and the other waits."""
-        async with self.reading() as connection:
-            if await connection.run_sync(is_current):
-                return
-        async with self.writing() as connection:
-            await connection.run_sync(upgrade)
+        if not await self.read(lambda connection: connection.run_sync(is_current)):
+            await self.write(lambda connection: connection.run_sync(upgrade))
+
+    async def _perform(self, turns: asyncio.Lock | asyncio.Semaphore, work: Callable[[], Awaitable[T]]) -> T:
+        try:
+            async with asyncio.timeout(_WAIT_SECS):
+                await turns.acquire()
+        except TimeoutError:
+            raise StateUnavailable(f"Records: no turn within {_WAIT_SECS:g} s. Is the disk too slow?") from None
+        if not self.is_open:
+            turns.release()
+            raise StateUnavailable("Records: they are closed.")
+        outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._group.create_task(_settle(outcome, work, turns))
+        return await outcome
 
 
-@asynccontextmanager
-async def _turn(gate: asyncio.Lock | asyncio.Semaphore) -> AsyncIterator[None]:
+async def _settle(
+    outcome: asyncio.Future[T], work: Callable[[], Awaitable[T]], turns: asyncio.Lock | asyncio.Semaphore
+) -> None:
+    """Work to the end, give the turn back, and tell whoever still waits."""
     try:
-        async with asyncio.timeout(_WAIT_SECS):
-            await gate.acquire()
-    except TimeoutError:
-        raise StateUnavailable(
-            f"Records: no turn within {_WAIT_SECS:g} s; is the disk of the data folder slow?"
-        ) from None
-    try:
-        yield
+        result = await work()
+    except BaseException as error:
+        if not outcome.done():
+            outcome.set_exception(error) if isinstance(error, Exception) else outcome.cancel()
+        if not isinstance(error, Exception):
+            raise
+    else:
+        if not outcome.done():
+            outcome.set_result(result)
     finally:
-        gate.release()
+        turns.release()
 
 
 def _prepare(path: Path) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import ColumnElement, Select, delete, func, insert, select, true, update
+from sqlalchemy import ColumnElement, Executable, Row, Select, Update, delete, func, insert, select, true, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.errors import ActorNameNotUnique, Conflict, NameNotUnique, RecordNotFound
 from gateway.core.lifecycle import TERMINAL, RunStatus
@@ -44,6 +45,7 @@ from gateway.state.tables import build_counters
 
 T = TypeVar("T")
 V = TypeVar("V", Actor, Build, Run)
+Found: TypeAlias = Select[*tuple[Any, ...]]
 
 _ACTIVE = tuple(status for status in RunStatus if status not in TERMINAL)
 
@@ -83,7 +85,7 @@ class SqlRecords:
     The ``Records`` port. Safe for any number of concurrent callers.
 
     Cost: a read is one statement; a write is one transaction with one sync of the disk, and waits for those before it.
-    A caller who is cancelled during a write learns nothing of it: it was done wholly or not at all.
+    What a cancelled caller had begun to write is done wholly or not at all, before any write that comes after it.
     """
 
     def __init__(self, database: Database) -> None:
@@ -105,7 +107,7 @@ class SqlRecords:
         return await self._first(USERS, _USER_BY_NAME, username_key=username_key(username))
 
     async def list_users(self) -> Sequence[User]:
-        return await self._all(USERS, USERS.select, "created_at")
+        return await self._all(USERS, USERS.select, "created_at", "id")
 
     async def add_token(self, token: Token) -> None:
         await self._add(TOKENS, token, NameNotUnique("This token is known already."))
@@ -114,7 +116,7 @@ class SqlRecords:
         return await self._first(TOKENS, _TOKEN_BY_HASH, token_hash=token_hash)
 
     async def list_tokens(self, user_id: str) -> Sequence[Token]:
-        return await self._all(TOKENS, TOKENS.by("user_id"), "created_at", user_id=user_id)
+        return await self._all(TOKENS, TOKENS.by("user_id"), "created_at", "id", user_id=user_id)
 
     async def delete_token(self, token_id: str) -> None:
         await self._delete(TOKENS, id=token_id)
@@ -140,26 +142,29 @@ class SqlRecords:
         return await self._replace(ACTORS, _REPLACE_ACTOR, actor, _actor_taken(actor))
 
     async def delete_actor(self, actor_id: str) -> None:
-        async with self._database.writing() as connection:
+        async def change(connection: AsyncConnection) -> None:
             await connection.execute(delete(DECISIONS.table).where(DECISIONS.table.c.actor_id == actor_id))
             # Versions, builds and tasks go by their foreign keys.
             await connection.execute(delete(ACTORS.table).where(ACTORS.table.c.id == actor_id))
 
+        await self._database.write(change)
+
     async def put_version(self, version: ActorVersion) -> None:
         row = VERSIONS.values(version)
         old = {"old_actor_id": version.actor_id, "old_version_number": version.version_number}
-        async with self._database.writing() as connection:
+
+        async def change(connection: AsyncConnection) -> None:
             if (await connection.execute(_REPLACE_VERSION, {**row, **old})).rowcount == 0:
                 await connection.execute(VERSIONS.insert, row)
+
+        await self._database.write(change)
 
     async def actor_version(self, actor_id: str, version_number: str) -> ActorVersion | None:
         return await self._first(VERSIONS, _VERSION, actor_id=actor_id, version_number=version_number)
 
     async def list_versions(self, actor_id: str) -> Sequence[ActorVersion]:
         """In the order of their numbers: 0.9, then 0.10."""
-        async with self._database.reading() as connection:
-            found = await connection.execute(VERSIONS.by("actor_id"), {"actor_id": actor_id})
-            versions = [VERSIONS.record(row) for row in found]
+        versions = await self._all(VERSIONS, VERSIONS.by("actor_id"), actor_id=actor_id)
         return sorted(versions, key=lambda version: _numeric(version.version_number))
 
     async def delete_version(self, actor_id: str, version_number: str) -> None:
@@ -172,7 +177,8 @@ class SqlRecords:
         counter = build_counters.c
         is_same = (counter.actor_id == build.actor_id) & (counter.version_number == build.version_number)
         taken = NameNotUnique(f"There is a build {build.build_number} of this Actor already.")
-        async with self._database.writing(taken) as connection:
+
+        async def change(connection: AsyncConnection) -> Build:
             # "FOR UPDATE" where the database knows it; SQLite has one writer anyway.
             last = (await connection.execute(select(counter.last_number).where(is_same).with_for_update())).scalar()
             number = _number_within(build) or (last or 0) + 1
@@ -183,7 +189,9 @@ class SqlRecords:
                 await connection.execute(update(build_counters).where(is_same), {"last_number": number})
             stored = replace(build, build_number=build.build_number or f"{build.version_number}.{number}")
             await connection.execute(BUILDS.insert, BUILDS.values(stored))
-        return stored
+            return stored
+
+        return await self._database.write(change, taken)
 
     async def build(self, build_id: str) -> Build | None:
         return await self._first(BUILDS, _BUILD, id=build_id)
@@ -192,7 +200,7 @@ class SqlRecords:
         return await self._page(BUILDS, "started_at", page, user_id=user_id, actor_id=actor_id)
 
     async def active_builds(self) -> Sequence[Build]:
-        return await self._all(BUILDS, _ACTIVE_BUILDS, "started_at")
+        return await self._all(BUILDS, _ACTIVE_BUILDS, "started_at", "id")
 
     async def replace_build(self, build: Build) -> Build:
         return await self._replace(BUILDS, _REPLACE_BUILD, build)
@@ -213,11 +221,14 @@ class SqlRecords:
     async def add_run(self, run: Run, token: Token, storages: Iterable[Storage]) -> None:
         rows = [STORAGES.values(storage) for storage in storages]
         taken = NameNotUnique("There is a run, token or storage with this id, label or secret already.")
-        async with self._database.writing(taken) as connection:
+
+        async def change(connection: AsyncConnection) -> None:
             await connection.execute(RUNS.insert, RUNS.values(run))
             await connection.execute(TOKENS.insert, TOKENS.values(token))
             if rows:
                 await connection.execute(STORAGES.insert, rows)
+
+        await self._database.write(change, taken)
 
     async def run(self, run_id: str) -> Run | None:
         return await self._first(RUNS, _RUN, id=run_id)
@@ -238,7 +249,7 @@ class SqlRecords:
         return await self._page(RUNS, "started_at", page, *among, user_id=user_id, actor_id=actor_id)
 
     async def active_runs(self) -> Sequence[Run]:
-        return await self._all(RUNS, _ACTIVE_RUNS, "started_at")
+        return await self._all(RUNS, _ACTIVE_RUNS, "started_at", "id")
 
     async def replace_run(self, run: Run) -> Run:
         return await self._replace(RUNS, _REPLACE_RUN, run)
@@ -264,35 +275,46 @@ class SqlRecords:
     # What all of them are made of
 
     async def _add(self, rows: Rows[T], record: T, taken: NameNotUnique | None = None) -> None:
-        async with self._database.writing(taken) as connection:
-            await connection.execute(rows.insert, rows.values(record))
+        await self._write(rows.insert, rows.values(record), taken)
 
-    async def _replace(self, rows: Rows[V], change: Any, record: V, taken: NameNotUnique | None = None) -> V:
+    async def _delete(self, rows: Rows[Any], **keys: str) -> None:
+        await self._write(delete(rows.table).where(*(rows.table.c[name] == key for name, key in keys.items())))
+
+    async def _write(
+        self, statement: Executable, values: dict[str, Any] | None = None, taken: NameNotUnique | None = None
+    ) -> None:
+        async def change(connection: AsyncConnection) -> None:
+            await connection.execute(statement, values)
+
+        await self._database.write(change, taken)
+
+    async def _replace(self, rows: Rows[V], statement: Update, record: V, taken: NameNotUnique | None = None) -> V:
         stored = replace(record, version=record.version + 1)
-        old = {"old_id": record.id, "old_version": record.version}
-        async with self._database.writing(taken) as connection:
-            if (await connection.execute(change, {**rows.values(stored), **old})).rowcount == 0:
-                kind = rows.table.name.removesuffix("s").capitalize()
+        values = {**rows.values(stored), "old_id": record.id, "old_version": record.version}
+        kind = rows.table.name.removesuffix("s").capitalize()
+
+        async def change(connection: AsyncConnection) -> None:
+            if (await connection.execute(statement, values)).rowcount == 0:
                 if (await connection.execute(rows.by("id"), {"id": record.id})).first() is None:
                     raise RecordNotFound(kind)
                 raise Conflict(f"{kind} {record.id} is not at version {record.version} any more.")
+
+        await self._database.write(change, taken)
         return stored
 
-    async def _delete(self, rows: Rows[Any], **keys: str) -> None:
-        async with self._database.writing() as connection:
-            await connection.execute(
-                delete(rows.table).where(*(rows.table.c[name] == key for name, key in keys.items()))
-            )
+    async def _read(self, statement: Executable, keys: dict[str, str] | None = None) -> Sequence[Row[*tuple[Any, ...]]]:
+        async def look(connection: AsyncConnection) -> Sequence[Row[*tuple[Any, ...]]]:
+            return (await connection.execute(statement, keys)).all()
 
-    async def _first(self, rows: Rows[T], statement: Select[*tuple[Any, ...]], **keys: str) -> T | None:
-        async with self._database.reading() as connection:
-            row = (await connection.execute(statement, keys)).first()
-        return None if row is None else rows.record(row)
+        return await self._database.read(look)
 
-    async def _all(self, rows: Rows[T], statement: Select[*tuple[Any, ...]], order: str, **keys: str) -> Sequence[T]:
-        ordered = statement.order_by(rows.table.c[order], rows.table.c.id)
-        async with self._database.reading() as connection:
-            return [rows.record(row) for row in await connection.execute(ordered, keys)]
+    async def _first(self, rows: Rows[T], statement: Found, **keys: str) -> T | None:
+        found = await self._read(statement, keys)
+        return rows.record(found[0]) if found else None
+
+    async def _all(self, rows: Rows[T], statement: Found, *order: str, **keys: str) -> Sequence[T]:
+        found = await self._read(statement.order_by(*(rows.table.c[name] for name in order)), keys)
+        return [rows.record(row) for row in found]
 
     async def _page(
         self, rows: Rows[T], order: str, page: Page, *conditions: ColumnElement[bool], **keys: str | None
@@ -306,8 +328,7 @@ class SqlRecords:
         # The total on the left: an empty page has it too, on a row without a record.
         both = select(total.c.total, *found.c).select_from(total.outerjoin(found, true()))
         statement = both.order_by(*_ordered(found.c[order], found.c.id, desc=page.desc))
-        async with self._database.reading() as connection:
-            answer = (await connection.execute(statement)).all()
+        answer = await self._read(statement)
         return Listing(
             items=tuple(rows.record(row[1:]) for row in answer if row[1] is not None),
             total=answer[0].total,

@@ -23,6 +23,7 @@ from alembic.script import ScriptDirectory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, make_url
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.errors import ActorNameNotUnique, Conflict, InvalidRequest, NameNotUnique, RecordNotFound
 from gateway.core.ids import token_hash
@@ -798,6 +799,31 @@ async def test_records_open_again(records_url: str):
         assert await records.user(user.id) == user
 
 
+async def test_errors_of_those_who_use_records_are_theirs(records_url: str):
+    """What is raised while records are open leaves as it is, a cancellation included, and they are closed."""
+    with pytest.raises(ZeroDivisionError):
+        async with open_records(records_url):
+            raise ZeroDivisionError
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1), open_records(records_url) as records:
+            await asyncio.Event().wait()
+    with pytest.raises(StateUnavailable, match="closed"):
+        await records.list_users()
+
+
+async def test_closing_waits_for_what_is_under_way(records_url: str):
+    """A write that its caller has given up is done before the records are closed."""
+    user = a_user()
+    async with open_records(records_url) as records:
+        async with asyncio.TaskGroup() as group:
+            write = group.create_task(records.add_user(user))
+            await asyncio.sleep(0)  # it begins, as nobody else has the turn
+            write.cancel()
+        assert write.cancelled()
+    async with open_records(records_url) as records:
+        assert await records.user(user.id) == user
+
+
 # SQLite
 
 
@@ -820,13 +846,14 @@ def sqlite_url(path: Path) -> str:
 
 async def test_the_settings_of_sqlite(in_sqlite: SqlRecords, path: Path):
     """Each commit is synced (FULL is 2), references are checked, the log is a WAL; the file is its owner's alone."""
-    for connecting in (in_sqlite._database.writing, in_sqlite._database.reading):
-        async with connecting() as connection:
-            found = {
-                name: (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar()
-                for name in ("synchronous", "foreign_keys", "journal_mode")
-            }
-        assert found == {"synchronous": 2, "foreign_keys": 1, "journal_mode": "wal"}
+
+    async def look(connection: AsyncConnection) -> dict[str, Any]:
+        names = ("synchronous", "foreign_keys", "journal_mode")
+        return {name: (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar() for name in names}
+
+    expected = {"synchronous": 2, "foreign_keys": 1, "journal_mode": "wal"}
+    assert await in_sqlite._database.read(look) == expected
+    assert await in_sqlite._database.write(look) == expected
     assert [file.stat().st_mode & 0o777 for file in path.parent.iterdir()] == [0o600] * 3
 
 
