@@ -161,8 +161,17 @@ class Keeper:
 
     async def _prepare(self, build: Build) -> None:
         """What may take minutes gives way to an abort; the work itself goes on for whoever needs it next."""
+        problem: GreenroomError | None = None
+
+        async def prepare() -> None:
+            nonlocal problem
+            try:
+                await self.launcher.prepare(build, self._say)
+            except GreenroomError as error:  # kept aside: a TaskGroup would wrap it
+                problem = error
+
         async with asyncio.TaskGroup() as group:
-            work = group.create_task(self.launcher.prepare(build, self._say))
+            work = group.create_task(prepare())
             while not work.done() and not self._is_unwanted():
                 self._news.clear()
                 news = group.create_task(self._news.wait())
@@ -171,6 +180,8 @@ class Keeper:
             work.cancel()
         if self._is_unwanted():
             raise LaunchError("The run was stopped before it was started.")
+        if problem is not None:
+            raise problem
 
     def _is_unwanted(self) -> bool:
         return self.run.status is RunStatus.ABORTING or self._wind_down_reason is not None
