@@ -75,7 +75,7 @@ class Gateway:
                 Route("/health/live", self._live),
                 Route("/health/ready", self._ready),
                 Route("/metrics", self._metrics),
-                WebSocketRoute("/events/{run_id}/{secret}", EventSockets(services)),
+                WebSocketRoute("/events/{run_id}/{secret}", EventSockets(services).serve),
                 Mount("/", app=api_app(services)),
             ]
         )

@@ -29,7 +29,7 @@ class EventSockets:
 
     services: Services
 
-    async def __call__(self, socket: WebSocket) -> None:
+    async def serve(self, socket: WebSocket) -> None:
         """One connection, until the run ends or the Actor goes."""
         run_id, secret = socket.path_params["run_id"], socket.path_params["secret"]
         await socket.accept()
@@ -45,9 +45,9 @@ class EventSockets:
             if run.abort_wish is not None or run.wound_down_because is not None:
                 for frame in abort_frames(self.services.now()):
                     await socket.send_text(frame)
-            await self._serve(socket, events)
+            await self._relay(socket, events)
 
-    async def _serve(self, socket: WebSocket, events: AsyncIterator[RunEvent]) -> None:
+    async def _relay(self, socket: WebSocket, events: AsyncIterator[RunEvent]) -> None:
         async with asyncio.TaskGroup() as group:
             listener = group.create_task(_until_gone(socket))
             speaker = group.create_task(_speak(socket, events))
