@@ -50,6 +50,10 @@ def token_path(settings: Settings) -> Path:
 
 def make_data_dir(data: Path) -> None:
     """Make *data*, readable by its owner only; one that is there keeps its mode. Raises Refused."""
+    if "?" in str(data):
+        raise Refused(
+            f"the data folder {data} has a '?' in its path: give another one with --data DIR.", exit_code=USAGE
+        )
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

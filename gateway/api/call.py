@@ -70,6 +70,9 @@ class Call:
         clients would repeat the call. Whoever listens looks at the records from time to time anyway.
         """
         try:
+            if kind == "actor":
+                # Who calls its host next, at this gateway, must find it as it is now; the others learn by the signal.
+                await self.services.directory.renew(record_id)
             await self.signals.changed(Changed(kind=kind, id=record_id))
         except StateUnavailable:
             _log.warning("a change was stored but not signalled: %s %s", kind, record_id, exc_info=True)

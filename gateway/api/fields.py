@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from gateway.core.errors import InvalidRequest
+from gateway.core.times import parse_iso
 
 MAX_INT = 2**53 - 1  # the largest that JavaScript clients can hold
 _MAX_TEXT_CHARS = 1_000_000
@@ -135,6 +137,16 @@ class Query:
         if number < least:
             raise refuse(name, f"a whole number of at least {least}")
         return min(number, MAX_INT)
+
+    def time(self, name: str) -> datetime | None:
+        """A time in ISO 8601; None where it is absent."""
+        value = self.text(name)
+        if value is None:
+            return None
+        try:
+            return parse_iso(value)
+        except ValueError:
+            raise refuse(name, "a time in ISO 8601, such as 2026-01-02T03:04:05.678Z") from None
 
     def wait_secs(self) -> int:
         """``waitForFinish``, clamped to 60 s: clients send 999999 and poll again. Source: apify-wire.md §0."""

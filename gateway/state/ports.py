@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
 from gateway.core.demand import DemandReport
@@ -125,6 +126,8 @@ class Records(Protocol):
         user_id: str | None = None,
         actor_id: str | None = None,
         statuses: frozenset[RunStatus] = frozenset(),
+        started_after: datetime | None = None,
+        started_before: datetime | None = None,
         page: Page = FIRST_PAGE,
     ) -> Listing[Run]: ...
     async def active_runs(self) -> Sequence[Run]:

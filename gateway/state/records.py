@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import ColumnElement, Executable, Row, Select, Update, delete, func, insert, select, true, update
@@ -242,10 +243,17 @@ class SqlRecords:
         user_id: str | None = None,
         actor_id: str | None = None,
         statuses: frozenset[RunStatus] = frozenset(),
+        started_after: datetime | None = None,
+        started_before: datetime | None = None,
         page: Page = FIRST_PAGE,
     ) -> Listing[Run]:
-        """Those with one of *statuses*, or with any where that is empty."""
-        among = [RUNS.table.c.status.in_(sorted(statuses))] if statuses else []
+        """Those with one of *statuses*, or with any where that is empty, started within the two times (included)."""
+        columns = RUNS.table.c
+        among = [columns.status.in_(sorted(statuses))] if statuses else []
+        if started_after is not None:
+            among.append(columns.started_at >= started_after)
+        if started_before is not None:
+            among.append(columns.started_at <= started_before)
         return await self._page(RUNS, "started_at", page, *among, user_id=user_id, actor_id=actor_id)
 
     async def active_runs(self) -> Sequence[Run]:

@@ -225,7 +225,11 @@ async def test_lists(api: Any, bob: Any) -> None:
     assert (await bob.get("/actors/hello/runs/last?status=SUCCEEDED"))["id"] == runs[0]["id"]
     await bob.get("/actors/hello/runs/last?status=ABORTED", 404)
     assert (await bob.get("/actor-runs?status=GONE", 400))["data"]["field"] == "status"
-    assert (await bob.get("/actor-runs?startedAfter=2026-01-01T00:00:00.000Z", 400))["data"]["field"] == "startedAfter"
+    later = await bob.get(f"/actor-runs?startedAfter={runs[1]['startedAt']}")
+    assert [item["id"] for item in later["items"]][:2] == [runs[1]["id"], runs[2]["id"]]
+    sooner = await bob.get(f"/actor-runs?startedBefore={runs[1]['startedAt']}")
+    assert [item["id"] for item in sooner["items"]] == [runs[0]["id"], runs[1]["id"]]
+    assert (await bob.get("/actor-runs?startedAfter=yesterday", 400))["data"]["field"] == "startedAfter"
 
 
 async def test_a_run_is_found_under_its_own_actor_alone(bob: Any) -> None:
