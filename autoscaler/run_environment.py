@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 
 from gateway.core.model import Actor, Build, EnvVar, Run
 from gateway.core.times import iso
@@ -56,7 +57,7 @@ def wanted_port(env_vars: Mapping[str, str]) -> int | None:
     """The port that an Actor version insists on by its own variable; None: any will do."""
     for name in PORT_VARIABLES:
         text = env_vars.get(name, "")
-        if text.isdigit() and 0 < int(text) < 65536:
+        if text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536:
             return int(text)
     return None
 
@@ -122,4 +123,5 @@ def opened(env_vars: Iterable[EnvVar], open_secret: Callable[[str], str]) -> dic
 
 
 def _number(value: float) -> str:
-    return f"{value:g}" if value == round(value, 6) else repr(value)
+    """*value* exactly, as a plain decimal: no exponent, and no ``.0`` at the end."""
+    return f"{Decimal(repr(float(value))):f}".removesuffix(".0")

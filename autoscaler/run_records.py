@@ -58,10 +58,15 @@ def aborting(run: Run, now: datetime, *, gracefully: bool, message: str | None =
 
 
 def failed_to_start(run: Run, now: datetime, why: str) -> Run | None:
-    """There is no process and there will be none. A run that somebody was aborting meanwhile ends as ABORTED."""
+    """
+    There is no process and there will be none (any more). A run that somebody was aborting meanwhile ends as ABORTED,
+    one that was being wound down as SUCCEEDED.
+    """
     if run.status.is_terminal:
         return None
     ends = {RunStatus.ABORTING: RunStatus.ABORTED, RunStatus.TIMING_OUT: RunStatus.TIMED_OUT}
+    if run.wound_down_because is not None:
+        ends[RunStatus.RUNNING] = RunStatus.SUCCEEDED
     return _ended(replace(run, status=ends.get(run.status, RunStatus.FAILED)), now, why)
 
 
@@ -76,12 +81,12 @@ def exited(run: Run, now: datetime, exit_code: int, reason: str | None) -> Run |
 
 
 def _default_message(run: Run, exit_code: int) -> str:
-    if run.wound_down_because is not None:
-        return f"Actor Standby run was finished: {run.wound_down_because}."
     if run.status is RunStatus.ABORTING:
         return "Actor run was aborted."
     if run.status is RunStatus.TIMING_OUT:
         return f"Actor run exceeded its timeout of {run.options.timeout_secs} s."
+    if run.wound_down_because is not None:
+        return f"Actor Standby run was finished: {run.wound_down_because}."
     return f"Actor finished with exit code {exit_code}"
 
 

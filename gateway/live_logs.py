@@ -81,7 +81,7 @@ class Logs:
                 await asyncio.sleep(_FOLLOW_SECS)
 
     async def tail(self, job_id: str, lines: int) -> tuple[str, ...]:
-        """The last *lines* lines, for error messages."""
+        """The last *lines* (at least 1) lines, for error messages."""
         try:
             with self.path(job_id).open("rb") as file:
                 file.seek(0, os.SEEK_END)

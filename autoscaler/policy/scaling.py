@@ -33,7 +33,8 @@ class Observation:
     """
     All that a decision looks at. ``generation`` is None when the target can't have runs any more (deleted, switched
     off, its build gone). ``may_start`` is how many starts the limits on pace and machine allow now; ``start_unasked``:
-    runs may be started that nobody waits for (false after failures, for a while).
+    runs may be started that nobody waits for (false after failures, for a while): those ahead of demand, the first of a
+    new build, ``minRuns``. What is there already is kept all the same.
     """
 
     config: StandbyConfig
@@ -76,14 +77,17 @@ def decide(seen: Observation) -> Decision:
         )
     current = [run for run in live if run.generation == seen.generation]
     old = [run for run in live if run.generation != seen.generation]
-    needed, reasons = _needed(seen, current, old)
+    asked, needed, reasons = _needed(seen, current, old)
     wanted = min(needed, seen.config.max_runs) if seen.config.max_runs is not None else needed
     if wanted < needed:
         reasons.append(f"held at maxRuns {wanted}")
     missing = max(0, wanted - len(current))
-    start = min(missing, seen.may_start)
-    if missing > seen.may_start:
-        reasons.append(f"{missing - seen.may_start} more as soon as pace and machine allow")
+    due = missing if seen.start_unasked else max(0, min(asked, wanted) - len(current))
+    start = min(due, seen.may_start)
+    if missing > due:
+        reasons.append(f"{missing - due} that nobody waits for later, since starts have failed")
+    if due > start:
+        reasons.append(f"{due - start} more as soon as pace and machine allow")
     drain, look_again = _wind_down(seen, current, old, floor=wanted)
     return Decision(
         wanted_runs=wanted,
@@ -95,25 +99,25 @@ def decide(seen: Observation) -> Decision:
     )
 
 
-def _needed(seen: Observation, current: list[RunView], old: list[RunView]) -> tuple[int, list[str]]:
+def _needed(seen: Observation, current: list[RunView], old: list[RunView]) -> tuple[int, int, list[str]]:
+    """Runs that hold all present requests; the same with those that nobody waits for; why."""
     config = seen.config
     in_flight = sum(run.in_flight for run in current)
     # Old runs have room too while none of the new generation serves, but whoever waits shall go to the new ones.
-    needed = math.ceil((in_flight + seen.waiting) / config.max_requests_per_run)
+    asked = needed = math.ceil((in_flight + seen.waiting) / config.max_requests_per_run)
     load = f"{in_flight} requests in flight and {seen.waiting} waiting"
     reasons = [f"{needed} runs: {load} at up to {config.max_requests_per_run} each"]
     busy = [run for run in current if run.in_flight > config.desired_requests_per_run]
     if current and len(busy) == len(current) and needed <= len(current):
         needed = len(current) + 1
         reasons.append(f"one ahead: every run is above its desired {config.desired_requests_per_run}")
-    if seen.start_unasked:
-        if old and needed < 1:
-            needed = 1
-            reasons.append("one of the new build, before those of the old one are retired")
-        if config.min_runs > needed:
-            needed = config.min_runs
-            reasons.append(f"minRuns {config.min_runs}")
-    return needed, reasons
+    if old and needed < 1:
+        needed = 1
+        reasons.append("one of the new build, before those of the old one are retired")
+    if config.min_runs > needed:
+        needed = config.min_runs
+        reasons.append(f"minRuns {config.min_runs}")
+    return asked, needed, reasons
 
 
 def _wind_down(
@@ -128,7 +132,7 @@ def _wind_down(
             drain.append((run.run_id, "a newer build has taken over"))
         elif _is_idle(run, timeout):
             drain.append((run.run_id, _idle_reason(timeout)))
-        else:
+        elif not run.in_flight:
             waits.append(timeout - run.idle_secs)
     # The emptiest go first, then the youngest: what is left has the warmest caches.
     spare = len(current) - floor

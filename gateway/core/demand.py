@@ -61,7 +61,10 @@ def merge_pools(reports: Iterable[DemandReport]) -> dict[PoolKey, PoolDemand]:
 
 
 def merge_runs(reports: Iterable[DemandReport]) -> dict[str, RunUse]:
-    """Use per run over all gateways: requests add up, and a run is idle only as long as its busiest gateway says."""
+    """
+    Use per run over all gateways: requests add up, a run is idle only as long as its busiest gateway says, and has
+    refused if it refused any of them.
+    """
     total: dict[str, RunUse] = {}
     for report in reports:
         for run_id, use in report.runs.items():
@@ -69,7 +72,11 @@ def merge_runs(reports: Iterable[DemandReport]) -> dict[str, RunUse]:
             total[run_id] = (
                 use
                 if before is None
-                else RunUse(in_flight=before.in_flight + use.in_flight, idle_secs=min(before.idle_secs, use.idle_secs))
+                else RunUse(
+                    in_flight=before.in_flight + use.in_flight,
+                    idle_secs=min(before.idle_secs, use.idle_secs),
+                    has_refused=before.has_refused or use.has_refused,
+                )
             )
     return total
 

@@ -7,6 +7,7 @@ one changes nothing. Source: apify-platform.md §1.4, §1.5; Greenroom's own key
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -99,7 +100,7 @@ def _checked(key: str, kind: str, value: Any) -> Any:
     fits = {
         "bool": isinstance(value, bool),
         "int": isinstance(value, int) and not isinstance(value, bool),
-        "secs": isinstance(value, int | float) and not isinstance(value, bool),
+        "secs": isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value),
         "text": isinstance(value, str) and value != "",
     }[base]
     if not fits:
@@ -108,6 +109,14 @@ def _checked(key: str, kind: str, value: Any) -> Any:
             data={"field": f"actorStandby.{key}"},
         )
     return value
+
+
+def _is_finite(number: float) -> bool:
+    """Also no integer that is too large to be compared with a clock."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
 
 
 def merge(stored: Mapping[str, Any] | None, given: Mapping[str, Any] | None) -> dict[str, Any] | None:

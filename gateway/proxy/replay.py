@@ -30,9 +30,10 @@ class ReplayReceive:
     async def wait_until_gone(self) -> bool:
         """True when the caller has left; False when nothing more can be listened to without reading the body."""
         while True:
-            if self._heard and (self._heard[-1].get("more_body") or self._heard[-1]["type"] == "websocket.receive"):
-                return False
-            message = await self._receive()
-            self._heard.append(message)
-            if message["type"] in ("http.disconnect", "websocket.disconnect"):
-                return True
+            if self._heard:
+                last = self._heard[-1]
+                if last["type"] in ("http.disconnect", "websocket.disconnect"):
+                    return True
+                if last.get("more_body") or last["type"] == "websocket.receive":
+                    return False
+            self._heard.append(await self._receive())

@@ -7,7 +7,7 @@ another's single one wait behind all of them.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -24,11 +24,12 @@ class Ticket:
 
 
 class WaitingRoom:
-    """The bounded queue of one pool; joining, leaving and calling cost O(1) amortised."""
+    """The bounded queue of one pool; joining, leaving and calling cost O(1), and who has left takes no memory."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._queues: OrderedDict[str, deque[Ticket]] = OrderedDict()
+        # Ordered dicts and not deques: who leaves from the middle must not be kept until his turn would have come.
+        self._queues: OrderedDict[str, OrderedDict[int, Ticket]] = OrderedDict()
         self._waiting = 0
         self._last_number = 0
 
@@ -41,31 +42,29 @@ class WaitingRoom:
             raise WaitingRoomFull(self._waiting)
         self._last_number += 1
         ticket.number = self._last_number
-        self._queues.setdefault(ticket.caller, deque()).append(ticket)
+        self._queues.setdefault(ticket.caller, OrderedDict())[ticket.number] = ticket
         self._waiting += 1
 
     def leave(self, ticket: Ticket) -> None:
-        """Give up the place, e.g. because the caller went away; a ticket that was called already is fine."""
-        if ticket.has_left:
+        """Give up the place, e.g. because the caller went away; a ticket without one (any more) is fine."""
+        if ticket.has_left or not ticket.number:
             return
         ticket.has_left = True
+        queue = self._queues[ticket.caller]
+        del queue[ticket.number]
+        if not queue:
+            del self._queues[ticket.caller]
         self._waiting -= 1
 
     def next_ticket(self) -> Ticket | None:
         """Who goes in next; its caller's other tickets then wait until every other caller had a turn."""
-        while self._queues:
-            caller, queue = next(iter(self._queues.items()))
-            ticket = _first_present(queue)
-            if ticket is None:
-                del self._queues[caller]
-                continue
-            if _is_empty(queue):
-                del self._queues[caller]
-            else:
-                self._queues.move_to_end(caller)
-            self.leave(ticket)
-            return ticket
-        return None
+        if not self._queues:
+            return None
+        caller, queue = next(iter(self._queues.items()))
+        ticket = next(iter(queue.values()))
+        self._queues.move_to_end(caller)
+        self.leave(ticket)
+        return ticket
 
     def oldest(self, count: int) -> list[Ticket]:
         """Take out the *count* tickets that have waited longest, over all callers."""
@@ -75,18 +74,4 @@ class WaitingRoom:
         return chosen
 
     def _present(self) -> Iterator[Ticket]:
-        return (ticket for queue in self._queues.values() for ticket in queue if not ticket.has_left)
-
-
-def _first_present(queue: deque[Ticket]) -> Ticket | None:
-    while queue:
-        ticket = queue.popleft()
-        if not ticket.has_left:
-            return ticket
-    return None
-
-
-def _is_empty(queue: deque[Ticket]) -> bool:
-    while queue and queue[0].has_left:
-        queue.popleft()
-    return not queue
+        return (ticket for queue in self._queues.values() for ticket in queue.values())

@@ -1,0 +1,61 @@
+"""How several gateways' reports become one picture."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+
+from gateway.core.demand import DemandReport, PoolDemand, RunUse, is_drained, merge_pools, merge_runs
+from gateway.core.standby import PoolKey
+
+POOL = PoolKey(target_id="actor", user_id="user")
+OTHER = PoolKey(target_id="other", user_id="user")
+
+
+def report(name: str = "g", seen: int = 0, **runs: RunUse) -> DemandReport:
+    return DemandReport(gateway_id=name, routes_seen=seen, runs=runs)
+
+
+def test_demand_of_pools_adds_up() -> None:
+    """In flight and waiting are sums over gateways, pool by pool."""
+    reports = [
+        DemandReport(gateway_id="a", routes_seen=1, pools={POOL: PoolDemand(in_flight=2, waiting=3)}),
+        DemandReport(
+            gateway_id="b", routes_seen=1, pools={POOL: PoolDemand(in_flight=5), OTHER: PoolDemand(waiting=1)}
+        ),
+    ]
+    assert merge_pools(reports) == {POOL: PoolDemand(in_flight=7, waiting=3), OTHER: PoolDemand(waiting=1)}
+    assert merge_pools([]) == {}
+
+
+def test_a_run_is_as_idle_as_its_busiest_gateway_says() -> None:
+    """Requests add up; the shortest idle time counts; whom one gateway was refused by is told, in any order."""
+    reports = [
+        report("a", run=RunUse(in_flight=0, idle_secs=90.0, has_refused=True)),
+        report("b", run=RunUse(in_flight=2, idle_secs=0.0)),
+        report("c", run=RunUse(in_flight=1, idle_secs=0.0), elsewhere=RunUse(in_flight=0, idle_secs=5.0)),
+    ]
+    for order in permutations(reports):
+        assert merge_runs(order) == {
+            "run": RunUse(in_flight=3, idle_secs=0.0, has_refused=True),
+            "elsewhere": RunUse(in_flight=0, idle_secs=5.0),
+        }
+
+
+@pytest.mark.parametrize(
+    ("reports", "expected"),
+    [
+        pytest.param([], True, id="no gateway, no request"),
+        pytest.param([report(seen=7)], True, id="seen, and nothing in it"),
+        pytest.param([report(seen=9)], True, id="later changes were seen too"),
+        pytest.param([report(seen=6)], False, id="not seen: it may still send a request there"),
+        pytest.param([report(seen=7, run=RunUse(in_flight=1, idle_secs=0))], False, id="one request in flight"),
+        pytest.param([report(seen=7, run=RunUse(in_flight=0, idle_secs=0))], True, id="its last one has just ended"),
+        pytest.param([report(seen=7), report(seen=6)], False, id="every gateway must have seen it"),
+        pytest.param([report(seen=7, other=RunUse(in_flight=9, idle_secs=0))], True, id="other runs don't matter"),
+    ],
+)
+def test_is_drained(reports: list[DemandReport], expected: bool) -> None:
+    """A run that drains is empty once every gateway has seen the change and has nothing in flight there."""
+    assert is_drained("run", 7, reports) is expected

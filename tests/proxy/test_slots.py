@@ -1,0 +1,708 @@
+"""
+Who gets which slot: the desk against a model that only knows the rules, and its examples by name.
+
+Each rule of the model is something that happens to a gateway; after each the promises hold: no run above its limit, no
+waiter left while a slot is free, each ticket settled exactly once, callers in turn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from gateway.core.demand import PoolDemand
+from gateway.core.errors import (
+    GreenroomError,
+    ShuttingDown,
+    StandbyRunFailed,
+    StandbyRunFinished,
+    StandbyRunNotReady,
+    WaitedTooLong,
+    WaitingRoomFull,
+)
+from gateway.core.lifecycle import Readiness, may_become
+from gateway.core.standby import Generation, PoolKey
+from gateway.proxy.route_table import LiveRun
+from gateway.proxy.slots import Held, SlotDesk, Want
+from gateway.state.ports import PoolBlocked, RouteEnded, RoutesReset, RunRoute
+
+POOL = PoolKey(target_id="actor", user_id="owner")
+ELSEWHERE = PoolKey(target_id="other", user_id="owner")
+GENERATIONS = [Generation(build_id=build, memory_mbytes=1024) for build in ("old", "new")]
+OLD, NEW = GENERATIONS
+
+
+def route(
+    run_id: str,
+    readiness: Readiness = Readiness.SERVING,
+    *,
+    generation: Generation = OLD,
+    pool: PoolKey | None = POOL,
+) -> RunRoute:
+    return RunRoute(
+        run_id=run_id,
+        actor_id="actor",
+        user_id="owner",
+        live_view_label=f"label-{run_id}",
+        readiness=readiness,
+        pool=pool,
+        generation=generation if pool else None,
+    )
+
+
+def ended(run_id: str, error_type: str | None = None) -> RouteEnded:
+    return RouteEnded(
+        run_id=run_id,
+        live_view_label=f"label-{run_id}",
+        error_type=error_type,
+        message="It ended.",
+        exit_code=3,
+        log_tail=("last line",),
+    )
+
+
+@dataclass
+class Bench:
+    """A desk with a clock and a poke that can be looked at."""
+
+    room_size: int = 1000
+    now: float = 100.0
+    chance: float = 0.0
+    pokes: int = 0
+    desk: SlotDesk = field(init=False)
+    versions: count[int] = field(default_factory=lambda: count(1))
+
+    def __post_init__(self) -> None:
+        self.desk = SlotDesk(
+            "gateway",
+            room_size=self.room_size,
+            clock=lambda: self.now,
+            chance=lambda: self.chance,
+            poke=self.poke,
+        )
+
+    def poke(self) -> None:
+        self.pokes += 1
+
+    def apply(self, *changes: RunRoute | RouteEnded | RoutesReset | PoolBlocked) -> list[LiveRun]:
+        gone: list[LiveRun] = []
+        for change in changes:
+            gone += self.desk.apply(change, next(self.versions))
+        return gone
+
+    def run(self, run_id: str) -> LiveRun:
+        run = self.desk.routes.run(run_id)
+        assert run is not None
+        return run
+
+
+def want(
+    limit: int = 10,
+    *,
+    caller: str = "ann",
+    desired: int | None = None,
+    generation: Generation = OLD,
+    pool: PoolKey = POOL,
+    is_owner: bool = False,
+) -> Want:
+    return Want(
+        pool=pool,
+        generation=generation,
+        desired=desired or limit,
+        limit=limit,
+        idle_timeout_secs=30.0,
+        caller=caller,
+        is_owner=is_owner,
+    )
+
+
+@dataclass(eq=False)
+class Waiter:
+    """A held request and all that it was told."""
+
+    held: Held
+    told: list[LiveRun | GreenroomError] = field(default_factory=list)
+
+    @property
+    def outcome(self) -> LiveRun | GreenroomError | None:
+        assert len(self.told) <= 1, "settled more than once"
+        return self.told[0] if self.told else None
+
+
+def waits(bench: Bench, wanted: Want) -> Waiter:
+    """A request that finds no slot and waits."""
+    assert bench.desk.take(wanted) is None
+    told: list[LiveRun | GreenroomError] = []
+    held = Held(caller=wanted.caller, want=wanted, settle=told.append)
+    bench.desk.hold(held)
+    return Waiter(held, told)
+
+
+def failed(waiters: list[Waiter]) -> list[Waiter]:
+    return [waiter for waiter in waiters if isinstance(waiter.outcome, GreenroomError)]
+
+
+def granted(waiters: list[Waiter]) -> list[Waiter]:
+    return [waiter for waiter in waiters if isinstance(waiter.outcome, LiveRun)]
+
+
+# -- examples by name ---------------------------------------------------------------------------------------------
+
+
+def test_a_warm_request_takes_a_slot_at_once() -> None:
+    """And gives it back: the run is idle from then on."""
+    bench = Bench()
+    bench.apply(route("a"))
+    run = bench.desk.take(want())
+    assert run is bench.run("a")
+    assert (run.taken, bench.desk.in_flight) == (1, 1)
+    bench.now = 130.0
+    bench.desk.give_back(run)
+    assert (run.taken, run.used_at, bench.desk.in_flight) == (0, 130.0, 0)
+
+
+def test_exactly_as_many_are_let_through_as_there_is_room_for() -> None:
+    """25 wait; a run with 10 slots begins to serve: 10 go in, with their slots taken, and 15 wait on."""
+    bench = Bench()
+    bench.apply(route("a", Readiness.STARTING))
+    waiters = [waits(bench, want(10)) for _ in range(25)]
+    bench.apply(route("a"))
+    assert granted(waiters) == waiters[:10]
+    assert (bench.run("a").taken, bench.desk.held) == (10, 15)
+    bench.desk.give_back(bench.run("a"))
+    assert granted(waiters) == waiters[:11]
+    assert bench.run("a").taken == 10
+
+
+def test_only_those_whom_no_other_run_will_serve_hear_of_a_failed_start() -> None:
+    """25 wait for 3 starting runs of 10, and one fails: 5 are told, those who have waited longest."""
+    bench = Bench()
+    bench.apply(*(route(run_id, Readiness.STARTING) for run_id in "abc"))
+    waiters = [waits(bench, want(10)) for _ in range(25)]
+    bench.apply(ended("a", StandbyRunFinished.error_type))
+    assert failed(waiters) == waiters[:5]
+    bench.apply(ended("b", StandbyRunFinished.error_type))
+    assert failed(waiters) == waiters[:15]
+    bench.apply(ended("c", StandbyRunFinished.error_type))
+    assert failed(waiters) == waiters
+
+
+def test_never_more_are_told_than_the_failed_run_would_have_served() -> None:
+    """25 wait for one run of 10 (the next is not started yet): 10 hear, 15 wait for the next."""
+    bench = Bench()
+    bench.apply(route("a", Readiness.STARTING))
+    waiters = [waits(bench, want(10)) for _ in range(25)]
+    pokes = bench.pokes
+    bench.apply(ended("a", StandbyRunFinished.error_type))
+    assert len(failed(waiters)) == 10
+    assert bench.desk.held == 15
+    assert bench.pokes > pokes
+
+
+def test_when_a_serving_run_dies_the_autoscaler_looks_at_once() -> None:
+    """Those who wait are told nothing, for the next run will serve them; but it must be started now."""
+    bench = Bench()
+    bench.apply(route("a"))
+    taken = bench.desk.take(want(1))
+    waiter = waits(bench, want(1))
+    pokes = bench.pokes
+    assert bench.apply(ended("a")) == [taken]
+    assert bench.pokes > pokes
+    assert waiter.outcome is None
+    assert taken is not None
+    bench.desk.give_back(taken)
+    assert waiter.outcome is None
+
+
+@pytest.mark.parametrize(
+    ("error_type", "is_owner", "kind"),
+    [
+        pytest.param("standby-run-finished", True, StandbyRunFinished, id="ended, to its owner"),
+        pytest.param("standby-run-finished", False, StandbyRunFinished, id="ended, to another"),
+        pytest.param("standby-run-not-ready", False, StandbyRunNotReady, id="never listened"),
+        pytest.param("standby-run-failed", False, StandbyRunFailed, id="could not be started"),
+        pytest.param("something-new", False, StandbyRunFailed, id="a type of a newer supervisor"),
+    ],
+)
+def test_the_reason_of_a_failed_start(error_type: str, is_owner: bool, kind: type[GreenroomError]) -> None:
+    """Run id and exit code for everybody, the end of its log for its owner only."""
+    bench = Bench()
+    bench.apply(route("a", Readiness.STARTING))
+    waiter = waits(bench, want(is_owner=is_owner))
+    bench.apply(ended("a", error_type))
+    assert type(waiter.outcome) is kind
+    facts = {"runId": "a", "exitCode": 3}
+    assert waiter.outcome.data == (facts | {"logTail": ["last line"]} if is_owner else facts)
+    assert bench.desk.report().pools == {}
+
+
+def test_a_full_waiting_room_is_told_exactly() -> None:
+    """The last place is taken, the next request is refused, and its refusal changes nothing."""
+    bench = Bench(room_size=2)
+    first, second = waits(bench, want()), waits(bench, want())
+    assert bench.desk.take(want()) is None
+    with pytest.raises(WaitingRoomFull) as full:
+        bench.desk.hold(Held(caller="ann", want=want(), settle=lambda _: pytest.fail("was never held")))
+    assert full.value.held == 2
+    bench.desk.leave(first.held)
+    third = waits(bench, want())
+    bench.apply(route("a"))
+    assert granted([first, second, third]) == [second, third]
+
+
+def test_pools_do_not_see_each_other() -> None:
+    """One pool's slots, places and failures are none of another's."""
+    bench = Bench(room_size=1)
+    here, there = waits(bench, want()), waits(bench, want(pool=ELSEWHERE))
+    bench.apply(route("b", pool=ELSEWHERE))
+    assert (here.outcome, there.outcome) == (None, bench.run("b"))
+    bench.apply(PoolBlocked(pool=ELSEWHERE, error_type="x", message=""))
+    assert here.outcome is None
+    report = bench.desk.report()
+    assert report.pools == {POOL: PoolDemand(waiting=1), ELSEWHERE: PoolDemand(in_flight=1)}
+
+
+def test_newcomers_never_overtake() -> None:
+    """While somebody waits nobody takes a slot, and callers go in turn."""
+    bench = Bench()
+    bench.apply(route("a"))
+    run = bench.desk.take(want(1))
+    assert run is not None
+    waiters = [waits(bench, want(1, caller=caller)) for caller in ("ann", "ann", "ann", "bob")]
+    order = []
+    for _ in waiters:
+        bench.desk.give_back(run)
+        order.append(next(n for n, waiter in enumerate(waiters) if waiter.outcome is run and n not in order))
+    assert order == [0, 3, 1, 2]
+
+
+def test_nothing_goes_to_a_draining_run() -> None:
+    """What it has is finished; when its last one ends, the autoscaler hears of it."""
+    bench = Bench()
+    bench.apply(route("a"))
+    run = bench.desk.take(want())
+    assert run is not None
+    bench.desk.view(run)
+    bench.apply(route("a", Readiness.DRAINING))
+    waiter = waits(bench, want())
+    pokes = bench.pokes
+    bench.desk.give_back(run)
+    assert bench.pokes == pokes
+    bench.desk.end_view(run)
+    assert bench.pokes == pokes + 1
+    assert waiter.outcome is None
+
+
+def test_an_older_generation_serves_until_the_new_one_does() -> None:
+    """Then it gets nothing more, though it has room."""
+    bench = Bench()
+    bench.apply(route("a"), route("b", Readiness.STARTING, generation=NEW))
+    assert bench.desk.take(want(generation=NEW)) is bench.run("a")
+    bench.apply(route("b", generation=NEW))
+    for _ in range(10):
+        assert bench.desk.take(want(generation=NEW)) is bench.run("b")
+    assert bench.desk.take(want(generation=NEW)) is None
+
+
+def test_who_leaves_takes_nothing_of_the_present_settings_along() -> None:
+    """A request from before the new build gives up; those after it still go to the new build's run only."""
+    bench = Bench()
+    bench.apply(route("a"), route("b", generation=NEW))
+    before = [bench.desk.take(want(1)) for _ in range(1)]
+    early = waits(bench, want(1))
+    assert bench.desk.take(want(1, generation=NEW)) is None
+    late = Waiter(held := Held(caller="bob", want=want(1, generation=NEW)))
+    held.settle = late.told.append
+    bench.desk.hold(held)
+    assert early.outcome is bench.run("b")
+    bench.desk.leave(early.held)
+    assert before == [bench.run("a")]
+    bench.desk.give_back(bench.run("a"))
+    assert late.outcome is None
+    bench.desk.give_back(bench.run("b"))
+    assert late.outcome is bench.run("b")
+
+
+def test_a_raised_limit_helps_those_who_wait_already() -> None:
+    """They go first, into the slots that the new limit gave, when the first request knows of it."""
+    bench = Bench()
+    bench.apply(route("a"))
+    assert bench.desk.take(want(1)) is not None
+    early = waits(bench, want(1))
+    late = waits(bench, want(3))
+    assert granted([early, late]) == [early, late]
+    assert bench.run("a").taken == 3
+    assert bench.desk.held == 0
+
+
+def test_a_run_that_was_avoided_may_serve_in_the_end() -> None:
+    """It refused, was probed and serves again: a request that still avoids it does not wait beside a free slot."""
+    bench = Bench()
+    bench.apply(route("a"))
+    first = bench.desk.take(want())
+    assert first is not None
+    bench.desk.refused(first)
+    bench.desk.give_back(first)
+    bench.apply(route("a", Readiness.STARTING), route("a"))
+    assert bench.desk.take(want(), avoid=frozenset({"a"})) is None
+    told: list[LiveRun | GreenroomError] = []
+    bench.desk.hold(Held(caller="ann", want=want(), settle=told.append))
+    assert told == [first]
+
+
+def test_a_run_that_refuses_gets_nothing_until_it_serves_again() -> None:
+    """The autoscaler is told, at once and in the report."""
+    bench = Bench()
+    bench.apply(route("a"))
+    run = bench.desk.take(want())
+    assert run is not None
+    bench.desk.refused(run)
+    assert bench.pokes == 1
+    bench.desk.give_back(run)
+    waiter = waits(bench, want())
+    assert bench.desk.report().runs["a"].has_refused
+    bench.apply(route("a", Readiness.STARTING))
+    assert waiter.outcome is None
+    bench.apply(route("a"))
+    assert waiter.outcome is run
+
+
+def test_above_desired_everywhere_asks_for_one_ahead() -> None:
+    """Below or at it, nobody is troubled."""
+    bench = Bench()
+    bench.apply(route("a"), route("b"))
+    for _ in range(4):
+        bench.desk.take(want(4, desired=2))
+    assert bench.pokes == 0
+    bench.desk.take(want(4, desired=2))
+    assert bench.pokes == 0
+    bench.desk.take(want(4, desired=2))
+    assert bench.pokes == 1
+
+
+def test_a_request_to_an_old_build_asks_for_the_new_one() -> None:
+    """Its caller does not wait for it."""
+    bench = Bench()
+    bench.apply(route("a"))
+    assert bench.desk.take(want(generation=NEW)) is bench.run("a")
+    assert bench.pokes == 1
+
+
+def test_thousands_who_are_gone_already_are_passed_over() -> None:
+    """A waiter whose caller left in that very moment gives the slot back from within; the next one gets it."""
+    bench = Bench(room_size=5001)
+    for _ in range(5000):
+        held = Held(caller="ann", want=want(1))
+        held.settle = lambda run: bench.desk.give_back(run) if isinstance(run, LiveRun) else None
+        assert bench.desk.take(want(1)) is None
+        bench.desk.hold(held)
+    last = waits(bench, want(1))
+    bench.apply(route("a"))
+    assert last.outcome is bench.run("a")
+    assert (bench.run("a").taken, bench.desk.held) == (1, 0)
+
+
+def test_a_blocked_pool_tells_everybody_why() -> None:
+    """With the autoscaler's own type and words."""
+    bench = Bench()
+    waiters = [waits(bench, want()) for _ in range(3)]
+    bench.apply(PoolBlocked(pool=POOL, error_type="pool-in-quarantine", message="It failed three times."))
+    assert failed(waiters) == waiters
+    error = waiters[0].outcome
+    assert isinstance(error, GreenroomError)
+    assert (error.http_status, error.error_type, error.message) == (503, "pool-in-quarantine", "It failed three times.")
+    assert StandbyRunFailed.error_type == "standby-run-failed"
+
+
+def test_when_greenroom_stops_everybody_is_told() -> None:
+    """Nobody waits on."""
+    bench = Bench()
+    waiters = [waits(bench, want(pool=pool)) for pool in (POOL, ELSEWHERE)]
+    bench.desk.refuse_all(ShuttingDown())
+    assert failed(waiters) == waiters
+    assert (bench.desk.held, bench.desk.report().pools) == (0, {})
+
+
+def test_the_report_tells_all_demand() -> None:
+    """Per pool and per run, with viewers as use but not as requests, and the route change that was seen last."""
+    bench = Bench()
+    bench.apply(route("a"), route("b", Readiness.STARTING), route("batch", pool=None))
+    bench.desk.take(want(1))
+    bench.desk.view(bench.run("batch"))
+    waits(bench, want(1))
+    bench.now = 107.0
+    report = bench.desk.report()
+    assert (report.gateway_id, report.routes_seen) == ("gateway", 3)
+    assert report.pools == {POOL: PoolDemand(in_flight=1, waiting=1)}
+    assert {run_id: (use.in_flight, use.idle_secs) for run_id, use in report.runs.items()} == {
+        "a": (1, 0.0),
+        "b": (0, 7.0),
+        "batch": (1, 0.0),
+    }
+    assert (bench.desk.held, bench.desk.in_flight) == (1, 2)
+
+
+def test_the_next_idle_limit_is_known() -> None:
+    """The soonest of the unused runs' limits that is still to come; none while nothing is unused."""
+    bench = Bench()
+    assert bench.desk.secs_to_idle_limit() == float("inf")
+    bench.apply(route("a"))
+    run = bench.desk.take(want())
+    assert run is not None
+    assert bench.desk.secs_to_idle_limit() == float("inf")
+    bench.now = 110.0
+    bench.desk.give_back(run)
+    bench.now = 115.0
+    assert bench.desk.secs_to_idle_limit() == 25.0
+    bench.apply(route("b"))
+    assert bench.desk.secs_to_idle_limit() == 25.0
+    bench.now = 141.0
+    assert bench.desk.secs_to_idle_limit() == 4.0
+    bench.desk.view(bench.run("b"))
+    assert bench.desk.secs_to_idle_limit() == float("inf")
+
+
+def test_a_pool_without_runs_and_waiters_is_forgotten() -> None:
+    """However it came to be empty: else each caller of a day would be reported for ever."""
+    bench = Bench()
+    bench.apply(route("a"))
+    run = bench.desk.take(want(1))
+    assert run is not None
+    bench.desk.give_back(run)
+    bench.apply(RoutesReset(routes=()))
+    assert bench.desk.report().pools == {}
+    waiter = waits(bench, want())
+    bench.desk.leave(waiter.held)
+    bench.desk.leave(waiter.held)
+    assert bench.desk.report().pools == {}
+
+
+@pytest.mark.parametrize(
+    ("routes", "kind"),
+    [
+        pytest.param([], WaitedTooLong, id="no run"),
+        pytest.param([route("a")], WaitedTooLong, id="none had room"),
+        pytest.param([route("a", Readiness.STARTING)], StandbyRunNotReady, id="one never listened"),
+    ],
+)
+def test_what_the_late_are_told(routes: list[RunRoute], kind: type[GreenroomError]) -> None:
+    """How long they waited, which setting bounds it and why."""
+    bench = Bench()
+    bench.apply(*routes)
+    error = bench.desk.error_for_late(want(), 120.04)
+    assert type(error) is kind
+    assert "120 s" in error.message
+    assert error.data["waitedSecs"] == 120.0
+    assert error.data["setting"] == "pick_timeout_secs"
+
+
+# -- the model ----------------------------------------------------------------------------------------------------
+
+
+class DeskModel(RuleBasedStateMachine):
+    """One pool: runs come, serve, refuse, drain and end; requests take, wait, leave and give back; settings change."""
+
+    ROOM = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bench = Bench(room_size=self.ROOM)
+        self.desk = self.bench.desk
+        self.numbers = count(1)
+        self.routes: dict[str, RunRoute] = {}
+        self.refused: set[str] = set()
+        self.limit, self.generation = 2, OLD
+        self.queues: dict[str, list[Waiter]] = {}
+        self.waiting: list[Waiter] = []
+        self.settled: list[Waiter] = []
+        self.granted: list[LiveRun] = []
+
+    # what the rules say
+
+    def eligible(self) -> list[LiveRun]:
+        able = [
+            self.bench.run(run_id)
+            for run_id, one in self.routes.items()
+            if one.readiness is Readiness.SERVING and run_id not in self.refused
+        ]
+        return [run for run in able if run.route.generation == self.generation] or able
+
+    def want(self, caller: str) -> Want:
+        return want(self.limit, caller=caller, generation=self.generation)
+
+    def settle(self, waiter: Waiter, outcome: LiveRun | GreenroomError) -> None:
+        assert waiter in self.waiting, "settled twice, or after it had left"
+        if isinstance(outcome, LiveRun):
+            assert waiter is self.next_in_turn()
+            self.check_grant(outcome)
+            self.queues[waiter.held.caller] = self.queues.pop(waiter.held.caller)
+        self.forget(waiter)
+        waiter.told.append(outcome)
+        self.settled.append(waiter)
+
+    def check_grant(self, run: LiveRun) -> None:
+        assert run in self.eligible()
+        assert run.taken <= self.limit
+        self.granted.append(run)
+
+    def next_in_turn(self) -> Waiter:
+        return next(iter(self.queues.values()))[0]
+
+    def forget(self, waiter: Waiter) -> None:
+        self.waiting.remove(waiter)
+        queue = self.queues[waiter.held.caller]
+        queue.remove(waiter)
+        if not queue:
+            del self.queues[waiter.held.caller]
+
+    # what happens to a gateway
+
+    @rule(readiness=st.sampled_from([Readiness.STARTING, Readiness.SERVING]), generation=st.sampled_from(GENERATIONS))
+    @precondition(lambda self: len(self.routes) < 5)
+    def a_run_comes(self, readiness: Readiness, generation: Generation) -> None:
+        run_id = f"run{next(self.numbers)}"
+        self.put(route(run_id, readiness, generation=generation))
+
+    def put(self, one: RunRoute) -> None:
+        before = self.routes.get(one.run_id)
+        if before is not None and before.readiness is not one.readiness:
+            self.refused.discard(one.run_id)
+        self.routes[one.run_id] = one
+        self.bench.apply(one)
+
+    @rule(data=st.data(), readiness=st.sampled_from(Readiness))
+    @precondition(lambda self: self.routes)
+    def a_run_changes(self, data: st.DataObject, readiness: Readiness) -> None:
+        one = self.routes[data.draw(st.sampled_from(sorted(self.routes)))]
+        if one.readiness is readiness or may_become(one.readiness, readiness):
+            self.put(replace(one, readiness=readiness))
+
+    @rule(data=st.data(), error_type=st.sampled_from([None, "standby-run-finished", "standby-run-not-ready"]))
+    @precondition(lambda self: self.routes)
+    def a_run_ends(self, data: st.DataObject, error_type: str | None) -> None:
+        run_id = data.draw(st.sampled_from(sorted(self.routes)))
+        del self.routes[run_id]
+        self.refused.discard(run_id)
+        starting = sum(
+            one.readiness is Readiness.STARTING or (one.readiness is Readiness.SERVING and one.run_id in self.refused)
+            for one in self.routes.values()
+        )
+        uncovered = max(0, min(self.limit, len(self.waiting) - starting * self.limit)) if error_type else 0
+        expected = self.waiting[:uncovered]
+        self.settled.clear()
+        pokes = self.bench.pokes
+        (gone,) = self.bench.apply(ended(run_id, error_type))
+        assert gone.is_gone
+        assert self.settled == expected
+        assert all(isinstance(waiter.outcome, GreenroomError) for waiter in expected)
+        if self.waiting:
+            assert self.bench.pokes > pokes
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.routes)
+    def a_gateway_missed_changes(self, data: st.DataObject) -> None:
+        kept = data.draw(st.sets(st.sampled_from(sorted(self.routes))))
+        self.routes = {run_id: one for run_id, one in self.routes.items() if run_id in kept}
+        self.refused &= kept
+        self.bench.apply(RoutesReset(routes=tuple(self.routes.values())))
+
+    @rule()
+    def the_pool_is_blocked(self) -> None:
+        expected = list(self.waiting)
+        self.settled.clear()
+        self.bench.apply(PoolBlocked(pool=POOL, error_type="x", message="no"))
+        assert self.settled == expected
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.eligible())
+    def a_run_refuses(self, data: st.DataObject) -> None:
+        run = data.draw(st.sampled_from(self.eligible()))
+        self.refused.add(run.route.run_id)
+        self.desk.refused(run)
+
+    @rule(limit=st.integers(1, 3), generation=st.sampled_from(GENERATIONS))
+    def settings_change(self, limit: int, generation: Generation) -> None:
+        """Known to the desk with the next request, which this rule therefore sends."""
+        self.limit, self.generation = limit, generation
+        self.a_request(caller="settings", avoided=set())
+
+    @rule(
+        caller=st.sampled_from(["ann", "bob", "cyd"]),
+        avoided=st.just(set()) | st.sets(st.sampled_from(["run1", "run2", "run3"]), max_size=2),
+    )
+    def a_request(self, caller: str, avoided: set[str]) -> None:
+        wanted = self.want(caller)
+        others_wait = bool(self.waiting)
+        run = self.desk.take(wanted, avoid=frozenset(avoided))
+        if run is not None:
+            assert not others_wait
+            assert run.route.run_id not in avoided
+            self.check_grant(run)
+            return
+        waiter = Waiter(Held(caller=caller, want=wanted))
+        waiter.held.settle = lambda outcome: self.settle(waiter, outcome)
+        if len(self.waiting) == self.ROOM:
+            with pytest.raises(WaitingRoomFull):
+                self.desk.hold(waiter.held)
+            return
+        self.waiting.append(waiter)
+        self.queues.setdefault(caller, []).append(waiter)
+        self.desk.hold(waiter.held)
+
+    @rule(data=st.data(), secs=st.floats(0, 10))
+    @precondition(lambda self: self.granted)
+    def a_request_ends(self, data: st.DataObject, secs: float) -> None:
+        self.bench.now += secs
+        run = self.granted.pop(data.draw(st.integers(0, len(self.granted) - 1)))
+        self.desk.give_back(run)
+        assert run.used_at == self.bench.now
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.waiting)
+    def a_waiter_leaves(self, data: st.DataObject) -> None:
+        waiter = data.draw(st.sampled_from(self.waiting))
+        self.forget(waiter)
+        self.desk.leave(waiter.held)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.settled)
+    def a_settled_request_says_goodbye_to_the_room(self, data: st.DataObject) -> None:
+        """As every request does, whatever it was told; it changes nothing."""
+        self.desk.leave(data.draw(st.sampled_from(self.settled)).held)
+
+    @rule(chance=st.floats(0, 1, exclude_max=True))
+    def luck_changes(self, chance: float) -> None:
+        self.bench.chance = chance
+
+    # what always holds
+
+    @invariant()
+    def slots_are_counted_exactly(self) -> None:
+        for run in {id(run): run for run in [*self.granted, *map(self.bench.run, self.routes)]}.values():
+            assert run.taken == sum(other is run for other in self.granted)
+
+    @invariant()
+    def nobody_waits_while_a_slot_is_free(self) -> None:
+        if self.waiting:
+            assert [run for run in self.eligible() if run.taken < self.limit] == []
+
+    @invariant()
+    def who_waits_has_heard_nothing(self) -> None:
+        assert [waiter for waiter in self.waiting if waiter.outcome is not None] == []
+        assert self.desk.held == len(self.waiting)
+
+    @invariant()
+    def the_report_is_true(self) -> None:
+        report = self.desk.report()
+        demand = report.pools.get(POOL, PoolDemand())
+        assert demand.waiting == len(self.waiting)
+        assert demand.in_flight == sum(not run.is_gone for run in self.granted) == self.desk.in_flight
+        assert report.runs.keys() == self.routes.keys()
+        assert (POOL in report.pools) == bool(self.routes or self.waiting)
+
+
+TestDesk = DeskModel.TestCase
