@@ -249,7 +249,7 @@ class SqlRecords:
     ) -> Listing[Run]:
         """Those with one of *statuses*, or with any where that is empty, started within the two times (included)."""
         columns = RUNS.table.c
-        among = [columns.status.in_(sorted(statuses))] if statuses else []
+        among: list[ColumnElement[bool]] = [columns.status.in_(sorted(statuses))] if statuses else []
         if started_after is not None:
             among.append(columns.started_at >= started_after)
         if started_before is not None:
