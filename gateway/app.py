@@ -50,7 +50,7 @@ class Gateway:
 
     def __post_init__(self) -> None:
         services, settings = self.services, self.services.settings
-        self.directory = Directory(services.state.records)
+        self.directory = services.directory
         self.desk = SlotDesk(
             self.gateway_id,
             room_size=settings.waiting_room_size,

@@ -14,6 +14,7 @@ from gateway.core.ids import ID_BYTES, record_id
 from gateway.live_logs import Logs
 from gateway.secret_box import SecretBox
 from gateway.settings import Settings
+from gateway.state.directory import Directory
 from gateway.state.ports import State
 from gateway.urls import Urls
 
@@ -30,7 +31,7 @@ def new_id() -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The process's own things; ``now`` is UTC, ``clock`` monotonic."""
+    """The process's own things, among them its one picture of the hosts; ``now`` is UTC, ``clock`` monotonic."""
 
     settings: Settings
     state: State
@@ -43,3 +44,7 @@ class Services:
     clock: Callable[[], float] = field(default=time.monotonic)
     new_id: Callable[[], str] = field(default=new_id)
     random_bytes: Callable[[int], bytes] = field(default=os.urandom)
+    directory: Directory = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "directory", Directory(self.state.records))

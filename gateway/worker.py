@@ -121,7 +121,6 @@ async def serve_worker(settings: Settings, sockets: list[socket.socket], ready_f
     from autoscaler.launchers.process import ProcessLauncher
     from autoscaler.loop import Autoscaler
     from autoscaler.supervisor import Supervisor
-    from gateway.state.directory import Directory
 
     stop = StopSignals()
     stop.listen()
@@ -165,11 +164,11 @@ async def serve_worker(settings: Settings, sockets: list[socket.socket], ready_f
             launcher=launcher,
             now=utc_now,
         )
-        directory = Directory(state.records)
         autoscaler = Autoscaler(
             settings=settings,
             state=state,
-            directory=directory,
+            # The gateway's own picture: what a request waits for, the autoscaler knows.
+            directory=services.directory,
             supervisor=supervisor,
             holder=new_id(),
             now=utc_now,
@@ -179,9 +178,8 @@ async def serve_worker(settings: Settings, sockets: list[socket.socket], ready_f
         gateway = Gateway(services, metrics, gateway_id=new_id())
         server = _Server(_uvicorn_config(gateway))
         await gateway.directory.load()
-        await directory.load()
         async with asyncio.TaskGroup() as group:
-            background = [group.create_task(directory.follow(state.signals)), group.create_task(gateway.run())]
+            running = group.create_task(gateway.run())
             await stack.enter_async_context(supervisor.running())
             scaling = group.create_task(autoscaler.run())
             serving = group.create_task(server.serve(sockets=sockets))
@@ -199,7 +197,7 @@ async def serve_worker(settings: Settings, sockets: list[socket.socket], ready_f
             if stop.at_once.is_set():
                 server.force_exit = True
             await serving
-            for task in (*background, waiting):
+            for task in (running, waiting):
                 task.cancel()
     return _STOPPED_AT_ONCE if stop.at_once.is_set() else 0
 

@@ -40,17 +40,22 @@ class Directory:
         return [self._by_label[labels[0]] for labels in self._labels.values()]
 
     async def load(self) -> None:
-        """Read all Actors anew."""
+        """Read all Actors anew; those that are gone are forgotten, also when nothing told of it."""
         users = {user.id: user for user in await self._records.list_users()}
         offset = 0
+        missing = set(self._actors)
         while True:
             listing = await self._records.list_actors(None, Page(offset=offset, limit=_PAGE))
             for actor in listing.items:
                 if actor.user_id in users:
                     self._put(actor, users[actor.user_id])
+                    missing.discard(actor.id)
             offset += len(listing.items)
             if offset >= listing.total or not listing.items:
-                return
+                break
+        # Asked for singly: a list that shrinks while it is paged may have left somebody out.
+        for actor_id in missing:
+            await self.renew(actor_id)
 
     async def follow(self, signals: Signals) -> None:
         """Keep the copy true, for ever; reads everything once it listens, so that no change falls between."""
@@ -61,14 +66,18 @@ class Directory:
 
     async def _take_in(self, change: Changed) -> None:
         if change.kind == "actor":
-            actor = await self._records.actor(change.id)
-            user = await self._records.user(actor.user_id) if actor else None
-            if actor is None or user is None:
-                self._drop(change.id)
-            else:
-                self._put(actor, user)
+            await self.renew(change.id)
         elif change.kind == "user":
             await self.load()
+
+    async def renew(self, actor_id: str) -> None:
+        """Read one Actor anew, and its owner."""
+        actor = await self._records.actor(actor_id)
+        user = await self._records.user(actor.user_id) if actor else None
+        if actor is None or user is None:
+            self._drop(actor_id)
+        else:
+            self._put(actor, user)
 
     def _put(self, actor: Actor, owner: User) -> None:
         self._drop(actor.id)
@@ -87,4 +96,7 @@ class Directory:
     def _drop(self, actor_id: str) -> None:
         self._actors.pop(actor_id, None)
         for label in self._labels.pop(actor_id, ()):
-            self._by_label.pop(label, None)
+            # When two Actors have swapped names, the first may have taken over the second's label already.
+            target = self._by_label.get(label)
+            if target is not None and target.actor_id == actor_id:
+                del self._by_label[label]
