@@ -161,12 +161,12 @@ class Supervisor:
         return True
 
     async def _wish_end(self, run_id: str, reason: str, *, gracefully: bool) -> None:
-        await change_run(
+        run = await change_run(
             self.tools.state.records,
             run_id,
             lambda run: run_records.aborting(run, self.now(), gracefully=gracefully, message=reason),
         )
-        self._tell(run_id)
+        self._tell(run_id, run)
 
     def _keep(self, keeper: Keeper) -> None:
         assert self._group is not None, "the supervisor is not running"

@@ -292,6 +292,21 @@ async def test_a_standby_run_that_crashes_is_not_restarted_and_the_next_request_
     assert len(await greenroom.runs_of(actor)) == 2
 
 
+async def test_a_stop_ends_batch_runs_within_their_grace(tmp_path: Path) -> None:
+    """They are aborted, gracefully, long before the time for the whole stop is over."""
+    folder = actor_folder(tmp_path / "actors", "batch")
+    async with Greenroom(tmp_path / "data", (folder,)) as greenroom:
+        run = await greenroom.data_of("POST", "/actors/~batch/runs")
+        await eventually(lambda: _serves(greenroom, run["id"]), what="the run")
+        assert await greenroom.stop(within_secs=15) == 0
+    async with Greenroom(tmp_path / "data") as greenroom:
+        assert (await greenroom.run(run["id"]))["status"] == "ABORTED"
+
+
+async def _serves(greenroom: Greenroom, run_id: str) -> bool:
+    return bool((await greenroom.run(run_id))["isContainerServerReady"])
+
+
 # -- a server that cannot start ----------------------------------------------------------------------------------------
 
 
