@@ -226,6 +226,14 @@ async def test_a_preflight_without_a_token_is_answered_and_starts_nothing(greenr
         assert await greenroom.runs_of(actor) == []
 
 
+async def test_a_preflight_to_a_warm_public_actor_is_let_through(greenroom: Greenroom) -> None:
+    """Where no token is needed and nothing is woken, the Actor's own answer is the better one."""
+    asked = {"Origin": "https://page.example", "Access-Control-Request-Method": "PATCH"}
+    run_id = (await greenroom.call("open", "/count", token=None)).json()["runId"]
+    answer = await greenroom.call("open", "/seen", token=None, method="OPTIONS", headers=asked)
+    assert (answer.status_code, answer.json()["runId"], answer.json()["method"]) == (200, run_id, "OPTIONS")
+
+
 async def test_an_options_request_that_is_no_preflight_needs_a_token(greenroom: Greenroom) -> None:
     """Nor is it answered in the Actor's place."""
     assert error_of(await greenroom.call("warm", token=None, method="OPTIONS")) == (401, "user-not-authenticated")

@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from journeys.greenroom import TOKEN, Greenroom, actor_folder, error_of, eventually, refused_start
+import websockets
+from journeys.greenroom import ACTORS, TOKEN, Greenroom, actor_folder, error_of, eventually, refused_start
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -175,6 +176,16 @@ async def test_no_first_byte_in_time_is_a_timeout(greenroom: Greenroom) -> None:
     assert len(await greenroom.runs_of(actor)) == 1
 
 
+async def test_a_stream_is_cut_after_its_own_idle_limit_alone(greenroom: Greenroom) -> None:
+    """With streamIdleTimeoutSecs a silent answer is cut; without it, as in all other tests, silence is no trouble."""
+    await greenroom.probe("stream-limit", {"streamIdleTimeoutSecs": 0.3})
+    headers = f"Host: {greenroom.host('stream-limit')}\r\nAuthorization: Bearer {TOKEN}\r\n"
+    answer = await greenroom.raw(f"GET /endless?first=1 HTTP/1.1\r\n{headers}\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.endswith(b"first\r\n")
+    await eventually(lambda: _left(greenroom, "stream-limit", 1), what="the cut")
+
+
 async def _left(greenroom: Greenroom, actor: str, count: int) -> bool:
     return bool((await greenroom.call(actor, "/left")).json()["left"] == count)
 
@@ -290,6 +301,30 @@ async def test_a_standby_run_that_crashes_is_not_restarted_and_the_next_request_
     assert len(await greenroom.runs_of(actor)) == 1
     assert (await greenroom.call("crashes")).status_code == 200
     assert len(await greenroom.runs_of(actor)) == 2
+
+
+@pytest.mark.parametrize(("is_stubborn", "exit_code"), [(False, 143), (True, 137)], ids=["sigterm", "sigkill"])
+async def test_an_idle_run_that_hears_events_is_asked_told_and_killed_in_turn(
+    greenroom: Greenroom, is_stubborn: bool, exit_code: int
+) -> None:
+    """'aborting' and 'persistState', a grace, SIGTERM, a grace, SIGKILL; SUCCEEDED, however it ended."""
+    main = (ACTORS / "probe" / "main.py").read_text()
+    if is_stubborn:
+        main = main.replace("begin_as_told()\nServer", "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nServer")
+        main = main.replace("import socket\n", "import signal\nimport socket\n")
+        assert "SIG_IGN" in main
+    name = f"hears-{exit_code}"
+    await greenroom.probe(name, {"idleTimeoutSecs": 1}, main=main)
+    env = (await greenroom.call(name, "/env")).json()["env"]
+    async with websockets.connect(env["ACTOR_EVENTS_WEBSOCKET_URL"], proxy=None) as socket:
+        names = []
+        while "persistState" not in names:
+            names.append(json.loads(await socket.recv())["name"])
+        assert names[-2:] == ["aborting", "persistState"]
+        assert (await greenroom.run(env["ACTOR_RUN_ID"]))["status"] == "RUNNING"
+        ended = await greenroom.ended(env["ACTOR_RUN_ID"])
+    assert (ended["status"], ended["exitCode"]) == ("SUCCEEDED", exit_code)
+    assert "idle for 1 s" in await greenroom.log_of(env["ACTOR_RUN_ID"])
 
 
 async def test_a_stop_ends_batch_runs_within_their_grace(tmp_path: Path) -> None:
