@@ -35,7 +35,7 @@ def read(data: bytes, method: str = "GET", step: int = 0) -> tuple[AnswerReader,
         pytest.param(b"HTTP/1.1 204 No Content\r\n\r\n", 204, 0, b"", id="204"),
         pytest.param(b"HTTP/1.1 304 x\r\nContent-Length: 9\r\n\r\n", 304, 0, b"", id="304 with a length"),
         pytest.param(
-            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK + b"Content-Length: 1\r\n\r\na",
+            b"HTTP/1.1 100 x\r\n\r\nHTTP/1.1 103 x\r\nLink: x\r\n\r\n" + OK + b"Content-Length: 1\r\n\r\na",
             200, 1, b"a", id="1xx come first",
         ),
         pytest.param(b"HTTP/1.1 299\r\nContent-Length: 0\r\n\r\n", 299, 0, b"", id="no reason"),

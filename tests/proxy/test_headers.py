@@ -294,7 +294,8 @@ def test_upgrade_head() -> None:
     assert lines[0] == b"GET /ws%2F?a= HTTP/1.1"
     assert lines[2:5] == [b"sec-websocket-protocol: b, a", b"origin: http://o", b"cookie: c=1"]
     assert lines[-6:] == [
-        b"Upgrade: websocket", b"Connection: Upgrade", b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: ours", b"", b"",
+        b"Upgrade: websocket", b"Connection: Upgrade", b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: ours",
+        b"", b"",
     ]  # fmt: skip
     assert b"theirs" not in head
     assert b"Bearer" not in head
