@@ -123,7 +123,7 @@ def test_usernames(username: str, is_good: bool) -> None:
 
 @given(usernames, actor_names)
 def test_standby_labels_can_be_read_in_one_way(username: str, actor_name: str) -> None:
-    """A label is one DNS label that divides at its first ``--``, also where the Actor's name has one; or there is none."""
+    """A label, where there is one, divides at its first ``--``, also where the Actor's name has one."""
     assume(username_problem(username) is None)
     label = standby_label(username, actor_name)
     whole = f"{dns_friendly(username)}--{actor_name.lower()}"

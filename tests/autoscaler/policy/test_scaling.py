@@ -1,0 +1,309 @@
+"""How many runs a pool should have, and what is done about it: examples as rows, then what always holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoscaler.policy.scaling import Decision, Observation, RunView, decide
+from gateway.core.lifecycle import Readiness
+from gateway.core.standby import Generation, StandbyConfig
+
+OLD, NEW = Generation(build_id="old", memory_mbytes=1024), Generation(build_id="new", memory_mbytes=1024)
+NUMBERS = count()
+
+
+def run(
+    in_flight: int = 0,
+    *,
+    idle: float = 0.0,
+    age: float = 100.0,
+    generation: Generation = NEW,
+    readiness: Readiness = Readiness.SERVING,
+    run_id: str = "",
+) -> RunView:
+    return RunView(
+        run_id=run_id or f"run{next(NUMBERS)}",
+        generation=generation,
+        readiness=readiness,
+        in_flight=in_flight,
+        idle_secs=idle,
+        age_secs=age,
+    )
+
+
+def starting(**facts: Any) -> RunView:
+    return run(readiness=Readiness.STARTING, **facts)
+
+
+def see(
+    *runs: RunView,
+    waiting: int = 0,
+    may_start: int = 100,
+    generation: Generation | None = NEW,
+    start_unasked: bool = True,
+    desired: int = 3,
+    limit: int = 4,
+    min_runs: int = 0,
+    max_runs: int | None = None,
+) -> Observation:
+    return Observation(
+        config=StandbyConfig(
+            is_enabled=True,
+            desired_requests_per_run=desired,
+            max_requests_per_run=limit,
+            idle_timeout_secs=30,
+            min_runs=min_runs,
+            max_runs=max_runs,
+        ),
+        generation=generation,
+        waiting=waiting,
+        runs=runs,
+        may_start=may_start,
+        start_unasked=start_unasked,
+    )
+
+
+def drained(decision: Decision) -> list[str]:
+    return [run_id for run_id, _ in decision.drain]
+
+
+@pytest.mark.parametrize(
+    ("seen", "wanted", "start"),
+    [
+        pytest.param(see(), 0, 0, id="nobody asks: none"),
+        pytest.param(see(waiting=1), 1, 1, id="the first request wakes one"),
+        pytest.param(see(waiting=50, desired=10, limit=10), 5, 5, id="50 at up to 10 each: 5, not 50"),
+        pytest.param(see(waiting=51, desired=10, limit=10), 6, 6, id="one more request, one more run"),
+        pytest.param(
+            see(*(starting() for _ in range(5)), waiting=50, desired=10, limit=10),
+            5,
+            0,
+            id="those that start already count",
+        ),
+        pytest.param(
+            see(run(10), run(10), starting(), waiting=25, desired=10, limit=10),
+            5,
+            2,
+            id="in flight and waiting together",
+        ),
+        pytest.param(see(run(3)), 1, 0, id="at its desired load: enough"),
+        pytest.param(see(run(4)), 2, 1, id="above it: one ahead"),
+        pytest.param(see(run(4), run(3)), 2, 0, id="not every run is above it"),
+        pytest.param(see(run(4), run(4)), 3, 1, id="every run is"),
+        pytest.param(see(run(4), starting()), 1, 0, id="the one ahead is under way"),
+        pytest.param(see(run(4), waiting=1), 2, 1, id="a waiting one is reason enough: no second one ahead"),
+        pytest.param(see(run(12), limit=4), 3, 2, id="above a limit that was lowered"),
+        pytest.param(see(waiting=50, desired=10, limit=10, may_start=2), 5, 2, id="as pace and machine allow"),
+        pytest.param(see(waiting=50, desired=10, limit=10, may_start=0), 5, 0, id="not now"),
+        pytest.param(see(waiting=50, desired=10, limit=10, max_runs=3), 3, 3, id="maxRuns holds"),
+        pytest.param(see(run(4), max_runs=1), 1, 0, id="maxRuns holds for the one ahead"),
+        pytest.param(see(min_runs=2), 2, 2, id="minRuns stay warm though nobody asks"),
+        pytest.param(see(run(), min_runs=2), 2, 1, id="minRuns are made up"),
+        pytest.param(see(waiting=20, min_runs=2), 5, 5, id="minRuns are no extra"),
+        pytest.param(see(run(readiness=Readiness.DRAINING), waiting=1), 1, 1, id="one that drains is no help"),
+        pytest.param(see(run(2, generation=OLD)), 1, 1, id="one of the new build"),
+        pytest.param(see(run(2, generation=OLD), starting()), 1, 0, id="it starts already"),
+        pytest.param(see(run(4, generation=OLD), run(4, generation=OLD), waiting=5), 2, 2, id="who waits: the new"),
+        pytest.param(see(min_runs=2, start_unasked=False), 2, 0, id="after failures nothing that nobody waits for"),
+        pytest.param(see(run(4), start_unasked=False), 2, 0, id="nor one ahead"),
+        pytest.param(see(run(2, generation=OLD), start_unasked=False), 1, 0, id="nor one of the new build"),
+        pytest.param(see(waiting=5, min_runs=4, start_unasked=False), 4, 2, id="but all that somebody waits for"),
+    ],
+)
+def test_how_many(seen: Observation, wanted: int, start: int) -> None:
+    """As many as hold all requests at the limit of each; one ahead; the bounds."""
+    decision = decide(seen)
+    assert (decision.wanted_runs, decision.start) == (wanted, start)
+    assert drained(decision) == []
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        pytest.param(see(run(idle=30, run_id="a")), ["a"], id="idle for its timeout"),
+        pytest.param(see(run(idle=29.999)), [], id="idle for less"),
+        pytest.param(see(run(1, idle=99)), [], id="in flight"),
+        pytest.param(see(starting(idle=99)), [], id="starting"),
+        pytest.param(see(run(idle=99, readiness=Readiness.DRAINING)), [], id="drains already"),
+        pytest.param(see(run(idle=99), waiting=1), [], id="somebody waits: it is needed"),
+        pytest.param(see(run(idle=99), min_runs=1), [], id="minRuns"),
+        pytest.param(
+            see(run(idle=99, age=10, run_id="young"), run(idle=40, age=90), min_runs=1),
+            ["young"],
+            id="the youngest goes, the warmest cache stays",
+        ),
+        pytest.param(see(run(idle=99), run(4), waiting=1), [], id="two are needed by load"),
+        pytest.param(see(run(idle=99, run_id="a"), run(3)), ["a"], id="one is enough: the idle one goes"),
+        pytest.param(see(run(idle=99), min_runs=1, start_unasked=False), [], id="minRuns, also while starts fail"),
+        pytest.param(
+            see(run(2, generation=OLD, run_id="old"), run()), ["old"], id="retired, with its requests, by a newer one"
+        ),
+        pytest.param(see(run(2, generation=OLD), starting()), [], id="not before that one serves"),
+        pytest.param(
+            see(run(idle=31, generation=OLD, run_id="old"), starting()), ["old"], id="an idle one needs no successor"
+        ),
+        pytest.param(
+            see(run(9, run_id="a"), starting(run_id="b"), generation=None), ["a", "b"], id="no standby mode: all go"
+        ),
+        pytest.param(
+            see(run(readiness=Readiness.DRAINING), generation=None), [], id="no standby mode: but those that go already"
+        ),
+    ],
+)
+def test_who_is_wound_down(seen: Observation, expected: list[str]) -> None:
+    """Those without use for the idle timeout beyond what is wanted, and those of an older build."""
+    decision = decide(seen)
+    assert drained(decision) == expected
+    assert all(reason for _, reason in decision.drain)
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        pytest.param(see(), None, id="no run"),
+        pytest.param(see(run(idle=12.5)), 17.5, id="until its timeout"),
+        pytest.param(see(run(idle=12.5), run(idle=29)), 1.0, id="the next of two"),
+        pytest.param(see(run(2)), None, id="in flight: time alone changes nothing"),
+        pytest.param(see(starting(idle=5)), None, id="starting: nor here"),
+        pytest.param(see(run(idle=31)), None, id="it goes now"),
+        pytest.param(see(run(idle=12.5, generation=OLD), starting()), 17.5, id="an older one that is idle"),
+        pytest.param(see(run(2, generation=OLD), starting()), None, id="an older one in flight"),
+        pytest.param(see(run(idle=1, generation=OLD), run(1)), None, id="an older one that goes now"),
+        pytest.param(see(run(idle=1), generation=None), None, id="all go now"),
+    ],
+)
+def test_when_to_look_again(seen: Observation, expected: float | None) -> None:
+    """When the next run reaches its idle timeout; None where nothing changes by time alone."""
+    assert decide(seen).look_again_in_secs == expected
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        pytest.param(see(run(4), waiting=7), ["3 runs", "4 requests in flight", "7 waiting"], id="the load"),
+        pytest.param(see(run(4)), ["one ahead", "desired 3"], id="one ahead"),
+        pytest.param(see(waiting=50, max_runs=3), ["held at maxRuns 3"], id="maxRuns"),
+        pytest.param(see(min_runs=2), ["minRuns 2"], id="minRuns"),
+        pytest.param(see(waiting=50, may_start=1), ["12 more as soon as"], id="pace"),
+        pytest.param(see(min_runs=2, start_unasked=False), ["2 that nobody waits for"], id="failures"),
+        pytest.param(see(run(1, generation=OLD)), ["new build"], id="a new build"),
+        pytest.param(see(run(1), generation=None), ["no longer has standby mode"], id="no standby mode"),
+    ],
+)
+def test_the_reasons_are_told(seen: Observation, words: list[str]) -> None:
+    """In words, for whoever asks why."""
+    told = "; ".join(decide(seen).reasons)
+    assert [word for word in words if word not in told] == []
+
+
+@st.composite
+def observations(draw: st.DrawFn) -> Observation:
+    desired = draw(st.integers(1, 5))
+    min_runs = draw(st.integers(0, 3))
+    views = st.builds(
+        RunView,
+        run_id=st.integers(0, 10**9).map(str),
+        generation=st.sampled_from([OLD, NEW]),
+        readiness=st.sampled_from(Readiness),
+        in_flight=st.integers(0, 8),
+        idle_secs=st.sampled_from([0.0, 1.0, 29.0, 30.0, 31.0]),
+        age_secs=st.floats(0, 1000),
+    )
+    return Observation(
+        config=StandbyConfig(
+            desired_requests_per_run=desired,
+            max_requests_per_run=desired + draw(st.integers(0, 5)),
+            idle_timeout_secs=30,
+            min_runs=min_runs,
+            max_runs=draw(st.none() | st.integers(max(1, min_runs), 6)),
+        ),
+        generation=draw(st.sampled_from([NEW, NEW, NEW, None])),
+        waiting=draw(st.integers(0, 40)),
+        runs=draw(st.lists(views, max_size=7, unique_by=lambda view: view.run_id)),
+        may_start=draw(st.integers(0, 8)),
+        start_unasked=draw(st.booleans()),
+    )
+
+
+@given(observations())
+def test_the_bounds_are_never_broken(seen: Observation) -> None:
+    """Never above maxRuns by a start, never more starts than allowed, never fewer wanted than minRuns."""
+    decision = decide(seen)
+    assert 0 <= decision.start <= seen.may_start
+    if seen.generation is None:
+        assert (decision.wanted_runs, decision.start) == (0, 0)
+        return
+    config = seen.config
+    assert config.min_runs <= decision.wanted_runs <= (config.max_runs or 10**9)
+    if decision.start:
+        assert decision.present_runs + decision.start <= decision.wanted_runs
+    if (
+        not seen.start_unasked
+        and not seen.waiting
+        and all(r.in_flight <= config.max_requests_per_run for r in seen.runs)
+    ):
+        assert decision.start == 0
+    assert decide(seen) == decision
+
+
+@given(observations())
+def test_only_the_unused_are_wound_down(seen: Observation) -> None:
+    """Nothing in flight or idle for less than its timeout, but a retired one whose successor serves; nothing twice."""
+    decision = decide(seen)
+    by_id = {view.run_id: view for view in seen.runs}
+    chosen = [by_id[run_id] for run_id in drained(decision)]
+    assert len(chosen) == len(set(drained(decision)))
+    assert all(view.readiness is not Readiness.DRAINING for view in chosen)
+    if seen.generation is None:
+        assert len(chosen) == sum(view.readiness is not Readiness.DRAINING for view in seen.runs)
+        return
+    has_successor = any(view.generation == NEW and view.readiness is Readiness.SERVING for view in seen.runs)
+    for view in chosen:
+        if not (view.generation == OLD and has_successor):
+            assert view.in_flight == 0
+            assert view.idle_secs >= 30
+    kept = [
+        view
+        for view in seen.runs
+        if view.generation == NEW and view.readiness is not Readiness.DRAINING and view not in chosen
+    ]
+    assert len(kept) >= min(decision.present_runs, decision.wanted_runs)
+    assert not (decision.start and any(view.generation == NEW for view in chosen))
+
+
+@given(observations(), st.data())
+def test_more_demand_never_means_fewer_runs(seen: Observation, data: st.DataObject) -> None:
+    """One more waiting, or one more in flight in any run: as many runs or more, and none more is wound down."""
+    before = decide(seen)
+    more = replace(seen, waiting=seen.waiting + 1)
+    if seen.runs and data.draw(st.booleans()):
+        index = data.draw(st.integers(0, len(seen.runs) - 1))
+        busier = replace(seen.runs[index], in_flight=seen.runs[index].in_flight + 1, idle_secs=0.0)
+        more = replace(seen, runs=[*seen.runs[:index], busier, *seen.runs[index + 1 :]])
+    after = decide(more)
+    assert after.wanted_runs >= before.wanted_runs
+    assert after.start >= before.start
+    assert len(after.drain) <= len(before.drain)
+
+
+@given(observations())
+def test_looking_again_is_exact(seen: Observation) -> None:
+    """Just before the given moment nobody new has reached the idle timeout; at the moment somebody has."""
+    decision = decide(seen)
+    if seen.generation is None or decision.look_again_in_secs is None:
+        return
+    secs = decision.look_again_in_secs
+    assert 0 < secs <= 30
+
+    def later(by: float) -> set[str]:
+        return {view.run_id for view in seen.runs if view.in_flight == 0 and view.idle_secs < 30 <= view.idle_secs + by}
+
+    assert later(secs) != set()
+    served = {view.run_id for view in seen.runs if view.readiness is Readiness.SERVING and view.generation == NEW}
+    assert later(secs - 0.5) & served == set()

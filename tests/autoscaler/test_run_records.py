@@ -1,0 +1,256 @@
+"""How a run's record changes over its life: the table is followed, whatever happens in whatever order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoscaler import run_records
+from gateway.core.lifecycle import RunStatus, may_change
+from gateway.core.model import AbortWish, Origin, Run, RunOptions
+
+S = RunStatus
+AT = datetime(2026, 1, 2, tzinfo=UTC)
+LATER = AT + timedelta(seconds=90, milliseconds=500)
+RUN = Run(
+    id="r",
+    actor_id="a",
+    user_id="u",
+    build_id="b",
+    build_number="0.1.1",
+    status=S.READY,
+    started_at=AT,
+    origin=Origin.API,
+    options=RunOptions(timeout_secs=60, memory_mbytes=2048),
+    live_view_label="label",
+    default_key_value_store_id="k",
+    default_dataset_id="d",
+    default_request_queue_id="q",
+    stats={"restartCount": 2},
+)
+
+
+def run(status: RunStatus = S.RUNNING, **facts: object) -> Run:
+    return replace(RUN, status=status, **facts)  # type: ignore[arg-type]
+
+
+Step = Callable[[Run], Run | None]
+
+STEPS: dict[str, Step] = {
+    "started": lambda run: run_records.started(run, {"pid": 1}),
+    "serving": run_records.serving,
+    "winding down": lambda run: run_records.winding_down(run, "idle for 5 s"),
+    "timing out": run_records.timing_out,
+    "aborting gracefully": lambda run: run_records.aborting(run, LATER, gracefully=True),
+    "aborting": lambda run: run_records.aborting(run, LATER, gracefully=False, message="stop"),
+    "failed to start": lambda run: run_records.failed_to_start(run, LATER, "no such command"),
+    "exited 0": lambda run: run_records.exited(run, LATER, 0, None),
+    "exited 137": lambda run: run_records.exited(run, LATER, 137, "Out of memory"),
+}
+
+
+def follows_the_table(old: RunStatus, new: RunStatus) -> bool:
+    """One arrow; or two, for a run that ended before its start was recorded."""
+    return may_change(old, new) or (old is S.READY and may_change(old, S.RUNNING) and may_change(S.RUNNING, new))
+
+
+@given(st.lists(st.sampled_from(sorted(STEPS)), max_size=30))
+def test_whatever_happens_the_table_is_followed(names: list[str]) -> None:
+    """No report comes too late to be harmless: a terminal run is left alone, and every change is an arrow."""
+    present = RUN
+    for name in names:
+        new = STEPS[name](present)
+        if present.status.is_terminal:
+            assert new is None, name
+        if new is None:
+            continue
+        assert new.status is present.status or follows_the_table(present.status, new.status), name
+        assert (new.finished_at is not None) is new.status.is_terminal
+        assert not new.status.is_terminal or new.status_message
+        assert (new.id, new.version, new.started_at) == (RUN.id, RUN.version, AT)
+        present = new
+
+
+@given(st.lists(st.sampled_from(sorted(STEPS)), max_size=30), st.sampled_from(["exited 0", "exited 137"]))
+def test_an_exit_always_ends_it(names: list[str], exit_name: str) -> None:
+    """Whatever came before."""
+    present = RUN
+    for name in [*names, exit_name]:
+        present = STEPS[name](present) or present
+    assert present.status.is_terminal
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        pytest.param(S.READY, S.RUNNING, id="it runs"),
+        pytest.param(S.RUNNING, S.RUNNING, id="adopted: its placement is renewed"),
+        pytest.param(S.ABORTING, S.ABORTING, id="aborted meanwhile: it stays so"),
+        pytest.param(S.TIMING_OUT, S.TIMING_OUT, id="timing out: it stays so"),
+        pytest.param(S.FAILED, None, id="ended: too late"),
+    ],
+)
+def test_started(before: RunStatus, expected: RunStatus | None) -> None:
+    """A living run learns where it is."""
+    new = run_records.started(run(before), {"pid": 7})
+    assert (new.status if new else None) is expected
+    assert new is None or new.placement == {"pid": 7}
+
+
+def test_serving_is_noted_once() -> None:
+    """While it lives."""
+    new = run_records.serving(run())
+    assert new is not None
+    assert new.is_container_server_ready
+    assert run_records.serving(new) is None
+    assert run_records.serving(run(S.SUCCEEDED)) is None
+
+
+def test_the_first_reason_of_a_wind_down_holds() -> None:
+    """Asked twice, nothing changes."""
+    new = run_records.winding_down(run(), "idle for 5 s")
+    assert new is not None
+    assert new.wound_down_because == "idle for 5 s"
+    assert run_records.winding_down(new, "a newer build has taken over") is None
+
+
+@pytest.mark.parametrize("status", S)
+def test_only_a_running_run_times_out(status: RunStatus) -> None:
+    """READY has not begun; the others are on their way out."""
+    new = run_records.timing_out(run(status))
+    assert (new is not None) is (status is S.RUNNING)
+    assert new is None or new.status is S.TIMING_OUT
+
+
+@pytest.mark.parametrize("status", S)
+def test_what_can_be_aborted(status: RunStatus) -> None:
+    """READY, RUNNING and TIMING-OUT; anything else is left as it is."""
+    new = run_records.aborting(run(status), LATER, gracefully=True)
+    assert (new is not None) is (status in (S.READY, S.RUNNING, S.TIMING_OUT))
+    assert new is None or (new.status, new.abort_wish) == (
+        S.ABORTING,
+        AbortWish(gracefully=True, requested_at=LATER),
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        pytest.param(True, True, None, id="a second graceful one joins the first"),
+        pytest.param(False, True, None, id="a graceful one is too late after a hard one"),
+        pytest.param(False, False, None, id="a second hard one changes nothing"),
+        pytest.param(True, False, AbortWish(gracefully=False, requested_at=LATER), id="a hard one ends the window"),
+    ],
+)
+def test_two_aborts(first: bool, second: bool, expected: AbortWish | None) -> None:
+    """The race rules of the platform."""
+    once = run_records.aborting(run(), AT, gracefully=first)
+    assert once is not None
+    twice = run_records.aborting(once, LATER, gracefully=second)
+    assert (twice.abort_wish if twice else None) == expected
+    assert twice is None or twice.status is S.ABORTING
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        pytest.param(run(S.READY), S.FAILED, id="could not be started"),
+        pytest.param(run(S.RUNNING), S.FAILED, id="lost"),
+        pytest.param(run(S.ABORTING), S.ABORTED, id="aborted before it was started"),
+        pytest.param(run(S.TIMING_OUT), S.TIMED_OUT, id="lost while timing out"),
+        pytest.param(run(S.RUNNING, wound_down_because="idle"), S.SUCCEEDED, id="lost while it was wound down"),
+        pytest.param(run(S.ABORTING, wound_down_because="idle"), S.ABORTED, id="an abort wins over a wind-down"),
+        pytest.param(run(S.SUCCEEDED), None, id="ended already"),
+    ],
+)
+def test_without_a_process(before: Run, expected: RunStatus | None) -> None:
+    """It ends as far as the table lets it, without an exit code and with the reason."""
+    new = run_records.failed_to_start(before, LATER, "the reason")
+    assert (new.status if new else None) is expected
+    assert new is None or (new.exit_code, new.status_message, new.finished_at) == (None, "the reason", LATER)
+
+
+@pytest.mark.parametrize(
+    ("before", "exit_code", "reason", "status", "message"),
+    [
+        pytest.param(run(), 0, None, S.SUCCEEDED, "Actor finished with exit code 0", id="success"),
+        pytest.param(run(), 3, None, S.FAILED, "Actor finished with exit code 3", id="failure"),
+        pytest.param(run(), 137, "Out of memory", S.FAILED, "Out of memory", id="the launcher knows more"),
+        pytest.param(run(S.READY), 0, None, S.SUCCEEDED, "Actor finished with exit code 0", id="faster than its start"),
+        pytest.param(run(S.ABORTING), 0, None, S.ABORTED, "Actor run was aborted.", id="aborted, though it ended well"),
+        pytest.param(
+            run(S.TIMING_OUT), 0, None, S.TIMED_OUT, "Actor run exceeded its timeout of 60 s.", id="its time was over"
+        ),
+        pytest.param(
+            run(wound_down_because="idle for 5 s"),
+            137,
+            None,
+            S.SUCCEEDED,
+            "Actor Standby run was finished: idle for 5 s.",
+            id="wound down, though it was killed",
+        ),
+        pytest.param(
+            run(S.ABORTING, wound_down_because="idle for 5 s"),
+            0,
+            None,
+            S.ABORTED,
+            "Actor run was aborted.",
+            id="aborted while it was wound down: status and message agree",
+        ),
+        pytest.param(run(status_message="Done: 5 pages."), 0, None, S.SUCCEEDED, "Done: 5 pages.", id="its own words"),
+        pytest.param(
+            run(status_message="Page 3 of 5"),
+            1,
+            None,
+            S.FAILED,
+            "Actor finished with exit code 1",
+            id="its last words before a crash meant something else",
+        ),
+        pytest.param(
+            run(status_message="Bad input.", is_status_message_terminal=True),
+            1,
+            "killed",
+            S.FAILED,
+            "Bad input.",
+            id="a terminal message is the last word",
+        ),
+        pytest.param(run(), 1, "x" * 2000, S.FAILED, "x" * 1000, id="cut at 1000 characters"),
+    ],
+)
+def test_how_it_ended(before: Run, exit_code: int, reason: str | None, status: RunStatus, message: str) -> None:
+    """What was stored first decides the status, then the exit code; the message says the same."""
+    new = run_records.exited(before, LATER, exit_code, reason)
+    assert new is not None
+    assert (new.status, new.status_message, new.exit_code, new.finished_at) == (status, message, exit_code, LATER)
+
+
+def test_the_end_is_counted() -> None:
+    """Duration and compute units (GiB hours) beside what was there; a clock that went back makes no negative time."""
+    new = run_records.exited(run(), LATER, 0, None)
+    assert new is not None
+    assert new.stats == {"restartCount": 2, "durationMillis": 90500, "runTimeSecs": 90.5, "computeUnits": 0.050278}
+    early = run_records.exited(run(), AT - timedelta(seconds=5), 0, None)
+    assert early is not None
+    assert early.stats["durationMillis"] == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        pytest.param(run(), "Greenroom stops.", id="told at once"),
+        pytest.param(run(status_message="Page 3"), "Greenroom stops.", id="in place of the Actor's progress"),
+        pytest.param(
+            run(status_message="Done.", is_status_message_terminal=True), "Done.", id="not of the Actor's last word"
+        ),
+    ],
+)
+def test_an_abort_may_say_why(before: Run, expected: str) -> None:
+    """The message of whoever aborts."""
+    new = run_records.aborting(before, LATER, gracefully=True, message="Greenroom stops.")
+    assert new is not None
+    assert new.status_message == expected

@@ -1,0 +1,221 @@
+"""Which host means which Actor, kept true against real records and signals."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from gateway.core.model import Actor, TaggedBuild, User
+from gateway.core.standby import Generation
+from gateway.state.directory import Directory
+from gateway.state.ports import Changed, Records
+from gateway.state.records import open_records
+from gateway.state.signals_memory import MemorySignals
+
+AT = datetime(2026, 1, 2, tzinfo=UTC)
+BOB = User(id="BobId000000000001", username="Bob.Smith", is_admin=False, created_at=AT)
+HELLO = Actor(
+    id="HelloId0000000001",
+    user_id=BOB.id,
+    name="Hello",
+    created_at=AT,
+    modified_at=AT,
+    standby_from_file={"isEnabled": True},
+    tagged_builds={"latest": TaggedBuild(build_id="b", build_number="0.1.1", finished_at=AT)},
+)
+OTHER = replace(HELLO, id="OtherId0000000001", name="other", created_at=AT + timedelta(seconds=1))
+
+
+@pytest.fixture
+async def records(tmp_path: Path) -> AsyncIterator[Records]:
+    async with open_records(f"sqlite+aiosqlite:///{tmp_path}/records.sqlite3") as opened:
+        await opened.add_user(BOB)
+        await opened.add_actor(HELLO)
+        yield opened
+
+
+@pytest.fixture
+async def directory(records: Records) -> Directory:
+    made = Directory(records)
+    await made.load()
+    return made
+
+
+def name(directory: Directory, label: str) -> str | None:
+    target = directory.target(label)
+    return target.actor_name if target else None
+
+
+async def told(directory: Directory, *actors: Actor) -> None:
+    for actor in actors:
+        await directory._take_in(Changed(kind="actor", id=actor.id))
+
+
+@pytest.mark.parametrize(
+    ("label", "is_known"),
+    [
+        pytest.param("bob-smith--hello", True, id="user and Actor, as DNS has them"),
+        pytest.param("helloid0000000001", True, id="the Actor's id in lower case"),
+        pytest.param("HelloId0000000001", False, id="labels are asked for in lower case"),
+        pytest.param("bob-smith--other", False, id="no such Actor"),
+        pytest.param("bob--hello", False, id="no such user"),
+        pytest.param("", False, id="nothing"),
+    ],
+)
+async def test_labels(directory: Directory, label: str, is_known: bool) -> None:
+    """By name and by id."""
+    assert (directory.target(label) is not None) is is_known
+
+
+async def test_what_a_target_says(directory: Directory) -> None:
+    """All that gateway and autoscaler need, the same by either label and listed once."""
+    target = directory.target("bob-smith--hello")
+    assert target is not None
+    assert (target.actor_id, target.owner_id, target.owner_name) == (HELLO.id, BOB.id, "Bob.Smith")
+    assert target.generation == Generation(build_id="b", memory_mbytes=1024)
+    assert directory.target("helloid0000000001") is target
+    assert directory.targets() == [target]
+    assert directory.actor(HELLO.id) == (HELLO, BOB)
+
+
+async def test_a_name_too_long_for_dns_leaves_the_id(records: Records, directory: Directory) -> None:
+    """63 octets are all that a label has."""
+    long = replace(OTHER, name="a" * 60)
+    await records.add_actor(long)
+    await told(directory, long)
+    assert directory.target(f"bob-smith--{long.name}") is None
+    assert name(directory, "otherid0000000001") == long.name
+
+
+async def test_changes_are_taken_in(records: Records, directory: Directory) -> None:
+    """A new Actor, a renamed one (the old label is free at once) and a deleted one."""
+    await records.add_actor(OTHER)
+    await told(directory, OTHER)
+    assert name(directory, "bob-smith--other") == "other"
+    renamed = await records.replace_actor(replace(OTHER, name="renamed"))
+    await told(directory, renamed)
+    assert name(directory, "bob-smith--other") is None
+    assert name(directory, "bob-smith--renamed") == name(directory, "otherid0000000001") == "renamed"
+    await records.delete_actor(OTHER.id)
+    await told(directory, OTHER)
+    assert [target.actor_id for target in directory.targets()] == [HELLO.id]
+    assert directory.actor(OTHER.id) is None
+    await told(directory, OTHER)
+
+
+@pytest.mark.parametrize("hello_first", [True, False], ids=["one first", "the other first"])
+async def test_two_that_swap_names(records: Records, directory: Directory, hello_first: bool) -> None:
+    """Each name means its present holder, in whichever order the changes are heard."""
+    await records.add_actor(OTHER)
+    await told(directory, OTHER)
+    moved = await records.replace_actor(replace(HELLO, name="aside"))
+    other = await records.replace_actor(replace(OTHER, name="hello"))
+    hello = await records.replace_actor(replace(moved, name="other"))
+    await told(directory, *((hello, other) if hello_first else (other, hello)))
+    holders = {label: directory.target(f"bob-smith--{label}") for label in ("hello", "other", "aside")}
+    assert {label: target and target.actor_id for label, target in holders.items()} == {
+        "hello": OTHER.id,
+        "other": HELLO.id,
+        "aside": None,
+    }
+
+
+async def test_a_name_that_was_taken_over_and_given_up(records: Records, directory: Directory) -> None:
+    """Its first holder's later end is no error."""
+    await records.add_actor(OTHER)
+    await told(directory, OTHER)
+    moved = await records.replace_actor(replace(HELLO, name="aside"))
+    other = await records.replace_actor(replace(OTHER, name="hello"))
+    await told(directory, other)
+    await told(directory, await records.replace_actor(replace(other, name="third")))
+    await told(directory, moved)
+    assert [name(directory, f"bob-smith--{label}") for label in ("hello", "aside", "third")] == [None, "aside", "third"]
+
+
+async def test_settings_that_no_longer_hold(
+    records: Records, directory: Directory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The Actor has no host until they are mended, the log says why, and others are not troubled."""
+    broken = await records.replace_actor(replace(HELLO, standby_from_api={"minRuns": -1}))
+    await records.add_actor(OTHER)
+    await directory.load()
+    assert name(directory, "bob-smith--hello") is None
+    assert name(directory, "bob-smith--other") == "other"
+    assert "minRuns" in caplog.text
+    mended = await records.replace_actor(replace(broken, standby_from_api={"minRuns": 1}))
+    await told(directory, mended)
+    assert name(directory, "bob-smith--hello") == "Hello"
+
+
+async def test_reading_anew_forgets_what_is_gone(records: Records, directory: Directory) -> None:
+    """Also where nothing told of it: a deleted Actor's host must not wake anything."""
+    await records.add_actor(OTHER)
+    await directory.load()
+    await records.delete_actor(HELLO.id)
+    await directory.load()
+    assert [target.actor_id for target in directory.targets()] == [OTHER.id]
+    assert directory.target("bob-smith--hello") is None
+
+
+async def test_more_than_one_page(records: Records, directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All Actors are read, however many."""
+    monkeypatch.setattr("gateway.state.directory._PAGE", 2)
+    for number in range(5):
+        await records.add_actor(replace(OTHER, id=f"NumberId{number:09d}", name=f"number-{number}"))
+    await directory.load()
+    assert len(directory.targets()) == 6
+
+
+class Heard(MemorySignals):
+    """Real signals that tell when the follower has taken in all that was sent before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = asyncio.Event()
+
+    def watch_changes(self):  # type: ignore[no-untyped-def]
+        return self._counted(super().watch_changes())
+
+    @asynccontextmanager
+    async def _counted(self, watched):  # type: ignore[no-untyped-def]
+        async with watched as changes:
+            yield self._each(changes)
+
+    async def _each(self, changes):  # type: ignore[no-untyped-def]
+        while True:
+            self.waits.set()
+            change = await anext(changes)
+            self.waits.clear()
+            yield change
+
+    async def tell(self, kind: str, changed_id: str) -> None:
+        self.waits.clear()
+        await self.changed(Changed(kind=kind, id=changed_id))
+        await self.waits.wait()
+
+
+async def test_following(records: Records) -> None:
+    """From the first moment on every change arrives; those of other kinds change nothing."""
+    directory, signals = Directory(records), Heard()
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        following = group.create_task(directory.follow(signals))
+        await signals.waits.wait()
+        assert name(directory, "bob-smith--hello") == "Hello"
+        await records.add_actor(OTHER)
+        await signals.tell("run", OTHER.id)
+        assert name(directory, "bob-smith--other") is None
+        await signals.tell("actor", OTHER.id)
+        assert name(directory, "bob-smith--other") == "other"
+        await records.add_actor(replace(OTHER, id="ThirdId0000000001", name="third"))
+        await signals.tell("user", BOB.id)
+        assert name(directory, "bob-smith--third") == "third"
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
+    await signals.close()

@@ -1,0 +1,213 @@
+"""Whose token this is and what it may do, against real records."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from gateway.auth import RUN_TOKEN_SCOPES, SCOPES, Authenticator, Principal, events_secret, run_token
+from gateway.core.errors import InsufficientPermissions, TokenNotFound
+from gateway.core.ids import token_hash
+from gateway.core.lifecycle import RunStatus
+from gateway.core.model import Build, Origin, Run, RunOptions, Token, User
+from gateway.new_run import bare_run, store_run
+from gateway.secret_box import SecretBox
+from gateway.state.ports import Records
+from gateway.state.records import open_records
+
+AT = datetime(2026, 1, 2, tzinfo=UTC)
+BOX = SecretBox(b"key")
+ANN = User(id="AnnId000000000001", username="ann", is_admin=False, created_at=AT)
+TOKEN = Token(
+    id="TokenId0000000001",
+    user_id=ANN.id,
+    name="laptop",
+    token_hash=token_hash("good"),
+    scopes=frozenset({"*"}),
+    created_at=AT,
+)
+
+
+@dataclass
+class Bench:
+    """An authenticator whose clocks move when told."""
+
+    records: Records
+    clock: float = 1000.0
+    now: datetime = AT
+    auth: Authenticator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.auth = self.authenticator(cache_secs=5)
+
+    def authenticator(self, cache_secs: float) -> Authenticator:
+        return Authenticator(self.records, cache_secs=cache_secs, now=lambda: self.now, clock=lambda: self.clock)
+
+    async def is_good(self, token: str = "good") -> bool:
+        try:
+            await self.auth.principal(token)
+        except TokenNotFound:
+            return False
+        return True
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with open_records(f"sqlite+aiosqlite:///{tmp_path}/records.sqlite3") as records:
+        await records.add_user(ANN)
+        await records.add_token(TOKEN)
+        yield Bench(records)
+
+
+async def stored_run(records: Records) -> Run:
+    build = Build(
+        id="BuildId0000000001",
+        actor_id="ActorId0000000001",
+        user_id=ANN.id,
+        version_number="0.1",
+        build_number="0.1.1",
+        status=RunStatus.SUCCEEDED,
+        started_at=AT,
+        origin=Origin.CLI,
+    )
+    run = bare_run(
+        build=build, user_id=ANN.id, origin=Origin.API, options=RunOptions(), now=AT, random_bytes=bytes(range(80))
+    )
+    await store_run(records, run, BOX, "TokenId0000000002")
+    return run
+
+
+async def test_a_good_token_says_who_calls(bench: Bench) -> None:
+    """User, rights and the token's own id; the same from the cache."""
+    expected = Principal(
+        user_id=ANN.id, username="ann", is_admin=False, token_id=TOKEN.id, scopes=frozenset({"*"}), run_id=None
+    )
+    assert await bench.auth.principal("good") == expected
+    assert await bench.auth.principal("good") == expected
+
+
+@pytest.mark.parametrize("token", ["", "bad", "Good", "good ", token_hash("good"), "\udcff"], ids=repr)
+async def test_any_other_token_is_not_found(bench: Bench, token: str) -> None:
+    """Neither another letter case nor the stored hash itself, nor bytes that are no text."""
+    with pytest.raises(TokenNotFound):
+        await bench.auth.principal(token)
+
+
+async def test_a_revoked_token_is_believed_for_the_cache_time_at_most(bench: Bench) -> None:
+    """Then records are asked again; at once when the tokens are known to have changed."""
+    assert await bench.is_good()
+    await bench.records.delete_token(TOKEN.id)
+    bench.clock += 4.9
+    assert await bench.is_good()
+    bench.clock += 0.1
+    assert not await bench.is_good()
+    await bench.records.add_token(TOKEN)
+    assert await bench.is_good()
+    await bench.records.delete_token(TOKEN.id)
+    bench.auth.forget_all()
+    assert not await bench.is_good()
+
+
+async def test_without_a_cache_records_are_always_asked(bench: Bench) -> None:
+    """``token_cache_secs`` 0."""
+    bench.auth = bench.authenticator(cache_secs=0)
+    assert await bench.is_good()
+    await bench.records.delete_token(TOKEN.id)
+    assert not await bench.is_good()
+
+
+async def test_a_token_expires_on_time(bench: Bench) -> None:
+    """Also out of the cache."""
+    await bench.records.add_token(
+        replace(TOKEN, id="TokenId0000000003", token_hash=token_hash("short"), expires_at=AT + timedelta(seconds=2))
+    )
+    assert await bench.is_good("short")
+    bench.now = AT + timedelta(seconds=1.999)
+    assert await bench.is_good("short")
+    bench.now = AT + timedelta(seconds=2)
+    assert not await bench.is_good("short")
+
+
+async def test_a_runs_token_dies_with_it(bench: Bench) -> None:
+    """It acts for the run's owner, within its own scopes, while the run lives."""
+    run = await stored_run(bench.records)
+    principal = await bench.auth.principal(run_token(BOX, run.id))
+    assert (principal.user_id, principal.run_id, principal.scopes) == (ANN.id, run.id, RUN_TOKEN_SCOPES)
+    await bench.records.replace_run(replace(run, status=RunStatus.ABORTING))
+    bench.auth.forget_all()
+    assert await bench.is_good(run_token(BOX, run.id))
+    await bench.records.replace_run(replace(run, status=RunStatus.ABORTED, version=2))
+    bench.auth.forget_all()
+    assert not await bench.is_good(run_token(BOX, run.id))
+
+
+async def test_where_nobody_needs_a_token_strange_ones_are_remembered(bench: Bench) -> None:
+    """For five seconds, or until tokens change: an Actor's own scheme costs no look-up per request."""
+    assert await bench.auth.is_known("good")
+    assert not await bench.auth.is_known("later")
+    await bench.records.add_token(replace(TOKEN, id="TokenId0000000005", token_hash=token_hash("later")))
+    assert not await bench.auth.is_known("later")
+    bench.clock += 5
+    assert await bench.auth.is_known("later")
+    assert not await bench.auth.is_known("much later")
+    await bench.records.add_token(replace(TOKEN, id="TokenId0000000006", token_hash=token_hash("much later")))
+    bench.auth.forget_all()
+    assert await bench.auth.is_known("much later")
+
+
+async def test_the_caches_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever tries tokens at random fills no memory, and pushes nobody out of the cache of good ones."""
+    monkeypatch.setattr("gateway.auth._CACHE_ENTRIES", 10)
+    assert await bench.is_good()
+    for number in range(30):
+        assert not await bench.auth.is_known(f"guess {number}")
+    assert len(bench.auth._unknown) == 10
+    assert len(bench.auth._cache) == 1
+
+
+@pytest.mark.parametrize(
+    ("scopes", "scope", "expected"),
+    [
+        pytest.param({"*"}, "runs:write", True, id="everything"),
+        pytest.param({"runs:write"}, "runs:write", True, id="the very scope"),
+        pytest.param({"runs:write"}, "runs:read", True, id="writing implies reading"),
+        pytest.param({"runs:read"}, "runs:write", False, id="reading does not imply writing"),
+        pytest.param({"actors:write"}, "runs:read", False, id="of another kind"),
+        pytest.param({"actors:write"}, "actors:run", False, id="writing does not imply running"),
+        pytest.param(RUN_TOKEN_SCOPES, "actors:run", True, id="a run may start Actors"),
+        pytest.param(RUN_TOKEN_SCOPES, "actors:read", False, id="but not look around"),
+        pytest.param(set(), "actors:read", False, id="nothing"),
+    ],
+)
+def test_scopes(scopes: set[str], scope: str, expected: bool) -> None:
+    """What a token covers; the refusal names what is missing and how to get it."""
+    principal = Principal(
+        user_id="u", username="ann", is_admin=False, token_id="t", scopes=frozenset(scopes), run_id=None
+    )
+    assert principal.may(scope) is expected
+    if expected:
+        principal.require(scope)
+    else:
+        with pytest.raises(InsufficientPermissions, match=f"--scope {scope}"):
+            principal.require(scope)
+
+
+def test_every_scope_can_be_required() -> None:
+    """Each has words for its refusal."""
+    principal = Principal(user_id="u", username="a", is_admin=False, token_id="t", scopes=frozenset(), run_id=None)
+    for scope in SCOPES:
+        with pytest.raises(InsufficientPermissions):
+            principal.require(scope)
+
+
+def test_a_runs_secrets_are_its_own() -> None:
+    """Derived from the key: the same for whoever asks, another for each run, and one tells nothing of the other."""
+    secrets = {run_token(BOX, "a"), run_token(BOX, "b"), events_secret(BOX, "a"), events_secret(BOX, "b")}
+    assert len(secrets) == 4
+    assert run_token(SecretBox(b"key"), "a") == run_token(BOX, "a")
+    assert run_token(BOX, "a").startswith("greenroom_run_")
+    assert events_secret(BOX, "a") not in run_token(BOX, "a")
