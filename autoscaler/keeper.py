@@ -31,7 +31,7 @@ from gateway.urls import Urls
 
 _LOG_TAIL_LINES = 20
 _FOREVER_SECS = 365 * 24 * 3600.0
-_EAGER_SECS = 0.005
+_EAGER_SECS = 0.002
 _UNHURRIED_SECS = 0.25
 
 
@@ -135,9 +135,25 @@ class Keeper:
             await self._publish()
             return
         await self._publish()
-        if not self.is_stored:
-            await store_run(self.tools.state.records, self.run, self.tools.box, self.tools.new_id())
-            await self._tell_changed()
+        if self.is_stored:
+            await self._launch(None)
+            return
+        failure: GreenroomError | None = None
+        async with asyncio.TaskGroup() as group:
+            # The process is made while the record is written; its program begins when that is done.
+            stored = group.create_task(self._store())
+            try:
+                await self._launch(stored)
+            except GreenroomError as error:
+                failure = error  # kept until the record is there, to be ended truthfully
+        if failure is not None:
+            raise failure
+
+    async def _store(self) -> None:
+        await store_run(self.tools.state.records, self.run, self.tools.box, self.tools.new_id())
+        await self._tell_changed()
+
+    async def _launch(self, stored: asyncio.Task[None] | None) -> None:
         actor, owner, build = self.known or await self._records()
         self._refuse_strangers(actor, owner)
         await self._prepare(build)
@@ -153,7 +169,7 @@ class Keeper:
             log_path=self.tools.logs.path(self.run.id),
             max_log_chars=self.tools.settings.max_log_chars,
         )
-        kept = await self.launcher.start(spec)
+        kept = await self.launcher.start(spec, stored)
         self._start_secs = time.monotonic() - self.began
         await self._publish()
         await self._change(lambda run: run_records.started(run, kept))

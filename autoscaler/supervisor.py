@@ -22,7 +22,7 @@ from autoscaler import run_records
 from autoscaler.keeper import Keeper, KeeperTools
 from autoscaler.launchers.base import FoundRun, Launcher
 from autoscaler.policy.scaling import RunView
-from gateway.core.errors import LaunchError
+from gateway.core.errors import LaunchError, StandbyRunFailed
 from gateway.core.lifecycle import RunStatus
 from gateway.core.model import Actor, Build, Origin, Run, RunOptions, User
 from gateway.core.standby import Generation, PoolKey, StandbyTarget
@@ -177,14 +177,30 @@ class Supervisor:
         try:
             await keeper.live()
         except Exception:
-            # One run's trouble must not end the others: told, and given a truthful end.
+            # One run's trouble must not end the others: told, and given a truthful end as far as that can be written.
             _log.exception("the keeper of a run failed", extra={"run_id": keeper.run.id})
-            with contextlib.suppress(LaunchError):
-                await self.launcher.stop(keeper.run.id, grace_secs=0)
-            await self._end_lost(keeper.run, "Greenroom had an internal error; its log tells more.")
+            await self._give_up(keeper)
         finally:
             self._keepers.pop(keeper.run.id, None)
             keeper.ended.set()
+
+    async def _give_up(self, keeper: Keeper) -> None:
+        why = "Greenroom had an internal error; its log tells more."
+        with contextlib.suppress(LaunchError):
+            await self.launcher.stop(keeper.run.id, grace_secs=0)
+            await self.launcher.wait(keeper.run.id)
+        try:
+            await self.tools.state.signals.end_route(
+                RouteEnded(
+                    run_id=keeper.run.id,
+                    live_view_label=keeper.run.live_view_label,
+                    error_type=StandbyRunFailed.error_type,
+                    message=why,
+                )
+            )
+            await self._end_lost(keeper.run, why)
+        except Exception:
+            _log.exception("the end of a run was not recorded; the next start will", extra={"run_id": keeper.run.id})
 
     async def _follow_wishes(self) -> None:
         """Reads runs that were created or changed by the API: start READY ones, fulfil aborts."""

@@ -303,6 +303,8 @@ def main() -> None:
     settings = Settings(**json.load(sys.stdin))
     configure_logging(settings.log_format, settings.log_level, secrets=[settings.token] if settings.token else [])
     sockets = [socket.socket(fileno=number) for number in numbers]
+    # The event loop and the threads of the records hand work to each other; the default of 5 ms is a whole wake.
+    sys.setswitchinterval(0.0005)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             code = runner.run(serve_worker(settings, sockets, arguments.ready_fd))

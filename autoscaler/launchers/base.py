@@ -12,6 +12,7 @@ What may be called when::
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,8 +78,13 @@ class Launcher(Protocol):
         """Reserve an address; *wanted_port* is set where the Actor insists on its own."""
         ...
 
-    async def start(self, spec: LaunchSpec) -> Mapping[str, Any]:
-        """Start the run; returns, once its process exists, what ``adopt`` will need (stored in ``Run.placement``)."""
+    async def start(self, spec: LaunchSpec, go: asyncio.Future[None] | None = None) -> Mapping[str, Any]:
+        """
+        Start the run; returns, once its process exists, what ``adopt`` will need (stored in ``Run.placement``).
+
+        All may be prepared at once, but the Actor's own program begins only when *go* is done; when *go* fails, its
+        exception is raised and nothing is left of the run.
+        """
         ...
 
     async def stop(self, run_id: str, *, grace_secs: float) -> None:

@@ -148,9 +148,9 @@ class ProcessLauncher:
             self._ports.take_this(run_id, port)
         return Placement(address=Address(host=self._host, port=port), port=port)
 
-    async def start(self, spec: LaunchSpec) -> Mapping[str, Any]:
+    async def start(self, spec: LaunchSpec, go: asyncio.Future[None] | None = None) -> Mapping[str, Any]:
         """
-        Start the Actor under a shim of its own; returns once the Actor's program has been loaded.
+        Start the Actor under a shim of its own; returns once the Actor's program has been loaded, not before *go*.
 
         Raises LaunchError when the command can't be executed; nothing is left of it then. So it is when the caller is
         cancelled. The memory limit is not enforced.
@@ -177,7 +177,8 @@ class ProcessLauncher:
                     "host": spec.placement.address.host,
                     "port": spec.placement.port,
                 },
-            }
+            },
+            go,
         )
         self._ports.keep(spec.run_id, spec.placement.port)
         self._hold(spec.run_id, folder, record)

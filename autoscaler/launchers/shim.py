@@ -7,8 +7,9 @@ ahead. A launch is one byte to that shim, with the descriptor of a socket of thi
 
     launcher                    shim, waiting               Actor                   fork server
     one byte + descriptor  ──►  takes the launch
-    order (JSON) ────────────►  fork ─────────────────────► setpgid, exec
+    order (JSON) ────────────►  fork ─────────────────────► setpgid, waits
                                 one byte ─────────────────────────────────────────► forks the next shim
+    "go", once the run is on record ──────────────────────► exec
     ◄──────────── answer (JSON) knows that exec worked
     one byte ────────────────►  "heard": from now on the launcher may die, the run lives
 
@@ -51,6 +52,7 @@ from autoscaler.launchers.shim_log import Log, now
 
 CONTROL_BYTE = b"+"
 READY_BYTE = b"R"
+GO_BYTE = b"G"
 HEARD_BYTE = b"!"
 FRAME_HEAD = struct.Struct("!I")
 
@@ -59,6 +61,7 @@ EXIT_NAME = "exit.json"
 FAILURE_NAME = "shim-error.txt"
 
 _READ_BYTES = 64 * 1024
+_REST_MS = 100  # before the next shim is forked ahead
 _COURTESY_SECS = 3.0  # for the rest of a group that was asked to end, e.g. the server behind a shell that died at once
 _KILL_SECS = 5.0  # for what was killed to be gone; only a process stuck in the kernel takes longer
 _DRAIN_SECS = 2.0  # for output that somebody outside the run still holds open
@@ -130,11 +133,12 @@ class Shim:
         with contextlib.suppress(BlockingIOError):
             os.read(self._signals, 4096)
 
-    def start(self, order: dict[str, Any], forked: Callable[[], None]) -> dict[str, Any]:
+    def start(self, order: dict[str, Any], connection: socket.socket, forked: Callable[[], None]) -> dict[str, Any]:
         """
         Start the Actor and record it in the run's folder. Raises SpawnFailed, and then nothing is left of it.
 
-        Calls *forked* as soon as the Actor has a process and others may have the processor.
+        Its process waits for "go" on *connection* before it becomes the Actor's program. Calls *forked* as soon as
+        the process exists and others may have the processor.
         """
         self._folder = Path(order["folder"])
         try:
@@ -147,7 +151,7 @@ class Shim:
         failure, failure_of_actor = os.pipe()
         self._actor = os.fork()
         if self._actor == 0:
-            become_actor(order, me, output, failure_of_actor)
+            become_actor(order, me, output, failure_of_actor, lambda: connection.recv(1) == GO_BYTE)
         forked()
         os.close(output)
         os.close(failure_of_actor)
@@ -366,7 +370,7 @@ def _be_shim(control: socket.socket, taken: int) -> None:
 
     try:
         try:
-            record = shim.start(order, forked)
+            record = shim.start(order, connection, forked)
         except SpawnFailed as error:
             connection.sendall(frame({"error": str(error)}))
             return
@@ -445,3 +449,7 @@ def serve_forks(control_fd: int) -> None:
         if not os.read(taken, 1):
             time.sleep(0.05)  # it ended without a launch: somebody kills shims, or there is no memory
         os.close(taken)
+        # The Actor that was just started needs the processor more than the next one, unless that waits already.
+        poll.unregister(taken)
+        poll.modify(control, select.POLLIN)
+        poll.poll(_REST_MS)

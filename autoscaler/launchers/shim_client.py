@@ -71,18 +71,20 @@ class ForkServer:
             raise
         self._control = ours
 
-    async def launch(self, order: Mapping[str, Any]) -> dict[str, Any]:
+    async def launch(self, order: Mapping[str, Any], go: asyncio.Future[None] | None = None) -> dict[str, Any]:
         """
-        Have a shim start what *order* says; returns its record. Raises LaunchError with the reason.
+        Have a shim start what *order* says; returns its record. Raises LaunchError with the reason, and what *go* does.
+
+        The process is made while *go* is still under way, and becomes the Actor's program when *go* is done.
 
         Cancelled, or given up for any other reason, nothing is left running: the shim ends a run that was never heard
-        of. Costs three small socket messages, nothing on disk.
+        of. Costs four small socket messages, nothing on disk.
         """
         message = shim.frame(order)
         for _ in range(3):  # the first may find the shim dead, the second the fork server
             try:
                 async with asyncio.timeout(_ANSWER_SECS):
-                    answer = await self._ask(message)
+                    answer = await self._ask(message, go)
             except TimeoutError:
                 raise LaunchError(f"The shim did not answer within {_ANSWER_SECS:g} s.") from None
             except OSError:
@@ -106,7 +108,7 @@ class ForkServer:
                 await self._process.wait()
             self._process = None
 
-    async def _ask(self, message: bytes) -> dict[str, Any]:
+    async def _ask(self, message: bytes, go: asyncio.Future[None] | None) -> dict[str, Any]:
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         with ours:
@@ -114,6 +116,9 @@ class ForkServer:
             with theirs:
                 await self._hand_over(theirs)
             await loop.sock_sendall(ours, message)
+            if go is not None:
+                await asyncio.shield(go)
+            await loop.sock_sendall(ours, shim.GO_BYTE)
             (length,) = shim.FRAME_HEAD.unpack(await _receive_exactly(ours, shim.FRAME_HEAD.size))
             answer: dict[str, Any] = json.loads(await _receive_exactly(ours, length))
             # No await from here on: what was heard is also returned.

@@ -6,7 +6,7 @@ import errno
 import os
 import resource
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -47,8 +47,14 @@ def _execute(argv: list[str], env: dict[str, str]) -> NoReturn:
     raise SpawnFailed(f"command not found: {argv[0]}")
 
 
-def become_actor(order: Mapping[str, Any], shim_pid: int, output: int, failure: int) -> NoReturn:
-    """In the forked child: become the Actor of *order*, printing to *output*; or write to *failure* why not."""
+def become_actor(
+    order: Mapping[str, Any], shim_pid: int, output: int, failure: int, may_go: Callable[[], bool]
+) -> NoReturn:
+    """
+    In the forked child: become the Actor of *order*, printing to *output*; or write to *failure* why not.
+
+    *may_go* is asked at the last moment, and blocks: by then all is prepared and only the exec is left.
+    """
     try:
         signal.set_wakeup_fd(-1)
         os.setpgid(0, 0)
@@ -65,6 +71,8 @@ def become_actor(order: Mapping[str, Any], shim_pid: int, output: int, failure: 
             os.chdir(order["cwd"])
         except OSError as error:
             raise SpawnFailed(f"its folder can't be entered: {order['cwd']}: {error.strerror}") from None
+        if not may_go():
+            raise SpawnFailed("the launcher gave it up")
         _execute(order["argv"], order["env"])
     except SpawnFailed as error:
         os.write(failure, str(error).encode("utf-8", "replace"))

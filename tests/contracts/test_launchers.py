@@ -83,6 +83,41 @@ async def test_exit_code(launcher, start, source, exit_code):
     assert await launcher.wait(run.id) == Exited(exit_code=exit_code)
 
 
+async def test_the_program_begins_when_it_may(start, tmp_path):
+    """All may be prepared before *go* is done, but not a line of the Actor's program runs before."""
+    began = tmp_path / "began"
+    go = asyncio.get_running_loop().create_future()
+    async with asyncio.TaskGroup() as tasks:
+        starting = tasks.create_task(start(f"open({str(began)!r}, 'w')", go=go))
+        done, _ = await asyncio.wait([starting], timeout=0.2)
+        assert not done
+        assert not began.exists()
+        go.set_result(None)
+    await until(began.exists)
+
+
+async def test_nothing_is_left_of_a_run_that_may_not_begin(launcher, start, tmp_path):
+    """When *go* fails its exception is raised, and the process that waited for it is gone."""
+    began = tmp_path / "began"
+    go = asyncio.get_running_loop().create_future()
+    go.set_exception(KeyError("no record"))
+    before = _shims()
+    with pytest.raises(KeyError):
+        await start(f"open({str(began)!r}, 'w')", go=go)
+    await until(lambda: len(_shims()) <= max(1, len(before)))
+    assert not began.exists()
+    assert not [found for found in await launcher.list() if found.is_alive]
+
+
+def _shims() -> list[str]:
+    """The processes that are still called as shims are: waiting shims, and what they forked and did not exec."""
+    names = []
+    for path in Path("/proc").glob("[0-9]*/comm"):
+        with contextlib.suppress(OSError):
+            names.append(path.read_text().strip())
+    return [name for name in names if name == "greenroom-shim"]
+
+
 async def test_signals_are_not_ignored(launcher, builds, tmp_path):
     """An Actor finds no signal ignored; Python ignores SIGPIPE, and that would be inherited."""
     run = await start_run(launcher, builds.command("/bin/sh", "-c", "kill -PIPE $$"), tmp_path)

@@ -197,10 +197,11 @@ async def test_cancelled(free):
 @pytest.mark.parametrize(
     ("elapsed_secs", "first_secs", "expected"),
     [
-        pytest.param(0, 0.005, 0.005, id="at first, often"),
-        pytest.param(0.99, 0.005, 0.005, id="for a second"),
-        pytest.param(1, 0.005, 0.25, id="then seldom"),
-        pytest.param(100, 0.005, 0.25, id="never more seldom"),
+        pytest.param(0, 0.002, 0.002, id="at once"),
+        pytest.param(0.1, 0.002, 0.002, id="eager while a quick server starts"),
+        pytest.param(0.6, 0.002, 0.01, id="a sixtieth of the time so far"),
+        pytest.param(3, 0.002, 0.05, id="sparing later on"),
+        pytest.param(100, 0.002, 0.25, id="at most a quarter of a second"),
         pytest.param(100, 0.5, 0.5, id="unless that was asked for"),
     ],
 )
