@@ -20,7 +20,7 @@ NEW_MAIN = (ACTORS / "probe" / "main.py").read_text().replace("hello from", "hel
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def greenroom(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Greenroom]:
     """One server for all of these tests."""
-    async with Greenroom(tmp_path_factory.mktemp("new-build") / "data") as server:
+    async with Greenroom(tmp_path_factory.mktemp("new-build") / "data", settings={"tick_secs": 0.5}) as server:
         yield server
 
 

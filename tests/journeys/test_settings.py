@@ -18,7 +18,7 @@ async def greenroom(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[G
     """One server for all of these tests, with an Actor that is to be warm from its start."""
     data = tmp_path_factory.mktemp("settings") / "data"
     early = actor_folder(data.parent / "given", "early", {"minRuns": 1, "idleTimeoutSecs": 1})
-    async with Greenroom(data, (early,), settings={"wind_down_grace_secs": 1}) as server:
+    async with Greenroom(data, (early,), settings={"wind_down_grace_secs": 1, "tick_secs": 0.5}) as server:
         yield server
 
 
