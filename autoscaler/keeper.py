@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
-from autoscaler import run_records
 from autoscaler.launchers.base import Exited, FoundRun, Launcher, LaunchSpec, Placement
 from autoscaler.launchers.readiness import wait_until_serving
 from autoscaler.run_environment import RunContext, dedicated_cpus, opened, run_environment, wanted_port
 from gateway.auth import events_secret, run_token
+from gateway.core import run_changes
 from gateway.core.demand import is_drained
-from gateway.core.errors import GreenroomError, LaunchError, RecordNotFound, StandbyRunFinished, StandbyRunNotReady
+from gateway.core.errors import (
+    Conflict,
+    GreenroomError,
+    LaunchError,
+    RecordNotFound,
+    StandbyRunFinished,
+    StandbyRunNotReady,
+)
 from gateway.core.ids import standby_label
 from gateway.core.lifecycle import Readiness, RunStatus
 from gateway.core.model import Actor, Address, Build, Run, User
@@ -33,6 +41,7 @@ _LOG_TAIL_LINES = 20
 _FOREVER_SECS = 365 * 24 * 3600.0
 _EAGER_SECS = 0.002
 _UNHURRIED_SECS = 0.25
+_SOON_SECS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +82,8 @@ class Keeper:
     began: float = field(default_factory=time.monotonic)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     _address: Address | None = None
+    _placement: Mapping[str, Any] = field(default_factory=dict)
+    _is_serving: asyncio.Event = field(default_factory=asyncio.Event)
     _has_served: bool = False
     _start_secs: float | None = None
     _ready_secs: float | None = None
@@ -115,6 +126,7 @@ class Keeper:
             exit_watch = group.create_task(self.launcher.wait(self.run.id))
             leaver = group.create_task(self._letting_go.wait())
             helpers = [
+                group.create_task(self._record_start()),
                 group.create_task(self._watch_readiness()),
                 group.create_task(self._watch_timeout()),
                 group.create_task(self._fulfil_wishes()),
@@ -131,7 +143,7 @@ class Keeper:
     async def _begin(self) -> None:
         if self.adopted is not None:
             self._address = _address_of(self.adopted)
-            await self._change(lambda run: run_records.started(run, self.adopted.placement if self.adopted else {}))
+            self._placement = self.adopted.placement
             await self._publish()
             return
         await self._publish()
@@ -169,11 +181,9 @@ class Keeper:
             log_path=self.tools.logs.path(self.run.id),
             max_log_chars=self.tools.settings.max_log_chars,
         )
-        kept = await self.launcher.start(spec, stored)
+        self._placement = await self.launcher.start(spec, stored)
         self._start_secs = time.monotonic() - self.began
         await self._publish()
-        await self._change(lambda run: run_records.started(run, kept))
-        await self._tell_changed()
 
     async def _prepare(self, build: Build) -> None:
         """What may take minutes gives way to an abort; the work itself goes on for whoever needs it next."""
@@ -237,6 +247,22 @@ class Keeper:
 
     # -- while it lives -----------------------------------------------------------------------------------------
 
+    async def _record_start(self) -> None:
+        """
+        RUNNING, and that it serves. One write for both where it serves soon: while an Actor boots, its machine has
+        better things to do. Until then its launcher alone knows where it is, and tells that after a crash.
+        """
+        if self.pool is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SOON_SECS):
+                    await self._is_serving.wait()
+        await self._change(lambda run: run_changes.started(run, self._placement, is_serving=self._is_serving.is_set()))
+        await self._tell_changed()
+        if not self._is_serving.is_set():
+            await self._is_serving.wait()
+            await self._change(run_changes.serving)
+            await self._tell_changed()
+
     async def _watch_readiness(self) -> None:
         """Probe until it serves; again whenever a gateway was refused. A pool's run that never serves is stopped."""
         if self._address is None:
@@ -262,8 +288,7 @@ class Keeper:
                     self.tools.on_start(self.pool, True)
                 if result.status is not None and result.status >= 500:
                     self._say(f"The web server answered the readiness probe with {result.status}.")
-                await self._change(run_records.serving)
-                await self._tell_changed()
+                self._is_serving.set()
             await self._probe.wait()
             self._probe.clear()
             if self.readiness is Readiness.SERVING:
@@ -294,7 +319,7 @@ class Keeper:
             return
         gone = (self.tools.now() - self.run.started_at).total_seconds()
         await asyncio.sleep(max(0.0, timeout_secs - gone))
-        await self._change(run_records.timing_out)
+        await self._change(run_changes.timing_out)
         if self.run.status is RunStatus.TIMING_OUT:
             await self._tell_changed()
             self._say(f"Actor run exceeded its timeout of {timeout_secs} s, stopping it.")
@@ -328,7 +353,7 @@ class Keeper:
         self.readiness = Readiness.DRAINING
         version = await self._publish()
         await self._wait_until_drained(version)
-        await self._change(lambda run: run_records.winding_down(run, reason))
+        await self._change(lambda run: run_changes.winding_down(run, reason))
         self._say(f"Actor Standby server is finished, stopping the run: {reason}.")
         grace = self.tools.settings.wind_down_grace_secs
         await self._ask_to_end(grace, sigterm_grace_secs=grace)
@@ -356,7 +381,7 @@ class Keeper:
         reason = exited.reason or self._not_ready_message
         if exited.out_of_memory:
             reason = reason or f"Out of memory ({self.run.options.memory_mbytes} MiB): give the run more."
-        await self._change(lambda run: run_records.exited(run, self.tools.now(), exited.exit_code, reason))
+        await self._change(lambda run: run_changes.exited(run, self.tools.now(), exited.exit_code, reason))
         self._say(f"Actor run {self.run.status} with exit code {exited.exit_code}.")
         error = None if self._has_served or self._wind_down_reason else StandbyRunFinished.error_type
         message = (
@@ -368,7 +393,7 @@ class Keeper:
     async def _end_unstarted(self, error: GreenroomError) -> None:
         self._say(error.message)
         with contextlib.suppress(RecordNotFound):
-            await self._change(lambda run: run_records.failed_to_start(run, self.tools.now(), error.message))
+            await self._change(lambda run: run_changes.failed_to_start(run, self.tools.now(), error.message))
         await self._close_books("standby-run-failed", f"The Actor could not be started: {error.message}", None)
 
     async def _close_books(self, error_type: str | None, message: str, exit_code: int | None) -> None:
@@ -414,7 +439,16 @@ class Keeper:
         )
 
     async def _change(self, change: Callable[[Run], Run | None]) -> None:
-        self.run = await change_run(self.tools.state.records, self.run.id, change)
+        """Most changes of a run are its keeper's, so the record that he has is tried before it is read again."""
+        wanted = change(self.run)
+        try:
+            if wanted is None:
+                raise Conflict("The record at hand needs no change; the present one may.")
+            changed = await self.tools.state.records.replace_run(wanted)
+        except Conflict:
+            changed = await change_run(self.tools.state.records, self.run.id, change)
+        if changed.version > self.run.version:
+            self.run = changed
         self._news.set()
 
     async def _tell_changed(self) -> None:

@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 _LEASE = "autoscaler"
 _LEASE_SECS = 10.0
 _UNWRITTEN_DECISIONS = 10_000
+_BATCH_SECS = 0.5
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,6 +43,7 @@ class Autoscaler:
     clock: Callable[[], float] = time.monotonic
     _pace: Pace = field(init=False)
     _last: dict[PoolKey, tuple[int, int]] = field(default_factory=dict)
+    _ahead_at: dict[PoolKey, int] = field(default_factory=dict)
     _unwritten: asyncio.Queue[DecisionRecord] = field(default_factory=lambda: asyncio.Queue(_UNWRITTEN_DECISIONS))
 
     def __post_init__(self) -> None:
@@ -91,6 +93,7 @@ class Autoscaler:
             generation=target.generation if target and target.config.is_enabled else None,
             waiting=asked.waiting,
             runs=runs,
+            ahead_at=self._ahead_at.get(pool),
             may_start=min(
                 self._pace.allowance(now),
                 self.settings.max_starting_runs_per_pool - starting,
@@ -100,6 +103,10 @@ class Autoscaler:
         )
         seen = replace(seen, may_start=max(0, seen.may_start))
         decision = decide(seen)
+        if decision.ahead_at is None:
+            self._ahead_at.pop(pool, None)
+        else:
+            self._ahead_at[pool] = decision.ahead_at
         await self._act(pool, target, seen, decision)
         return decision
 
@@ -109,7 +116,7 @@ class Autoscaler:
             actor = self.directory.actor(target.actor_id)
             if build is None or actor is None:
                 await self.state.signals.block_pool(
-                    PoolBlocked(pool=pool, error_type="record-not-found", message="The Actor or its build was deleted.")
+                    PoolBlocked(pool=pool, message="The Actor or its build was deleted.")
                 )
                 return
             for _ in range(decision.start):
@@ -122,9 +129,20 @@ class Autoscaler:
         self._keep_record(pool, seen, decision)
 
     async def _write_decisions(self) -> None:
-        """Beside the loop: writing what was decided for one pool must not delay the wake of the next."""
-        while True:
-            await self.state.records.add_decision(await self._unwritten.get())
+        """Beside the loop and in batches: writing what was decided for one pool must not delay the wake of the next."""
+        batch: list[DecisionRecord] = []
+        try:
+            while True:
+                batch = [await self._unwritten.get()]
+                await asyncio.sleep(_BATCH_SECS)
+                batch += self._all_unwritten()
+                await self.state.records.add_decisions(batch)
+                batch = []
+        finally:
+            await self.state.records.add_decisions(batch + self._all_unwritten())
+
+    def _all_unwritten(self) -> list[DecisionRecord]:
+        return [self._unwritten.get_nowait() for _ in range(self._unwritten.qsize())]
 
     def _keep_record(self, pool: PoolKey, seen: Observation, decision: Decision) -> None:
         """A change of mind or an act is kept; the same again is not."""
@@ -176,4 +194,6 @@ class Autoscaler:
 
 
 def _with_use(view: RunView, use: RunUse | None) -> RunView:
-    return view if use is None else replace(view, in_flight=use.in_flight, idle_secs=use.idle_secs)
+    if use is None:
+        return view
+    return replace(view, in_flight=use.in_flight, viewers=use.viewers, idle_secs=use.idle_secs)

@@ -18,13 +18,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from autoscaler import run_records
 from autoscaler.keeper import Keeper, KeeperTools
 from autoscaler.launchers.base import FoundRun, Launcher
 from autoscaler.policy.scaling import RunView
+from gateway.core import run_changes
 from gateway.core.errors import LaunchError, StandbyRunFailed
 from gateway.core.lifecycle import RunStatus
-from gateway.core.model import Actor, Build, Origin, Run, RunOptions, User
+from gateway.core.model import AbortWish, Actor, Build, Origin, Run, RunOptions, User
 from gateway.core.standby import Generation, PoolKey, StandbyTarget
 from gateway.new_run import bare_run
 from gateway.state.changes import change_run
@@ -161,11 +161,8 @@ class Supervisor:
         return True
 
     async def _wish_end(self, run_id: str, reason: str, *, gracefully: bool) -> None:
-        run = await change_run(
-            self.tools.state.records,
-            run_id,
-            lambda run: run_records.aborting(run, self.now(), gracefully=gracefully, message=reason),
-        )
+        wish = AbortWish(gracefully=gracefully, requested_at=self.now(), reason=reason)
+        run = await change_run(self.tools.state.records, run_id, lambda run: run_changes.aborting(run, wish))
         self._tell(run_id, run)
 
     def _keep(self, keeper: Keeper) -> None:
@@ -268,7 +265,7 @@ class Supervisor:
 
     async def _end_lost(self, run: Run, why: str) -> None:
         await change_run(
-            self.tools.state.records, run.id, lambda current: run_records.failed_to_start(current, self.now(), why)
+            self.tools.state.records, run.id, lambda current: run_changes.failed_to_start(current, self.now(), why)
         )
         await self.tools.state.records.delete_tokens_of_run(run.id)
         await self.tools.logs.keep(run.id)

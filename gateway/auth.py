@@ -82,6 +82,7 @@ class Authenticator:
         self._clock = clock
         self._cache: OrderedDict[str, tuple[float, datetime | None, Principal]] = OrderedDict()
         self._unknown: OrderedDict[str, float] = OrderedDict()
+        self._epoch = 0
 
     async def principal(self, token: str) -> Principal:
         """Who holds *token*. Raises TokenNotFound when it is unknown, expired or of a run that has ended."""
@@ -92,10 +93,13 @@ class Authenticator:
             if self._clock() < until and not self._is_past(expires_at):
                 return principal
             del self._cache[hashed]
+        epoch = self._epoch
         found = await self._records.token_by_hash(hashed)
         if found is None or self._is_past(found.expires_at):
             raise TokenNotFound
         principal = await self._principal_of(found)
+        if epoch != self._epoch:
+            return principal  # tokens have changed while this one was read: good for this call, not to be remembered
         self._cache[hashed] = (self._clock() + self._cache_secs, found.expires_at, principal)
         if len(self._cache) > _CACHE_ENTRIES:
             self._cache.popitem(last=False)
@@ -120,7 +124,8 @@ class Authenticator:
         return True
 
     def forget_all(self) -> None:
-        """Tokens have changed: believe nothing that was cached."""
+        """Tokens have changed: believe nothing that was cached or is being read."""
+        self._epoch += 1
         self._cache.clear()
         self._unknown.clear()
 

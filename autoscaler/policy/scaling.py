@@ -18,7 +18,7 @@ from gateway.core.standby import Generation, StandbyConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunView:
-    """One live run of the pool: its use over all gateways, and its age."""
+    """One live run of the pool: its use over all gateways (viewers are use, but no load), and its age."""
 
     run_id: str
     generation: Generation
@@ -26,6 +26,12 @@ class RunView:
     in_flight: int
     idle_secs: float
     age_secs: float
+    viewers: int = 0
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anything is open."""
+        return bool(self.in_flight or self.viewers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +49,7 @@ class Observation:
     runs: Sequence[RunView]
     may_start: int
     start_unasked: bool = True
+    ahead_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +57,8 @@ class Decision:
     """
     What the pool should have and what is done for it now.
 
-    ``look_again_in_secs``: when the next run reaches its idle timeout; None: nothing will change by time alone.
+    ``ahead_at`` goes into the next observation. ``look_again_in_secs``: when the next run reaches its idle timeout;
+    None: nothing will change by time alone.
     """
 
     wanted_runs: int
@@ -59,6 +67,7 @@ class Decision:
     drain: tuple[tuple[str, str], ...]
     reasons: tuple[str, ...]
     look_again_in_secs: float | None
+    ahead_at: int | None = None
 
 
 def decide(seen: Observation) -> Decision:
@@ -77,7 +86,7 @@ def decide(seen: Observation) -> Decision:
         )
     current = [run for run in live if run.generation == seen.generation]
     old = [run for run in live if run.generation != seen.generation]
-    asked, needed, reasons = _needed(seen, current, old)
+    asked, needed, ahead_at, reasons = _needed(seen, current, old)
     wanted = min(needed, seen.config.max_runs) if seen.config.max_runs is not None else needed
     if wanted < needed:
         reasons.append(f"held at maxRuns {wanted}")
@@ -96,20 +105,24 @@ def decide(seen: Observation) -> Decision:
         drain=drain,
         reasons=tuple(reasons),
         look_again_in_secs=look_again,
+        ahead_at=ahead_at,
     )
 
 
-def _needed(seen: Observation, current: list[RunView], old: list[RunView]) -> tuple[int, int, list[str]]:
-    """Runs that hold all present requests; the same with those that nobody waits for; why."""
+def _needed(seen: Observation, current: list[RunView], old: list[RunView]) -> tuple[int, int, int | None, list[str]]:
+    """Runs that hold all present requests; the same with those that nobody waits for; ``ahead_at``; why."""
     config = seen.config
-    in_flight = sum(run.in_flight for run in current)
-    # Old runs have room too while none of the new generation serves, but whoever waits shall go to the new ones.
-    asked = needed = math.ceil((in_flight + seen.waiting) / config.max_requests_per_run)
-    load = f"{in_flight} requests in flight and {seen.waiting} waiting"
-    reasons = [f"{needed} runs: {load} at up to {config.max_requests_per_run} each"]
-    busy = [run for run in current if run.in_flight > config.desired_requests_per_run]
-    if current and len(busy) == len(current) and needed <= len(current):
-        needed = len(current) + 1
+    # What the old ones carry counts: the new ones are to carry it once those are retired.
+    in_current = sum(run.in_flight for run in current)
+    load = in_current + sum(run.in_flight for run in old) + seen.waiting
+    asked = math.ceil((in_current + seen.waiting) / config.max_requests_per_run)
+    needed = math.ceil(load / config.max_requests_per_run)
+    runs = "1 run" if needed == 1 else f"{needed} runs"
+    in_flight = f"{load - seen.waiting} requests in flight and {seen.waiting} waiting"
+    reasons = [f"{runs}: {in_flight} at up to {config.max_requests_per_run} each"]
+    ahead_at = _ahead(seen, current, load, max(needed, len(current)))
+    if ahead_at is not None and ahead_at != seen.ahead_at:
+        needed = max(needed, len(current)) + 1
         reasons.append(f"one ahead: every run is above its desired {config.desired_requests_per_run}")
     if old and needed < 1:
         needed = 1
@@ -117,27 +130,48 @@ def _needed(seen: Observation, current: list[RunView], old: list[RunView]) -> tu
     if config.min_runs > needed:
         needed = config.min_runs
         reasons.append(f"minRuns {config.min_runs}")
-    return asked, needed, reasons
+    return asked, needed, ahead_at, reasons
+
+
+def _ahead(seen: Observation, current: list[RunView], load: int, count: int) -> int | None:
+    """
+    The load at which one more run is started ahead of demand: when each of *count* runs has more than its desired
+    requests, or will have once those who wait are let in, e.g. 5 waiting for one run at a desired 3.
+
+    Only when the load has grown since the last time. Else a steady crowd would start the spare one anew each time that
+    it was wound down for want of use, for ever.
+    """
+    desired = seen.config.desired_requests_per_run
+    busy = [run for run in current if run.in_flight > desired]
+    used = [run for run in current if run.in_flight]
+    is_crowded = load // count > desired if count and seen.waiting else bool(used) and len(busy) == len(used)
+    if not is_crowded:
+        return None
+    has_spare = not seen.waiting and len(used) < len(current)
+    if has_spare or (seen.ahead_at is not None and load <= seen.ahead_at):
+        return seen.ahead_at
+    return load
 
 
 def _wind_down(
     seen: Observation, current: list[RunView], old: list[RunView], floor: int
 ) -> tuple[tuple[tuple[str, str], ...], float | None]:
     timeout = seen.config.idle_timeout_secs
-    is_new_serving = any(run.readiness is Readiness.SERVING for run in current)
+    serving = sum(1 for run in current if run.readiness is Readiness.SERVING)
     drain: list[tuple[str, str]] = []
     waits: list[float] = []
     for run in old:
-        if is_new_serving:
+        # Not before the new ones can carry it all, or a deploy under load would be a gap.
+        if serving and serving >= floor:
             drain.append((run.run_id, "a newer build has taken over"))
         elif _is_idle(run, timeout):
             drain.append((run.run_id, _idle_reason(timeout)))
-        elif not run.in_flight:
+        elif not run.is_used:
             waits.append(timeout - run.idle_secs)
     # The emptiest go first, then the youngest: what is left has the warmest caches.
     spare = len(current) - floor
     for run in sorted(current, key=lambda run: run.age_secs):
-        if run.readiness is not Readiness.SERVING or run.in_flight:
+        if run.readiness is not Readiness.SERVING or run.is_used:
             continue
         if not _is_idle(run, timeout):
             waits.append(timeout - run.idle_secs)
@@ -148,7 +182,7 @@ def _wind_down(
 
 
 def _is_idle(run: RunView, timeout_secs: float) -> bool:
-    return run.in_flight == 0 and run.idle_secs >= timeout_secs
+    return not run.is_used and run.idle_secs >= timeout_secs
 
 
 def _idle_reason(timeout_secs: float) -> str:

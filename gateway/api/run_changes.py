@@ -6,24 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.api.fields import Fields, refuse
-from gateway.core.lifecycle import RunStatus, may_change
-from gateway.core.model import AbortWish, Run
+from gateway.core.model import Run
+from gateway.core.run_changes import MAX_STATUS_MESSAGE_CHARS
 
-MAX_STATUS_MESSAGE_CHARS = 1000
 GENERAL_ACCESS = ("FOLLOW_USER_SETTING", "RESTRICTED", "ANYONE_WITH_ID_CAN_READ")
-
-
-def aborted(run: Run, wish: AbortWish) -> Run | None:
-    """
-    *run* with the *wish* to end it. A second graceful wish joins the open window, a hard one cancels the window; a run
-    that has ended stays as it is. Source: apify-platform.md §3.1.
-    """
-    if run.status is RunStatus.ABORTING:
-        is_harder = not wish.gracefully and (run.abort_wish is None or run.abort_wish.gracefully)
-        return replace(run, abort_wish=wish) if is_harder else None
-    if not may_change(run.status, RunStatus.ABORTING):
-        return None
-    return replace(run, status=RunStatus.ABORTING, abort_wish=wish)
 
 
 def run_update(fields: Fields) -> Callable[[Run], Run | None]:

@@ -18,7 +18,7 @@ from gateway.api.fields import refuse
 from gateway.api.idempotency import StartKey
 from gateway.api.meta import request_meta, request_origin
 from gateway.api.pagination import listing, page_of
-from gateway.api.run_changes import aborted, run_update
+from gateway.api.run_changes import run_update
 from gateway.api.run_options import run_options
 from gateway.api.views import run_list_item, run_view
 from gateway.api.waiting import until_ended
@@ -26,6 +26,7 @@ from gateway.core.errors import NameNotUnique, RecordNotFound
 from gateway.core.ids import ID_BYTES
 from gateway.core.lifecycle import RunStatus
 from gateway.core.model import AbortWish, Actor, Build, Page, Run
+from gateway.core.run_changes import aborting
 from gateway.new_run import bare_run, store_run
 from gateway.state.changes import change_run
 from gateway.state.ports import StateUnavailable
@@ -105,26 +106,15 @@ async def _new_run(call: Call, actor: Actor, key: StartKey | None) -> Run:
 
 
 async def _build(call: Call, actor: Actor, wanted: str) -> Build:
-    """
-    The build that *wanted* names, a tag or a number. Raises UnknownBuildTag, and BuildNotFound where there is none yet.
-
-    Cost: a tag is one look-up; a number that no tag points to is searched in the list of builds, newest first.
-    """
-    for tag, tagged in actor.tagged_builds.items():
-        if wanted in (tag, tagged.build_number):
-            build = await call.records.build(tagged.build_id)
-            if build is not None:
-                return build
-    seen = 0
-    while True:
-        found = await call.records.list_builds(None, actor.id, Page(offset=seen, desc=True))
-        for build in found.items:
-            if build.build_number == wanted and build.status is RunStatus.SUCCEEDED:
-                return build
-        seen += len(found.items)
-        if not found.items or seen >= found.total:
-            break
-    if seen == 0:
+    """The build that *wanted* names, a tag or a number. Raises UnknownBuildTag, BuildNotFound where none is yet."""
+    tagged = actor.tagged_builds.get(wanted)
+    if tagged is not None:
+        build = await call.records.build(tagged.build_id)
+    else:
+        build = await call.records.build_by_number(actor.id, wanted)
+    if build is not None and build.status is RunStatus.SUCCEEDED:
+        return build
+    if not (await call.records.list_builds(None, actor.id, Page(limit=1))).total:
         raise BuildNotFound("This Actor has no build yet: build one of its versions first.")
     known = ", ".join(sorted(actor.tagged_builds)) or "none"
     raise UnknownBuildTag(
@@ -205,7 +195,7 @@ async def abort_run(call: Call) -> Response:
     """Ask for its end, at once or ``gracefully``; one that has ended is returned as it is."""
     run = await run_of_path(call)
     wish = AbortWish(gracefully=call.query.flag("gracefully"), requested_at=call.services.now())
-    changed = await change_run(call.records, run.id, partial(aborted, wish=wish))
+    changed = await change_run(call.records, run.id, partial(aborting, wish=wish))
     if not changed.status.is_terminal:
         # Also when nothing changed: should the first signal have been lost, this one may not be.
         await call.tell("run", run.id)

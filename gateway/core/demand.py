@@ -17,12 +17,19 @@ class RunUse:
     """
     One gateway's use of one run: requests and open sockets now, and the seconds since the last one ended.
 
+    ``viewers`` are those by its live-view host: use, but no load that another run could take.
     ``has_refused``: it refused a connection although it was serving, so it must be probed again.
     """
 
     in_flight: int
     idle_secs: float
+    viewers: int = 0
     has_refused: bool = False
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anything is open."""
+        return bool(self.in_flight or self.viewers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +82,7 @@ def merge_runs(reports: Iterable[DemandReport]) -> dict[str, RunUse]:
                 else RunUse(
                     in_flight=before.in_flight + use.in_flight,
                     idle_secs=min(before.idle_secs, use.idle_secs),
+                    viewers=before.viewers + use.viewers,
                     has_refused=before.has_refused or use.has_refused,
                 )
             )
@@ -85,5 +93,5 @@ def is_drained(run_id: str, routes_version: int, reports: Iterable[DemandReport]
     """Whether every gateway has seen route change *routes_version* and none has a request in *run_id* any more."""
     unused = RunUse(in_flight=0, idle_secs=0)
     return all(
-        report.routes_seen >= routes_version and report.runs.get(run_id, unused).in_flight == 0 for report in reports
+        report.routes_seen >= routes_version and not report.runs.get(run_id, unused).is_used for report in reports
     )

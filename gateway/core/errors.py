@@ -5,13 +5,15 @@ No I/O: every error that reaches a caller, each with its HTTP status, API type a
     ├── InvalidRequest              400 invalid-request
     │   ├── InvalidConfig           400 invalid-request   settings that contradict each other
     │   └── DefinitionError         400 invalid-actor-definition   with file, line, expected
-    ├── TokenNotProvided            401 token-not-provided (REST) / user-not-authenticated (hosts)
+    ├── TokenNotProvided            401 token-not-provided
+    │   └── UserNotAuthenticated    401 user-not-authenticated   the same at standby hosts
     ├── TokenNotFound               401 user-or-token-not-found
     ├── InsufficientPermissions     403 insufficient-permissions
     ├── RecordNotFound              404 record-not-found
     ├── PageNotFound                404 page-not-found
     ├── MethodNotAllowed            405 method-not-allowed
     ├── NameNotUnique               409 name-not-unique
+    │   └── ActorNameNotUnique      409 actor-name-not-unique
     ├── RequestTooLarge             413 request-too-large
     ├── LaunchError                 why a run could not be started; told as StandbyRunFailed or a status message
     └── StandbyError                errors at standby and live-view hosts
@@ -21,6 +23,7 @@ No I/O: every error that reaches a caller, each with its HTTP status, API type a
         ├── StandbyRunNotReady      504 standby-run-not-ready
         ├── StandbyBadGateway       502 standby-bad-gateway
         ├── StandbyResponseTimeout  504 standby-response-timeout
+        ├── LiveViewEnded           410 run-finished
         ├── WaitingRoomFull         503 waiting-room-full
         ├── WaitedTooLong           503 waiting-room-timeout
         └── ShuttingDown            503 shutting-down

@@ -208,10 +208,11 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AbortWish:
-    """That somebody asked for the end of a run, and how; the supervisor fulfils it."""
+    """That somebody asked for the end of a run, how and why; the supervisor fulfils it."""
 
     gracefully: bool
     requested_at: datetime
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

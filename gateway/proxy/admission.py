@@ -272,7 +272,7 @@ class Admission:
     def _is_warm_and_public(self, target: StandbyTarget) -> bool:
         if not target.config.public or target.generation is None:
             return False
-        return bool(self.desk.routes.serving(target.pool_for(None), target.generation))
+        return any(self.desk.routes.serving(target.pool_for(None), target.generation))
 
     def _want(self, target: StandbyTarget, caller: Caller) -> Want:
         if not target.config.is_enabled:

@@ -37,10 +37,11 @@ class LiveRun:
 
     def use(self, now: float) -> RunUse:
         """What the autoscaler is told of it."""
-        in_flight = self.taken + self.viewers
+        is_used = self.taken or self.viewers
         return RunUse(
-            in_flight=in_flight,
-            idle_secs=0.0 if in_flight else max(0.0, now - self.used_at),
+            in_flight=self.taken,
+            viewers=self.viewers,
+            idle_secs=0.0 if is_used else max(0.0, now - self.used_at),
             has_refused=self.has_refused,
         )
 
@@ -118,14 +119,16 @@ class RouteTable:
         """All live runs of *pool*, oldest first, whatever their readiness and generation."""
         return self._pools.get(pool, {}).values()
 
-    def serving(self, pool: PoolKey, generation: Generation) -> list[LiveRun]:
+    def serving(self, pool: PoolKey, generation: Generation) -> tuple[list[LiveRun], list[LiveRun]]:
         """
-        The runs that may take a new request: those of *generation*; while none of them serves, those before it.
+        The runs that may take a new request: those of *generation*, and those before it.
 
-        So a new build takes over without a gap: its predecessors serve until it does.
+        The latter serve on until the autoscaler retires them, for what the new ones have no room for yet: so a new
+        build takes over without a gap.
         """
         able = [run for run in self.runs_of(pool) if run.is_serving]
-        return [run for run in able if run.route.generation == generation] or able
+        current = [run for run in able if run.route.generation == generation]
+        return current, [run for run in able if run.route.generation != generation]
 
     def starting(self, pool: PoolKey) -> int:
         """How many runs of *pool* may begin to serve soon."""

@@ -229,17 +229,17 @@ class SlotDesk:
 
     def _take_free(self, key: PoolKey, pool: _Pool, avoid: frozenset[str] = frozenset()) -> LiveRun | None:
         assert pool.generation is not None
-        runs = self.routes.serving(key, pool.generation)
-        if avoid:
-            runs = [run for run in runs if run.route.run_id not in avoid]
-        index = pick_run(runs, desired=pool.desired, limit=pool.limit, chance=self._chance())
-        if index is None:
-            return None
-        run = runs[index]
-        run.taken += 1
-        if run.route.generation != pool.generation or all(other.taken > pool.desired for other in runs):
-            self._poke()
-        return run
+        for runs in self.routes.serving(key, pool.generation):
+            able = [run for run in runs if run.route.run_id not in avoid] if avoid else runs
+            index = pick_run(able, desired=pool.desired, limit=pool.limit, chance=self._chance())
+            if index is None:
+                continue
+            run = able[index]
+            run.taken += 1
+            if run.route.generation != pool.generation or all(other.taken > pool.desired for other in able):
+                self._poke()
+            return run
+        return None
 
     def _let_through(self, key: PoolKey) -> None:
         pool = self._pools.get(key)
@@ -277,9 +277,7 @@ class SlotDesk:
         pool = self._pools.get(blocked.pool)
         if pool is None:
             return
-        error = StandbyRunFailed(blocked.message)
-        error.error_type = blocked.error_type
-        self._settle(pool.room.oldest(len(pool.room)), error)
+        self._settle(pool.room.oldest(len(pool.room)), StandbyRunFailed(blocked.message))
         self._tidy(blocked.pool)
 
     @staticmethod

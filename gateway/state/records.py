@@ -59,6 +59,7 @@ _REPLACE_ACTOR = ACTORS.replace("id", "version")
 _VERSION = VERSIONS.by("actor_id", "version_number")
 _REPLACE_VERSION = VERSIONS.replace("actor_id", "version_number")
 _BUILD = BUILDS.by("id")
+_BUILD_BY_NUMBER = BUILDS.by("actor_id", "build_number")
 _REPLACE_BUILD = BUILDS.replace("id", "version")
 _ACTIVE_BUILDS = BUILDS.select.where(BUILDS.table.c.status.in_(_ACTIVE))
 _TASK = TASKS.by("id")
@@ -197,6 +198,9 @@ class SqlRecords:
     async def build(self, build_id: str) -> Build | None:
         return await self._first(BUILDS, _BUILD, id=build_id)
 
+    async def build_by_number(self, actor_id: str, build_number: str) -> Build | None:
+        return await self._first(BUILDS, _BUILD_BY_NUMBER, actor_id=actor_id, build_number=build_number)
+
     async def list_builds(self, user_id: str | None, actor_id: str | None, page: Page) -> Listing[Build]:
         return await self._page(BUILDS, "started_at", page, user_id=user_id, actor_id=actor_id)
 
@@ -274,8 +278,9 @@ class SqlRecords:
     async def storage(self, kind: StorageKind, storage_id: str) -> Storage | None:
         return await self._first(STORAGES, _STORAGE, kind=kind, id=storage_id)
 
-    async def add_decision(self, decision: DecisionRecord) -> None:
-        await self._add(DECISIONS, decision)
+    async def add_decisions(self, decisions: Sequence[DecisionRecord]) -> None:
+        if decisions:
+            await self._write(DECISIONS.insert, [DECISIONS.values(decision) for decision in decisions])
 
     async def list_decisions(self, pool_id: str, page: Page) -> Listing[DecisionRecord]:
         return await self._page(DECISIONS, "at", page, pool_id=pool_id)
@@ -289,7 +294,10 @@ class SqlRecords:
         await self._write(delete(rows.table).where(*(rows.table.c[name] == key for name, key in keys.items())))
 
     async def _write(
-        self, statement: Executable, values: dict[str, Any] | None = None, taken: NameNotUnique | None = None
+        self,
+        statement: Executable,
+        values: dict[str, Any] | list[dict[str, Any]] | None = None,
+        taken: NameNotUnique | None = None,
     ) -> None:
         async def change(connection: AsyncConnection) -> None:
             await connection.execute(statement, values)

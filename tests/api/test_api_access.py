@@ -26,10 +26,18 @@ async def _bobs(api: Any) -> dict[str, str]:
     run = await api.bob.post(f"/actors/{actor['id']}/runs")
     await api.finish(run)
     pool = PoolKey(target_id=actor["id"], user_id=api.bob.user.id)
-    await api.services.state.records.add_decision(
-        DecisionRecord(
-            id="d", pool_id=pool.id, actor_id=actor["id"], at=api.clock.now(), wanted_runs=1, present_runs=0, reasons=()
-        )
+    await api.services.state.records.add_decisions(
+        [
+            DecisionRecord(
+                id="d",
+                pool_id=pool.id,
+                actor_id=actor["id"],
+                at=api.clock.now(),
+                wanted_runs=1,
+                present_runs=0,
+                reasons=(),
+            )
+        ]
     )
     return {
         "actor": actor["id"],

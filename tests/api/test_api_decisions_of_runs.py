@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from gateway.api.errors import InvalidValue
 from gateway.api.fields import Fields, Query
-from gateway.api.run_changes import aborted, run_update
+from gateway.api.run_changes import run_update
 from gateway.api.run_options import default_memory, nearest_step, run_options
 from gateway.core.errors import InvalidRequest
 from gateway.core.lifecycle import RunStatus
@@ -90,28 +89,6 @@ def test_defaults_hold_where_the_call_is_silent() -> None:
     assert run_options(Query({}), "latest", defaults, {}) == RunOptions(
         timeout_secs=60, memory_mbytes=512, disk_mbytes=1024, max_items=9, restart_on_error=True
     )
-
-
-@pytest.mark.parametrize(
-    ("status", "wish", "new", "expected"),
-    [
-        pytest.param(RunStatus.READY, None, HARD, (RunStatus.ABORTING, HARD), id="before it was started"),
-        pytest.param(RunStatus.RUNNING, None, SOFT, (RunStatus.ABORTING, SOFT), id="while it runs"),
-        pytest.param(RunStatus.TIMING_OUT, None, HARD, (RunStatus.ABORTING, HARD), id="while it times out"),
-        pytest.param(RunStatus.ABORTING, SOFT, SOFT, None, id="a second graceful one joins"),
-        pytest.param(RunStatus.ABORTING, SOFT, HARD, (RunStatus.ABORTING, HARD), id="a hard one cancels the window"),
-        pytest.param(RunStatus.ABORTING, HARD, SOFT, None, id="a hard one can't be softened"),
-        pytest.param(RunStatus.ABORTING, HARD, HARD, None, id="twice hard"),
-        pytest.param(RunStatus.SUCCEEDED, None, HARD, None, id="it has ended"),
-        pytest.param(RunStatus.ABORTED, SOFT, HARD, None, id="it was aborted"),
-    ],
-)
-def test_abort(
-    status: RunStatus, wish: AbortWish | None, new: AbortWish, expected: tuple[RunStatus, AbortWish] | None
-) -> None:
-    """An abort is a wish that is stored; what is final stays."""
-    changed = aborted(replace(RUN, status=status, abort_wish=wish), new)
-    assert (None if changed is None else (changed.status, changed.abort_wish)) == expected
 
 
 def test_status_message_is_cut() -> None:

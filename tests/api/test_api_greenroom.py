@@ -85,17 +85,19 @@ async def test_decisions(api: Any, bob: Any) -> None:
     """The autoscaler's reasons for a pool are for the user whose runs the pool has."""
     actor = await bob.built_actor("shared", isPublic=True)
     pool = PoolKey(target_id=actor["id"], user_id=api.eve.user.id)
-    await api.services.state.records.add_decision(
-        DecisionRecord(
-            id="d",
-            pool_id=pool.id,
-            actor_id=actor["id"],
-            at=api.clock.now(),
-            wanted_runs=4,
-            present_runs=1,
-            reasons=("31 requests at a target of 10",),
-            inputs={"in_flight": 31},
-        )
+    await api.services.state.records.add_decisions(
+        [
+            DecisionRecord(
+                id="d",
+                pool_id=pool.id,
+                actor_id=actor["id"],
+                at=api.clock.now(),
+                wanted_runs=4,
+                present_runs=1,
+                reasons=("31 requests at a target of 10",),
+                inputs={"in_flight": 31},
+            )
+        ]
     )
     shown = await api.eve.get(f"/greenroom/pools/{pool.id}/decisions")
     assert shown["items"] == [

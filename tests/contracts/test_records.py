@@ -272,7 +272,7 @@ async def _once_for_all(records: SqlRecords) -> None:
 async def test_a_decision_comes_back_as_it_was(records: SqlRecords, decision: DecisionRecord):
     """The same for decisions, which are only listed."""
     decision = replace(decision, id=new_id(), pool_id=new_id())
-    await records.add_decision(decision)
+    await records.add_decisions([decision])
     assert (await records.list_decisions(decision.pool_id, Page())).items == (decision,)
 
 
@@ -602,7 +602,7 @@ async def listed(records: Records, kind: str) -> Listed:
         return Listed(runs, lambda page: records.list_runs(user_id=user.id, page=page))
     decisions = [a_decision(f"pool-of-{user.id}", at=at) for at in times]
     for decision in decisions[::-1]:
-        await records.add_decision(decision)
+        await records.add_decisions([decision])
     return Listed(decisions, lambda page: records.list_decisions(f"pool-of-{user.id}", page))
 
 
@@ -673,7 +673,7 @@ async def test_deleting_an_actor(records: SqlRecords, user: User, actor: Actor):
         )
         await records.put_version(version)
         await records.add_task(task)
-        await records.add_decision(a_decision(f"pool.{owner.id}", actor_id=owner.id))
+        await records.add_decisions([a_decision(f"pool.{owner.id}", actor_id=owner.id)])
         build = await records.add_build(a_build(owner))
         made[owner.id] = [version, task, build, await add_run(records, a_run(user.id, actor_id=owner.id))]
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoscaler import run_records
+from gateway.core import run_changes
 from gateway.core.lifecycle import RunStatus, may_change
 from gateway.core.model import AbortWish, Origin, Run, RunOptions
 
@@ -42,15 +42,15 @@ def run(status: RunStatus = S.RUNNING, **facts: object) -> Run:
 Step = Callable[[Run], Run | None]
 
 STEPS: dict[str, Step] = {
-    "started": lambda run: run_records.started(run, {"pid": 1}),
-    "serving": run_records.serving,
-    "winding down": lambda run: run_records.winding_down(run, "idle for 5 s"),
-    "timing out": run_records.timing_out,
-    "aborting gracefully": lambda run: run_records.aborting(run, LATER, gracefully=True),
-    "aborting": lambda run: run_records.aborting(run, LATER, gracefully=False, message="stop"),
-    "failed to start": lambda run: run_records.failed_to_start(run, LATER, "no such command"),
-    "exited 0": lambda run: run_records.exited(run, LATER, 0, None),
-    "exited 137": lambda run: run_records.exited(run, LATER, 137, "Out of memory"),
+    "started": lambda run: run_changes.started(run, {"pid": 1}),
+    "serving": run_changes.serving,
+    "winding down": lambda run: run_changes.winding_down(run, "idle for 5 s"),
+    "timing out": run_changes.timing_out,
+    "aborting gracefully": lambda run: run_changes.aborting(run, AbortWish(gracefully=True, requested_at=LATER)),
+    "aborting": lambda run: run_changes.aborting(run, AbortWish(gracefully=False, requested_at=LATER, reason="stop")),
+    "failed to start": lambda run: run_changes.failed_to_start(run, LATER, "no such command"),
+    "exited 0": lambda run: run_changes.exited(run, LATER, 0, None),
+    "exited 137": lambda run: run_changes.exited(run, LATER, 137, "Out of memory"),
 }
 
 
@@ -97,32 +97,32 @@ def test_an_exit_always_ends_it(names: list[str], exit_name: str) -> None:
 )
 def test_started(before: RunStatus, expected: RunStatus | None) -> None:
     """A living run learns where it is."""
-    new = run_records.started(run(before), {"pid": 7})
+    new = run_changes.started(run(before), {"pid": 7})
     assert (new.status if new else None) is expected
     assert new is None or new.placement == {"pid": 7}
 
 
 def test_serving_is_noted_once() -> None:
     """While it lives."""
-    new = run_records.serving(run())
+    new = run_changes.serving(run())
     assert new is not None
     assert new.is_container_server_ready
-    assert run_records.serving(new) is None
-    assert run_records.serving(run(S.SUCCEEDED)) is None
+    assert run_changes.serving(new) is None
+    assert run_changes.serving(run(S.SUCCEEDED)) is None
 
 
 def test_the_first_reason_of_a_wind_down_holds() -> None:
     """Asked twice, nothing changes."""
-    new = run_records.winding_down(run(), "idle for 5 s")
+    new = run_changes.winding_down(run(), "idle for 5 s")
     assert new is not None
     assert new.wound_down_because == "idle for 5 s"
-    assert run_records.winding_down(new, "a newer build has taken over") is None
+    assert run_changes.winding_down(new, "a newer build has taken over") is None
 
 
 @pytest.mark.parametrize("status", S)
 def test_only_a_running_run_times_out(status: RunStatus) -> None:
     """READY has not begun; the others are on their way out."""
-    new = run_records.timing_out(run(status))
+    new = run_changes.timing_out(run(status))
     assert (new is not None) is (status is S.RUNNING)
     assert new is None or new.status is S.TIMING_OUT
 
@@ -130,7 +130,7 @@ def test_only_a_running_run_times_out(status: RunStatus) -> None:
 @pytest.mark.parametrize("status", S)
 def test_what_can_be_aborted(status: RunStatus) -> None:
     """READY, RUNNING and TIMING-OUT; anything else is left as it is."""
-    new = run_records.aborting(run(status), LATER, gracefully=True)
+    new = run_changes.aborting(run(status), AbortWish(gracefully=True, requested_at=LATER))
     assert (new is not None) is (status in (S.READY, S.RUNNING, S.TIMING_OUT))
     assert new is None or (new.status, new.abort_wish) == (
         S.ABORTING,
@@ -149,9 +149,9 @@ def test_what_can_be_aborted(status: RunStatus) -> None:
 )
 def test_two_aborts(first: bool, second: bool, expected: AbortWish | None) -> None:
     """The race rules of the platform."""
-    once = run_records.aborting(run(), AT, gracefully=first)
+    once = run_changes.aborting(run(), AbortWish(gracefully=first, requested_at=AT))
     assert once is not None
-    twice = run_records.aborting(once, LATER, gracefully=second)
+    twice = run_changes.aborting(once, AbortWish(gracefully=second, requested_at=LATER))
     assert (twice.abort_wish if twice else None) == expected
     assert twice is None or twice.status is S.ABORTING
 
@@ -170,7 +170,7 @@ def test_two_aborts(first: bool, second: bool, expected: AbortWish | None) -> No
 )
 def test_without_a_process(before: Run, expected: RunStatus | None) -> None:
     """It ends as far as the table lets it, without an exit code and with the reason."""
-    new = run_records.failed_to_start(before, LATER, "the reason")
+    new = run_changes.failed_to_start(before, LATER, "the reason")
     assert (new.status if new else None) is expected
     assert new is None or (new.exit_code, new.status_message, new.finished_at) == (None, "the reason", LATER)
 
@@ -224,17 +224,17 @@ def test_without_a_process(before: Run, expected: RunStatus | None) -> None:
 )
 def test_how_it_ended(before: Run, exit_code: int, reason: str | None, status: RunStatus, message: str) -> None:
     """What was stored first decides the status, then the exit code; the message says the same."""
-    new = run_records.exited(before, LATER, exit_code, reason)
+    new = run_changes.exited(before, LATER, exit_code, reason)
     assert new is not None
     assert (new.status, new.status_message, new.exit_code, new.finished_at) == (status, message, exit_code, LATER)
 
 
 def test_the_end_is_counted() -> None:
     """Duration and compute units (GiB hours) beside what was there; a clock that went back makes no negative time."""
-    new = run_records.exited(run(), LATER, 0, None)
+    new = run_changes.exited(run(), LATER, 0, None)
     assert new is not None
     assert new.stats == {"restartCount": 2, "durationMillis": 90500, "runTimeSecs": 90.5, "computeUnits": 0.050278}
-    early = run_records.exited(run(), AT - timedelta(seconds=5), 0, None)
+    early = run_changes.exited(run(), AT - timedelta(seconds=5), 0, None)
     assert early is not None
     assert early.stats["durationMillis"] == 0
 
@@ -242,15 +242,22 @@ def test_the_end_is_counted() -> None:
 @pytest.mark.parametrize(
     ("before", "expected"),
     [
-        pytest.param(run(), "Greenroom stops.", id="told at once"),
-        pytest.param(run(status_message="Page 3"), "Greenroom stops.", id="in place of the Actor's progress"),
+        pytest.param(run(), "Actor run was aborted: Greenroom stops.", id="told at the end"),
+        pytest.param(
+            run(status_message="Page 3"),
+            "Actor run was aborted: Greenroom stops.",
+            id="in place of the Actor's progress",
+        ),
         pytest.param(
             run(status_message="Done.", is_status_message_terminal=True), "Done.", id="not of the Actor's last word"
         ),
     ],
 )
 def test_an_abort_may_say_why(before: Run, expected: str) -> None:
-    """The message of whoever aborts."""
-    new = run_records.aborting(before, LATER, gracefully=True, message="Greenroom stops.")
+    """The reason of whoever aborts is what the ended run tells."""
+    wish = AbortWish(gracefully=True, requested_at=LATER, reason="Greenroom stops")
+    new = run_changes.aborting(before, wish)
     assert new is not None
-    assert new.status_message == expected
+    ended = run_changes.exited(new, LATER, 143, None)
+    assert ended is not None
+    assert ended.status_message == expected

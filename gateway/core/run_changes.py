@@ -1,4 +1,8 @@
-"""No I/O: how a run's record changes over its life; each function gives the new record or None for "leave it"."""
+"""
+No I/O: how a run's record changes over its life, whoever asks; each function gives the new record, None for "leave it".
+
+Stored by compare-and-set (``gateway.state.changes``), so these may be called several times and have no effects.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,13 @@ from gateway.core.model import AbortWish, Run
 MAX_STATUS_MESSAGE_CHARS = 1000
 
 
-def started(run: Run, placement: Mapping[str, Any]) -> Run | None:
-    """Its process exists. A run that is being aborted keeps its status but learns where it is."""
+def started(run: Run, placement: Mapping[str, Any], *, is_serving: bool = False) -> Run | None:
+    """Its process exists, and serves already. A run that is being aborted keeps its status but learns where it is."""
     if run.status.is_terminal:
         return None
     status = RunStatus.RUNNING if may_change(run.status, RunStatus.RUNNING) else run.status
-    return replace(run, status=status, placement=dict(placement))
+    is_ready = is_serving or run.is_container_server_ready
+    return replace(run, status=status, placement=dict(placement), is_container_server_ready=is_ready)
 
 
 def serving(run: Run) -> Run | None:
@@ -40,21 +45,18 @@ def timing_out(run: Run) -> Run | None:
     return replace(run, status=RunStatus.TIMING_OUT) if may_change(run.status, RunStatus.TIMING_OUT) else None
 
 
-def aborting(run: Run, now: datetime, *, gracefully: bool, message: str | None = None) -> Run | None:
+def aborting(run: Run, wish: AbortWish) -> Run | None:
     """
-    Somebody wants it to end. A second graceful wish joins the first; a hard one overrides a graceful one.
+    Somebody wants it to end. A second graceful wish joins the open window, a hard one cancels the window.
 
     Source: apify-platform.md §3.1 (race rules).
     """
     if run.status is RunStatus.ABORTING:
-        wish = run.abort_wish
-        if gracefully or (wish is not None and not wish.gracefully):
-            return None
-        return replace(run, abort_wish=AbortWish(gracefully=False, requested_at=now))
+        is_harder = not wish.gracefully and (run.abort_wish is None or run.abort_wish.gracefully)
+        return replace(run, abort_wish=wish) if is_harder else None
     if not may_change(run.status, RunStatus.ABORTING):
         return None
-    changed = replace(run, status=RunStatus.ABORTING, abort_wish=AbortWish(gracefully=gracefully, requested_at=now))
-    return replace(changed, status_message=message) if message and not run.is_status_message_terminal else changed
+    return replace(run, status=RunStatus.ABORTING, abort_wish=wish)
 
 
 def failed_to_start(run: Run, now: datetime, why: str) -> Run | None:
@@ -82,7 +84,8 @@ def exited(run: Run, now: datetime, exit_code: int, reason: str | None) -> Run |
 
 def _default_message(run: Run, exit_code: int) -> str:
     if run.status is RunStatus.ABORTING:
-        return "Actor run was aborted."
+        why = run.abort_wish.reason if run.abort_wish else None
+        return f"Actor run was aborted: {why}." if why else "Actor run was aborted."
     if run.status is RunStatus.TIMING_OUT:
         return f"Actor run exceeded its timeout of {run.options.timeout_secs} s."
     if run.wound_down_because is not None:
