@@ -138,3 +138,7 @@ class RouteTable:
             if run.route.readiness is Readiness.STARTING
             or (run.route.readiness is Readiness.SERVING and run.has_refused)
         )
+
+    def has_placed(self, pool: PoolKey) -> bool:
+        """Whether any run of *pool* has an address yet; one without is still being prepared."""
+        return any(run.route.address is not None for run in self.runs_of(pool))

@@ -163,6 +163,12 @@ class SlotDesk:
         """What a request is told whose time to get a run is over."""
         facts = {"waitedSecs": round(waited_secs, 1), "setting": "pick_timeout_secs"}
         starting = self.routes.starting(want.pool)
+        if starting and not self.routes.has_placed(want.pool):
+            return StandbyRunNotReady(
+                f"The Actor's first run is still being prepared after {waited_secs:.0f} s: its packages are being "
+                "installed, and its build's log shows how far. Try again in a moment.",
+                data={**facts, "startingRuns": starting},
+            )
         if starting:
             return StandbyRunNotReady(
                 f"The Actor's run was started but its web server did not answer within {waited_secs:.0f} s. It has to "
