@@ -147,25 +147,16 @@ class Keeper:
             await self._publish()
             return
         await self._publish()
-        if self.is_stored:
-            await self._launch(None)
-            return
-        failure: GreenroomError | None = None
-        async with asyncio.TaskGroup() as group:
-            # The process is made while the record is written; its program begins when that is done.
-            stored = group.create_task(self._store())
-            try:
-                await self._launch(stored)
-            except GreenroomError as error:
-                failure = error  # kept until the record is there, to be ended truthfully
-        if failure is not None:
-            raise failure
+        await self._launch()
 
     async def _store(self) -> None:
-        await store_run(self.tools.state.records, self.run, self.tools.box, self.tools.new_id())
-        await self._tell_changed()
+        """Put the run on record, where that has not been done. No program of its begins before."""
+        if not self.is_stored:
+            self.is_stored = True
+            await store_run(self.tools.state.records, self.run, self.tools.box, self.tools.new_id())
+            await self._tell_changed()
 
-    async def _launch(self, stored: asyncio.Task[None] | None) -> None:
+    async def _launch(self) -> None:
         actor, owner, build = self.known or await self._records()
         self._refuse_strangers(actor, owner)
         await self._prepare(build)
@@ -181,7 +172,7 @@ class Keeper:
             log_path=self.tools.logs.path(self.run.id),
             max_log_chars=self.tools.settings.max_log_chars,
         )
-        self._placement = await self.launcher.start(spec, stored)
+        self._placement = await self.launcher.start(spec, self._store)
         self._start_secs = time.monotonic() - self.began
         await self._publish()
 
@@ -392,6 +383,7 @@ class Keeper:
 
     async def _end_unstarted(self, error: GreenroomError) -> None:
         self._say(error.message)
+        await self._store()
         with contextlib.suppress(RecordNotFound):
             await self._change(lambda run: run_changes.failed_to_start(run, self.tools.now(), error.message))
         await self._close_books("standby-run-failed", f"The Actor could not be started: {error.message}", None)

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,9 +84,9 @@ async def start_run(
     env: Mapping[str, str] | None = None,
     max_log_chars: int = 10_000_000,
     log_path: Path | None = None,
-    go: asyncio.Future[None] | None = None,
+    may_begin: Callable[[], Awaitable[None]] | None = None,
 ) -> StartedRun:
-    """Place and start a run of *build*, when *go* is done; its log lies in *folder*."""
+    """Place and start a run of *build*; its log lies in *folder*."""
     run_id = "Run" + secrets.token_hex(7)
     log_path = log_path or folder / f"{run_id}.log"
     spec = LaunchSpec(
@@ -98,7 +98,7 @@ async def start_run(
         log_path=log_path,
         max_log_chars=max_log_chars,
     )
-    return StartedRun(id=run_id, log_path=log_path, placement=await launcher.start(spec, go))
+    return StartedRun(id=run_id, log_path=log_path, placement=await launcher.start(spec, may_begin))
 
 
 async def until(condition: Callable[[], object], *, limit_secs: float = 20) -> None:

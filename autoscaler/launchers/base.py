@@ -12,8 +12,7 @@ What may be called when::
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -78,12 +77,15 @@ class Launcher(Protocol):
         """Reserve an address; *wanted_port* is set where the Actor insists on its own."""
         ...
 
-    async def start(self, spec: LaunchSpec, go: asyncio.Future[None] | None = None) -> Mapping[str, Any]:
+    async def start(
+        self, spec: LaunchSpec, may_begin: Callable[[], Awaitable[None]] | None = None
+    ) -> Mapping[str, Any]:
         """
         Start the run; returns, once its process exists, what ``adopt`` will need (stored in ``Run.placement``).
 
-        All may be prepared at once, but the Actor's own program begins only when *go* is done; when *go* fails, its
-        exception is raised and nothing is left of the run.
+        *may_begin* is called once, when all else is under way, and the Actor's own program begins only when it has
+        returned: what it does (writing the record) costs the wake no time of its own. When it raises, its exception
+        is raised here and nothing is left of the run.
         """
         ...
 

@@ -12,7 +12,7 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -148,9 +148,11 @@ class ProcessLauncher:
             self._ports.take_this(run_id, port)
         return Placement(address=Address(host=self._host, port=port), port=port)
 
-    async def start(self, spec: LaunchSpec, go: asyncio.Future[None] | None = None) -> Mapping[str, Any]:
+    async def start(
+        self, spec: LaunchSpec, may_begin: Callable[[], Awaitable[None]] | None = None
+    ) -> Mapping[str, Any]:
         """
-        Start the Actor under a shim of its own; returns once the Actor's program has been loaded, not before *go*.
+        Start the Actor under a shim of its own; returns once its program has been loaded, which waits for *may_begin*.
 
         Raises LaunchError when the command can't be executed; nothing is left of it then. So it is when the caller is
         cancelled. The memory limit is not enforced.
@@ -178,7 +180,7 @@ class ProcessLauncher:
                     "port": spec.placement.port,
                 },
             },
-            go,
+            may_begin,
         )
         self._ports.keep(spec.run_id, spec.placement.port)
         self._hold(spec.run_id, folder, record)

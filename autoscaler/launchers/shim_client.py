@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,20 +71,29 @@ class ForkServer:
             raise
         self._control = ours
 
-    async def launch(self, order: Mapping[str, Any], go: asyncio.Future[None] | None = None) -> dict[str, Any]:
+    async def launch(
+        self, order: Mapping[str, Any], may_begin: Callable[[], Awaitable[None]] | None = None
+    ) -> dict[str, Any]:
         """
-        Have a shim start what *order* says; returns its record. Raises LaunchError with the reason, and what *go* does.
+        Have a shim start what *order* says; returns its record. Raises LaunchError with the reason.
 
-        The process is made while *go* is still under way, and becomes the Actor's program when *go* is done.
-
-        Cancelled, or given up for any other reason, nothing is left running: the shim ends a run that was never heard
-        of. Costs four small socket messages, nothing on disk.
+        *may_begin* is awaited, once, while the shim makes the process; what it raises is raised here. Cancelled, or
+        given up for any other reason, nothing is left running: the shim ends a run that was never heard of. Costs four
+        small socket messages, nothing on disk.
         """
+        has_asked = False
+
+        async def ask_once() -> None:
+            nonlocal has_asked
+            if may_begin is not None and not has_asked:
+                has_asked = True
+                await may_begin()
+
         message = shim.frame(order)
         for _ in range(3):  # the first may find the shim dead, the second the fork server
             try:
                 async with asyncio.timeout(_ANSWER_SECS):
-                    answer = await self._ask(message, go)
+                    answer = await self._ask(message, ask_once)
             except TimeoutError:
                 raise LaunchError(f"The shim did not answer within {_ANSWER_SECS:g} s.") from None
             except OSError:
@@ -108,7 +117,7 @@ class ForkServer:
                 await self._process.wait()
             self._process = None
 
-    async def _ask(self, message: bytes, go: asyncio.Future[None] | None) -> dict[str, Any]:
+    async def _ask(self, message: bytes, may_begin: Callable[[], Awaitable[None]]) -> dict[str, Any]:
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         with ours:
@@ -116,8 +125,7 @@ class ForkServer:
             with theirs:
                 await self._hand_over(theirs)
             await loop.sock_sendall(ours, message)
-            if go is not None:
-                await asyncio.shield(go)
+            await may_begin()
             await loop.sock_sendall(ours, shim.GO_BYTE)
             (length,) = shim.FRAME_HEAD.unpack(await _receive_exactly(ours, shim.FRAME_HEAD.size))
             answer: dict[str, Any] = json.loads(await _receive_exactly(ours, length))

@@ -84,26 +84,38 @@ async def test_exit_code(launcher, start, source, exit_code):
 
 
 async def test_the_program_begins_when_it_may(start, tmp_path):
-    """All may be prepared before *go* is done, but not a line of the Actor's program runs before."""
+    """*may_begin* is called once; not a line of the Actor's program runs before it has returned."""
     began = tmp_path / "began"
-    go = asyncio.get_running_loop().create_future()
+    asked, may_return = asyncio.Event(), asyncio.Event()
+    asked_times = 0
+
+    async def may_begin() -> None:
+        nonlocal asked_times
+        asked_times += 1
+        asked.set()
+        await may_return.wait()
+
     async with asyncio.TaskGroup() as tasks:
-        starting = tasks.create_task(start(f"open({str(began)!r}, 'w')", go=go))
+        starting = tasks.create_task(start(f"open({str(began)!r}, 'w')", may_begin=may_begin))
+        await asked.wait()
         done, _ = await asyncio.wait([starting], timeout=0.2)
         assert not done
         assert not began.exists()
-        go.set_result(None)
+        may_return.set()
     await until(began.exists)
+    assert asked_times == 1
 
 
 async def test_nothing_is_left_of_a_run_that_may_not_begin(launcher, start, tmp_path):
-    """When *go* fails its exception is raised, and the process that waited for it is gone."""
+    """When *may_begin* fails its exception is raised, and the process that waited for it is gone."""
     began = tmp_path / "began"
-    go = asyncio.get_running_loop().create_future()
-    go.set_exception(KeyError("no record"))
+
+    async def may_begin() -> None:
+        raise KeyError("no record")
+
     before = _shims()
     with pytest.raises(KeyError):
-        await start(f"open({str(began)!r}, 'w')", go=go)
+        await start(f"open({str(began)!r}, 'w')", may_begin=may_begin)
     await until(lambda: len(_shims()) <= max(1, len(before)))
     assert not began.exists()
     assert not [found for found in await launcher.list() if found.is_alive]
