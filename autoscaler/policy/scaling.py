@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.core.lifecycle import Readiness
 from gateway.core.standby import Generation, StandbyConfig
@@ -40,7 +40,7 @@ class Observation:
     All that a decision looks at. ``generation`` is None when the target can't have runs any more (deleted, switched
     off, its build gone). ``may_start`` is how many starts the limits on pace and machine allow now; ``start_unasked``:
     runs may be started that nobody waits for (false after failures, for a while): those ahead of demand, the first of a
-    new build, ``minRuns``. What is there already is kept all the same.
+    new build, ``minRuns``. What is there already is kept all the same. ``ahead_at``: that of the last decision.
     """
 
     config: StandbyConfig
@@ -57,8 +57,8 @@ class Decision:
     """
     What the pool should have and what is done for it now.
 
-    ``ahead_at`` goes into the next observation. ``look_again_in_secs``: when the next run reaches its idle timeout;
-    None: nothing will change by time alone.
+    ``ahead_at`` goes into the next observation: the load for which there was one ahead of demand; None: not crowded.
+    ``look_again_in_secs``: when the next run reaches its idle timeout; None: nothing will change by time alone.
     """
 
     wanted_runs: int
@@ -86,6 +86,9 @@ def decide(seen: Observation) -> Decision:
         )
     current = [run for run in live if run.generation == seen.generation]
     old = [run for run in live if run.generation != seen.generation]
+    if not current:
+        # It was about runs that are gone, e.g. those of the build before, or of yesterday.
+        seen = replace(seen, ahead_at=None)
     asked, needed, ahead_at, reasons = _needed(seen, current, old)
     wanted = min(needed, seen.config.max_runs) if seen.config.max_runs is not None else needed
     if wanted < needed:
@@ -97,6 +100,9 @@ def decide(seen: Observation) -> Decision:
         reasons.append(f"{missing - due} that nobody waits for later, since starts have failed")
     if due > start:
         reasons.append(f"{due - start} more as soon as pace and machine allow")
+    if ahead_at is not None and len(current) + start < needed:
+        # The one ahead is still to come; else it never would at a steady load.
+        ahead_at = seen.ahead_at
     drain, look_again = _wind_down(seen, current, old, floor=wanted)
     return Decision(
         wanted_runs=wanted,
@@ -120,8 +126,8 @@ def _needed(seen: Observation, current: list[RunView], old: list[RunView]) -> tu
     runs = "1 run" if needed == 1 else f"{needed} runs"
     in_flight = f"{load - seen.waiting} requests in flight and {seen.waiting} waiting"
     reasons = [f"{runs}: {in_flight} at up to {config.max_requests_per_run} each"]
-    ahead_at = _ahead(seen, current, load, max(needed, len(current)))
-    if ahead_at is not None and ahead_at != seen.ahead_at:
+    is_ahead, ahead_at = _ahead(seen, current, load, max(needed, len(current)))
+    if is_ahead:
         needed = max(needed, len(current)) + 1
         reasons.append(f"one ahead: every run is above its desired {config.desired_requests_per_run}")
     if old and needed < 1:
@@ -133,24 +139,24 @@ def _needed(seen: Observation, current: list[RunView], old: list[RunView]) -> tu
     return asked, needed, ahead_at, reasons
 
 
-def _ahead(seen: Observation, current: list[RunView], load: int, count: int) -> int | None:
+def _ahead(seen: Observation, current: list[RunView], load: int, count: int) -> tuple[bool, int | None]:
     """
-    The load at which one more run is started ahead of demand: when each of *count* runs has more than its desired
-    requests, or will have once those who wait are let in, e.g. 5 waiting for one run at a desired 3.
+    Whether one more run than *count* is started ahead of demand, and ``ahead_at``: when each of *count* has more than
+    its desired requests, or will have once those who wait are let in, e.g. 5 waiting for one run at a desired 3.
 
-    Only when the load has grown since the last time. Else a steady crowd would start the spare one anew each time that
-    it was wound down for want of use, for ever.
+    Only when the load is more than there was one ahead for already. Else a steady crowd would start the spare one anew
+    each time that it was wound down for want of use, for ever.
     """
     desired = seen.config.desired_requests_per_run
-    busy = [run for run in current if run.in_flight > desired]
     used = [run for run in current if run.in_flight]
-    is_crowded = load // count > desired if count and seen.waiting else bool(used) and len(busy) == len(used)
+    would_crowd = count > 0 and load // count > desired
+    is_crowded = would_crowd if seen.waiting else bool(used) and all(run.in_flight > desired for run in used)
     if not is_crowded:
-        return None
-    has_spare = not seen.waiting and len(used) < len(current)
-    if has_spare or (seen.ahead_at is not None and load <= seen.ahead_at):
-        return seen.ahead_at
-    return load
+        return False, None
+    before = seen.ahead_at or 0
+    if not would_crowd or (not seen.waiting and len(used) < len(current)):
+        return False, max(before, load)
+    return load > before, max(before, load)
 
 
 def _wind_down(
@@ -169,7 +175,8 @@ def _wind_down(
         elif not run.is_used:
             waits.append(timeout - run.idle_secs)
     # The emptiest go first, then the youngest: what is left has the warmest caches.
-    spare = len(current) - floor
+    # One that starts is no substitute yet for one that serves.
+    spare = serving - floor
     for run in sorted(current, key=lambda run: run.age_secs):
         if run.readiness is not Readiness.SERVING or run.is_used:
             continue

@@ -186,6 +186,8 @@ def _sqlite_engine(url: URL, *, writes: bool) -> AsyncEngine:
         isolation_level=None if writes else "AUTOCOMMIT",
         # Not for the writer, whose connection SQLAlchemy would take for one in autocommit: see ``set_up``.
         skip_autocommit_rollback=not writes,
+        # ``begin`` has ended its transaction either way; a rollback of nothing would be one more change of thread.
+        pool_reset_on_return=None,
     )
 
     @event.listens_for(engine.sync_engine, "connect")
