@@ -19,6 +19,7 @@ from gateway.core.standby import PoolKey, StandbyConfig, StandbyTarget
 from gateway.settings import Settings
 from gateway.state.directory import Directory
 from gateway.state.ports import PoolBlocked, State
+from gateway.state.steady import steadily
 
 _log = logging.getLogger(__name__)
 
@@ -52,8 +53,8 @@ class Autoscaler:
     async def run(self) -> None:
         """For ever: look, then wait for a poke, the next idle limit or the next tick, whichever is first."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._write_decisions())
-            group.create_task(self._look_for_ever())
+            group.create_task(steadily("the keeping of decisions", self._write_decisions))
+            group.create_task(steadily("the autoscaler", self._look_for_ever))
 
     async def _look_for_ever(self) -> None:
         look_again = 0.0

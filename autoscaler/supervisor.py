@@ -29,6 +29,7 @@ from gateway.core.standby import Generation, PoolKey, StandbyTarget
 from gateway.new_run import bare_run
 from gateway.state.changes import change_run
 from gateway.state.ports import Changed, RouteEnded
+from gateway.state.steady import steadily
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Supervisor:
         async with asyncio.TaskGroup() as group:
             self._group = group
             await self._take_over()
-            watcher = group.create_task(self._follow_wishes())
+            watcher = group.create_task(steadily("the supervisor", self._follow_wishes))
             try:
                 yield
             finally:

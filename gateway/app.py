@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 from dataclasses import dataclass, field
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -26,6 +27,7 @@ from gateway.proxy.slots import SlotDesk
 from gateway.proxy.upstream import Upstreams
 from gateway.services import Services
 from gateway.state.directory import Directory
+from gateway.state.steady import steadily
 
 _REPORT_TTL_FACTOR = 10
 # Sockets are said goodbye to a little before the run behind them is stopped, so that the goodbye still arrives.
@@ -126,7 +128,7 @@ class Gateway:
         signals = self.services.state.signals
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self.directory.follow(signals))
+                group.create_task(steadily("the directory of hosts", partial(self.directory.follow, signals)))
                 group.create_task(self._follow_routes())
                 group.create_task(self._follow_tokens())
                 group.create_task(self._report_demand())

@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -180,19 +180,19 @@ async def serve_worker(settings: Settings, sockets: list[socket.socket], ready_f
         await gateway.directory.load()
         async with asyncio.TaskGroup() as group:
             running = group.create_task(gateway.run())
-            await stack.enter_async_context(supervisor.running())
-            scaling = group.create_task(autoscaler.run())
-            serving = group.create_task(server.serve(sockets=sockets))
-            await server.has_started(serving)
-            gateway.is_ready = True
-            _announce(services, first, registered)
-            _tell_ready(ready_fd)
-            waiting = group.create_task(stop.drain.wait())
-            await asyncio.wait([waiting, serving], return_when=asyncio.FIRST_COMPLETED)
-            _log.info("stopping: finishing what is in flight")
-            gateway.stop_taking()
-            scaling.cancel()
-            await _end_runs(supervisor, stop, settings.shutdown_timeout_secs)
+            async with supervisor.running():
+                scaling = group.create_task(autoscaler.run())
+                serving = group.create_task(server.serve(sockets=sockets))
+                await server.has_started(serving)
+                gateway.is_ready = True
+                _announce(services, first, registered)
+                _tell_ready(ready_fd)
+                waiting = group.create_task(stop.drain.wait())
+                await asyncio.wait([waiting, serving], return_when=asyncio.FIRST_COMPLETED)
+                _log.info("stopping: finishing what is in flight")
+                gateway.stop_taking()
+                scaling.cancel()
+                await _end_runs(supervisor.stop_all, stop, settings.shutdown_timeout_secs)
             server.should_exit = True
             if stop.at_once.is_set():
                 server.force_exit = True
@@ -202,19 +202,18 @@ async def serve_worker(settings: Settings, sockets: list[socket.socket], ready_f
     return _STOPPED_AT_ONCE if stop.at_once.is_set() else 0
 
 
-async def _end_runs(supervisor: object, stop: StopSignals, timeout_secs: float) -> None:
+async def _end_runs(
+    stop_all: Callable[[str, float], Coroutine[None, None, None]], stop: StopSignals, timeout_secs: float
+) -> None:
     """Wind everything down; when told to stop at once, kill it instead."""
-    from autoscaler.supervisor import Supervisor
-
-    assert isinstance(supervisor, Supervisor)
     async with asyncio.TaskGroup() as group:
-        gently = group.create_task(supervisor.stop_all("Greenroom was stopped", timeout_secs))
+        gently = group.create_task(stop_all("Greenroom was stopped", timeout_secs))
         at_once = group.create_task(stop.at_once.wait())
         await asyncio.wait([gently, at_once], return_when=asyncio.FIRST_COMPLETED)
         at_once.cancel()
         gently.cancel()
     if stop.at_once.is_set():
-        await supervisor.stop_all("Greenroom was stopped at once", 0)
+        await stop_all("Greenroom was stopped at once", 0)
 
 
 def actor_folders(given: tuple[Path, ...]) -> list[Path]:

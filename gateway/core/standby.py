@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from gateway.core.errors import InvalidConfig
-from gateway.core.model import MEMORY_STEPS_MBYTES, Actor
+from gateway.core.model import MEMORY_STEPS_MBYTES, Actor, Build
 
 
 class Tenancy(StrEnum):
@@ -262,13 +262,16 @@ class StandbyTarget:
         return user_id == self.owner_id or (self.is_public_actor and not self.config.owner_only)
 
 
-def standby_target(actor: Actor, owner_name: str) -> StandbyTarget:
-    """The standby host of *actor*; ``generation`` is None while its tag points to no build."""
+def standby_target(actor: Actor, owner_name: str, numbered: Build | None = None) -> StandbyTarget:
+    """
+    The standby host of *actor*; ``generation`` is None while its tag points to no build.
+
+    *numbered* is the finished build whose number the settings name in place of a tag, if they do.
+    """
     config = parse_standby(effective(actor))
     tagged = actor.tagged_builds.get(config.build)
-    if tagged is None:
-        tagged = next((b for b in actor.tagged_builds.values() if b.build_number == config.build), None)
-    generation = Generation(build_id=tagged.build_id, memory_mbytes=config.memory_mbytes) if tagged else None
+    build_id = tagged.build_id if tagged else numbered.id if numbered else None
+    generation = Generation(build_id=build_id, memory_mbytes=config.memory_mbytes) if build_id else None
     return StandbyTarget(
         actor_id=actor.id,
         actor_name=actor.name,

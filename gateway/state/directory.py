@@ -10,6 +10,7 @@ import logging
 
 from gateway.core.errors import InvalidConfig
 from gateway.core.ids import standby_label
+from gateway.core.lifecycle import RunStatus
 from gateway.core.model import Actor, Page, User
 from gateway.core.standby import StandbyTarget, standby_target
 from gateway.state.ports import Changed, Records, Signals
@@ -48,7 +49,7 @@ class Directory:
             listing = await self._records.list_actors(None, Page(offset=offset, limit=_PAGE))
             for actor in listing.items:
                 if actor.user_id in users:
-                    self._put(actor, users[actor.user_id])
+                    await self._put(actor, users[actor.user_id])
                     missing.discard(actor.id)
             offset += len(listing.items)
             if offset >= listing.total or not listing.items:
@@ -77,15 +78,22 @@ class Directory:
         if actor is None or user is None:
             self._drop(actor_id)
         else:
-            self._put(actor, user)
+            await self._put(actor, user)
 
-    def _put(self, actor: Actor, owner: User) -> None:
-        self._drop(actor.id)
-        self._actors[actor.id] = (actor, owner)
+    async def _put(self, actor: Actor, owner: User) -> None:
+        """All awaiting comes first: between dropping the old picture and having the new one nobody may look."""
+        target = None
         try:
             target = standby_target(actor, owner.username)
+            if target.generation is None:
+                build = await self._records.build_by_number(actor.id, target.config.build)
+                if build is not None and build.status is RunStatus.SUCCEEDED:
+                    target = standby_target(actor, owner.username, build)
         except InvalidConfig as error:
             _log.warning("Actor %s has standby settings that no longer hold: %s", actor.id, error.message)
+        self._drop(actor.id)
+        self._actors[actor.id] = (actor, owner)
+        if target is None:
             return
         by_name = standby_label(owner.username, actor.name)
         labels = tuple(label for label in (actor.id.lower(), by_name) if label)

@@ -643,6 +643,8 @@ async def test_filters(records: SqlRecords, user: User, actor: Actor):
     assert (await records.list_builds(None, None, Page())).items == (mine, theirs)
     assert (await records.list_builds(user.id, None, Page())).items == (mine,)
     assert (await records.list_builds(user.id, others_actor.id, Page())).items == ()
+    assert await records.build_by_number(mine.actor_id, mine.build_number) == mine
+    assert await records.build_by_number(mine.actor_id, "9.9.9") is None
 
     ready = await add_run(records, a_run(user.id, actor_id=actor.id))
     failed = await add_run(records, a_run(user.id, actor_id=actor.id, status=RunStatus.FAILED))

@@ -30,17 +30,32 @@ def test_demand_of_pools_adds_up() -> None:
 
 
 def test_a_run_is_as_idle_as_its_busiest_gateway_says() -> None:
-    """Requests add up; the shortest idle time counts; whom one gateway was refused by is told, in any order."""
+    """Requests and viewers add up, apart; the shortest idle time counts; who refused one has refused, in any order."""
     reports = [
         report("a", run=RunUse(in_flight=0, idle_secs=90.0, has_refused=True)),
-        report("b", run=RunUse(in_flight=2, idle_secs=0.0)),
-        report("c", run=RunUse(in_flight=1, idle_secs=0.0), elsewhere=RunUse(in_flight=0, idle_secs=5.0)),
+        report("b", run=RunUse(in_flight=2, viewers=1, idle_secs=0.0)),
+        report("c", run=RunUse(in_flight=1, viewers=4, idle_secs=0.0), elsewhere=RunUse(in_flight=0, idle_secs=5.0)),
     ]
     for order in permutations(reports):
         assert merge_runs(order) == {
-            "run": RunUse(in_flight=3, idle_secs=0.0, has_refused=True),
+            "run": RunUse(in_flight=3, viewers=5, idle_secs=0.0, has_refused=True),
             "elsewhere": RunUse(in_flight=0, idle_secs=5.0),
         }
+
+
+@pytest.mark.parametrize(
+    ("use", "expected"),
+    [
+        pytest.param(RunUse(in_flight=0, idle_secs=5), False, id="nothing"),
+        pytest.param(RunUse(in_flight=1, idle_secs=0), True, id="a request"),
+        pytest.param(RunUse(in_flight=0, viewers=1, idle_secs=0), True, id="a viewer"),
+        pytest.param(RunUse(in_flight=2, viewers=1, idle_secs=0), True, id="both"),
+        pytest.param(RunUse(in_flight=0, idle_secs=0, has_refused=True), False, id="a refusal is no use"),
+    ],
+)
+def test_what_is_use(use: RunUse, expected: bool) -> None:
+    """Whatever is open, be it load or not."""
+    assert use.is_used is expected
 
 
 @pytest.mark.parametrize(
@@ -51,6 +66,7 @@ def test_a_run_is_as_idle_as_its_busiest_gateway_says() -> None:
         pytest.param([report(seen=9)], True, id="later changes were seen too"),
         pytest.param([report(seen=6)], False, id="not seen: it may still send a request there"),
         pytest.param([report(seen=7, run=RunUse(in_flight=1, idle_secs=0))], False, id="one request in flight"),
+        pytest.param([report(seen=7, run=RunUse(in_flight=0, viewers=1, idle_secs=0))], False, id="one viewer"),
         pytest.param([report(seen=7, run=RunUse(in_flight=0, idle_secs=0))], True, id="its last one has just ended"),
         pytest.param([report(seen=7), report(seen=6)], False, id="every gateway must have seen it"),
         pytest.param([report(seen=7, other=RunUse(in_flight=9, idle_secs=0))], True, id="other runs don't matter"),

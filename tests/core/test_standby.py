@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import InvalidConfig
-from gateway.core.model import MEMORY_STEPS_MBYTES, Actor, TaggedBuild
+from gateway.core.lifecycle import RunStatus
+from gateway.core.model import MEMORY_STEPS_MBYTES, Actor, Build, Origin, TaggedBuild
 from gateway.core.standby import (
     Generation,
     PoolKey,
@@ -264,13 +265,29 @@ def test_who_may_call(is_public_actor: bool, owner_only: bool, user_id: str, exp
     [
         pytest.param("latest", "new", id="by tag"),
         pytest.param("beta", "old", id="by another tag"),
-        pytest.param("0.1.1", "old", id="by number"),
-        pytest.param("0.9.9", None, id="no such build"),
+        pytest.param("0.1.1", None, id="a number is looked up by who has the builds"),
         pytest.param("gamma", None, id="no such tag"),
     ],
 )
 def test_which_build_serves(build: str, expected: str | None) -> None:
-    """The tag or number in the settings names the generation; none where it points to no build."""
+    """The tag in the settings names the generation; none where it points to no build."""
     target = standby_target(replace(ACTOR, standby_from_api={"build": build, "memoryMbytes": 512}), "local")
     assert target.generation == (Generation(build_id=expected, memory_mbytes=512) if expected else None)
     assert target.config.tenancy is Tenancy.SINGLE_TENANT
+
+
+def test_a_build_may_be_named_by_its_number() -> None:
+    """Where no tag has the name in the settings, the build of that number counts, if there is one."""
+    actor = replace(ACTOR, standby_from_api={"build": "0.1.6"})
+    assert standby_target(actor, "local").generation is None
+    numbered = Build(
+        id="b6",
+        actor_id=actor.id,
+        user_id=actor.user_id,
+        version_number="0.1",
+        build_number="0.1.6",
+        status=RunStatus.SUCCEEDED,
+        started_at=actor.created_at,
+        origin=Origin.CLI,
+    )
+    assert standby_target(actor, "local", numbered).generation == Generation(build_id="b6", memory_mbytes=1024)

@@ -91,31 +91,34 @@ def test_a_reset_drops_what_is_not_in_it_and_keeps_the_rest() -> None:
 def test_a_blocked_pool_changes_no_route() -> None:
     """It speaks to those who wait; the version counts all the same."""
     made = table(route("a"))
-    assert made.apply(PoolBlocked(pool=POOL, error_type="x", message=""), 2, now=1.0) == []
+    assert made.apply(PoolBlocked(pool=POOL, message=""), 2, now=1.0) == []
     assert (made.version, ids(list(made.runs_of(POOL)))) == (2, ["a"])
 
 
 @pytest.mark.parametrize(
     ("routes", "expected"),
     [
-        pytest.param([], [], id="no run"),
-        pytest.param([route("a", Readiness.STARTING)], [], id="starting"),
-        pytest.param([route("a", Readiness.FROZEN)], [], id="frozen"),
-        pytest.param([route("a", Readiness.DRAINING)], [], id="draining"),
-        pytest.param([route("a"), route("b")], ["a", "b"], id="all that serve"),
-        pytest.param([route("a", generation=OLD)], ["a"], id="an older one while no new one serves"),
+        pytest.param([], ([], []), id="no run"),
+        pytest.param([route("a", Readiness.STARTING, NEW)], ([], []), id="starting"),
+        pytest.param([route("a", Readiness.FROZEN, NEW)], ([], []), id="frozen"),
+        pytest.param([route("a", Readiness.DRAINING, NEW)], ([], []), id="draining"),
+        pytest.param([route("a", generation=NEW), route("b", generation=NEW)], (["a", "b"], []), id="all that serve"),
+        pytest.param([route("a"), route("b")], ([], ["a", "b"]), id="older ones while no new one serves"),
+        pytest.param([route("a"), route("b", Readiness.STARTING, NEW)], ([], ["a"]), id="while the new one starts"),
+        pytest.param([route("a"), route("b", generation=NEW)], (["b"], ["a"]), id="then both, apart"),
         pytest.param(
-            [route("a", generation=OLD), route("b", Readiness.STARTING, NEW)], ["a"], id="while the new one starts"
+            [route("a", Readiness.DRAINING), route("b", generation=NEW)], (["b"], []), id="until the old one is retired"
         ),
-        pytest.param([route("a", generation=OLD), route("b", generation=NEW)], ["b"], id="then the new one alone"),
         pytest.param(
-            [route("a", Readiness.DRAINING), route("b", Readiness.STARTING, NEW)], [], id="never one that drains"
+            [route("a", Readiness.DRAINING), route("b", Readiness.STARTING, NEW)], ([], []), id="never one that drains"
         ),
+        pytest.param([replace(route("a"), pool=None, generation=None)], ([], []), id="a batch run"),
     ],
 )
-def test_which_runs_may_take_a_new_request(routes: list[RunRoute], expected: list[str]) -> None:
-    """The wanted generation; those before it until it serves."""
-    assert ids(table(*routes).serving(POOL, NEW)) == expected
+def test_which_runs_may_take_a_new_request(routes: list[RunRoute], expected: tuple[list[str], list[str]]) -> None:
+    """Those of the wanted generation, and apart from them those of others that have not been retired yet."""
+    current, older = table(*routes).serving(POOL, NEW)
+    assert (ids(current), ids(older)) == expected
 
 
 def test_a_run_that_refused_takes_nothing_until_it_was_probed() -> None:
@@ -123,16 +126,16 @@ def test_a_run_that_refused_takes_nothing_until_it_was_probed() -> None:
     made = table(route("a"))
     run = known(made, "a")
     run.has_refused = True
-    assert (made.serving(POOL, OLD), made.starting(POOL)) == ([], 1)
+    assert (made.serving(POOL, OLD), made.serving(POOL, NEW), made.starting(POOL)) == (([], []), ([], []), 1)
     made.apply(route("a"), 2, now=11.0)
-    assert made.serving(POOL, OLD) == []
+    assert made.serving(POOL, OLD) == ([], [])
     made.apply(route("a", Readiness.STARTING), 3, now=11.0)
-    assert (made.serving(POOL, OLD), made.starting(POOL)) == ([], 1)
+    assert (made.serving(POOL, OLD), made.starting(POOL)) == (([], []), 1)
     made.apply(route("a"), 4, now=11.0)
-    assert (made.serving(POOL, OLD), made.starting(POOL)) == ([run], 0)
+    assert (made.serving(POOL, OLD), made.starting(POOL)) == (([run], []), 0)
     run.has_refused = True
     made.apply(replace(route("a"), address=THERE), 5, now=11.0)
-    assert made.serving(POOL, OLD) == [run]
+    assert (made.serving(POOL, OLD), made.serving(POOL, NEW)) == (([run], []), ([], [run]))
 
 
 @pytest.mark.parametrize(
@@ -140,13 +143,13 @@ def test_a_run_that_refused_takes_nothing_until_it_was_probed() -> None:
     [
         pytest.param(0, 0, 25.0, RunUse(in_flight=0, idle_secs=15.0), id="idle since it was first seen"),
         pytest.param(2, 0, 25.0, RunUse(in_flight=2, idle_secs=0.0), id="requests"),
-        pytest.param(0, 1, 25.0, RunUse(in_flight=1, idle_secs=0.0), id="a viewer keeps it in use"),
-        pytest.param(2, 1, 25.0, RunUse(in_flight=3, idle_secs=0.0), id="both"),
+        pytest.param(0, 1, 25.0, RunUse(in_flight=0, viewers=1, idle_secs=0.0), id="a viewer keeps it in use"),
+        pytest.param(2, 1, 25.0, RunUse(in_flight=2, viewers=1, idle_secs=0.0), id="both"),
         pytest.param(0, 0, 9.0, RunUse(in_flight=0, idle_secs=0.0), id="never less than 0"),
     ],
 )
 def test_what_the_autoscaler_is_told(taken: int, viewers: int, now: float, expected: RunUse) -> None:
-    """In flight now, else how long it has been idle."""
+    """In flight and viewers now, apart; where there is neither, how long it has been idle."""
     run = known(table(route("a")), "a")
     run.taken, run.viewers = taken, viewers
     assert run.use(now) == expected

@@ -2,11 +2,13 @@
 Who gets which slot: the desk against a model that only knows the rules, and its examples by name.
 
 Each rule of the model is something that happens to a gateway; after each the promises hold: no run above its limit, no
-waiter left while a slot is free, each ticket settled exactly once, callers in turn.
+waiter left while a slot is free, no older generation while the current one has a free slot, each ticket settled
+exactly once, callers in turn.
 """
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -260,7 +262,7 @@ def test_pools_do_not_see_each_other() -> None:
     here, there = waits(bench, want()), waits(bench, want(pool=ELSEWHERE))
     bench.apply(route("b", pool=ELSEWHERE))
     assert (here.outcome, there.outcome) == (None, bench.run("b"))
-    bench.apply(PoolBlocked(pool=ELSEWHERE, error_type="x", message=""))
+    bench.apply(PoolBlocked(pool=ELSEWHERE, message=""))
     assert here.outcome is None
     report = bench.desk.report()
     assert report.pools == {POOL: PoolDemand(waiting=1), ELSEWHERE: PoolDemand(in_flight=1)}
@@ -297,34 +299,50 @@ def test_nothing_goes_to_a_draining_run() -> None:
     assert waiter.outcome is None
 
 
-def test_an_older_generation_serves_until_the_new_one_does() -> None:
-    """Then it gets nothing more, though it has room."""
+def test_an_older_generation_takes_only_what_the_new_one_has_no_room_for() -> None:
+    """All while the new one starts, nothing while that has a free slot, the rest of it when that is full."""
     bench = Bench()
     bench.apply(route("a"), route("b", Readiness.STARTING, generation=NEW))
     assert bench.desk.take(want(generation=NEW)) is bench.run("a")
     bench.apply(route("b", generation=NEW))
     for _ in range(10):
         assert bench.desk.take(want(generation=NEW)) is bench.run("b")
+    for _ in range(9):
+        assert bench.desk.take(want(generation=NEW)) is bench.run("a")
     assert bench.desk.take(want(generation=NEW)) is None
+    assert (bench.run("a").taken, bench.run("b").taken) == (10, 10)
+
+
+def test_who_waits_gets_a_slot_of_whichever_generation_has_one() -> None:
+    """A deploy under load is no gap: a slot that the old build's run gets free is used until that run is retired."""
+    bench = Bench()
+    bench.apply(route("a"), route("b", generation=NEW))
+    for run_id in "ba":
+        assert bench.desk.take(want(1, generation=NEW)) is bench.run(run_id)
+    waiters = [waits(bench, want(1, generation=NEW)) for _ in range(3)]
+    bench.desk.give_back(bench.run("a"))
+    bench.desk.give_back(bench.run("b"))
+    assert [waiter.outcome for waiter in waiters] == [bench.run("a"), bench.run("b"), None]
+    bench.apply(route("a", Readiness.DRAINING))
+    bench.desk.give_back(bench.run("a"))
+    assert waiters[2].outcome is None
+
+
+def test_who_avoids_the_new_build_goes_to_the_old_one() -> None:
+    """The new build's only run refused this request: it does not wait beside a free slot."""
+    bench = Bench()
+    bench.apply(route("a"), route("b", generation=NEW))
+    assert bench.desk.take(want(generation=NEW), avoid=frozenset({"b"})) is bench.run("a")
 
 
 def test_who_leaves_takes_nothing_of_the_present_settings_along() -> None:
-    """A request from before the new build gives up; those after it still go to the new build's run only."""
+    """A request from before the new build gives up; those after it still go to the new build's run first."""
     bench = Bench()
-    bench.apply(route("a"), route("b", generation=NEW))
-    before = [bench.desk.take(want(1)) for _ in range(1)]
-    early = waits(bench, want(1))
-    assert bench.desk.take(want(1, generation=NEW)) is None
-    late = Waiter(held := Held(caller="bob", want=want(1, generation=NEW)))
-    held.settle = late.told.append
-    bench.desk.hold(held)
-    assert early.outcome is bench.run("b")
+    bench.apply(route("a", Readiness.STARTING), route("b", Readiness.STARTING, generation=NEW))
+    early, late = waits(bench, want(1)), waits(bench, want(1, generation=NEW))
     bench.desk.leave(early.held)
-    assert before == [bench.run("a")]
-    bench.desk.give_back(bench.run("a"))
-    assert late.outcome is None
-    bench.desk.give_back(bench.run("b"))
-    assert late.outcome is bench.run("b")
+    bench.apply(RoutesReset(routes=(route("a"), route("b", generation=NEW))))
+    assert (early.outcome, late.outcome) == (None, bench.run("b"))
 
 
 def test_a_raised_limit_helps_those_who_wait_already() -> None:
@@ -407,15 +425,15 @@ def test_thousands_who_are_gone_already_are_passed_over() -> None:
 
 
 def test_a_blocked_pool_tells_everybody_why() -> None:
-    """With the autoscaler's own type and words."""
+    """In the autoscaler's own words."""
     bench = Bench()
     waiters = [waits(bench, want()) for _ in range(3)]
-    bench.apply(PoolBlocked(pool=POOL, error_type="pool-in-quarantine", message="It failed three times."))
+    bench.apply(PoolBlocked(pool=POOL, message="Its build was deleted."))
     assert failed(waiters) == waiters
     error = waiters[0].outcome
-    assert isinstance(error, GreenroomError)
-    assert (error.http_status, error.error_type, error.message) == (503, "pool-in-quarantine", "It failed three times.")
-    assert StandbyRunFailed.error_type == "standby-run-failed"
+    assert type(error) is StandbyRunFailed
+    assert (error.http_status, error.error_type, error.message) == (503, "standby-run-failed", "Its build was deleted.")
+    assert (bench.desk.held, bench.desk.report().pools) == (0, {})
 
 
 def test_when_greenroom_stops_everybody_is_told() -> None:
@@ -438,10 +456,10 @@ def test_the_report_tells_all_demand() -> None:
     report = bench.desk.report()
     assert (report.gateway_id, report.routes_seen) == ("gateway", 3)
     assert report.pools == {POOL: PoolDemand(in_flight=1, waiting=1)}
-    assert {run_id: (use.in_flight, use.idle_secs) for run_id, use in report.runs.items()} == {
-        "a": (1, 0.0),
-        "b": (0, 7.0),
-        "batch": (1, 0.0),
+    assert {run_id: (use.in_flight, use.viewers, use.idle_secs) for run_id, use in report.runs.items()} == {
+        "a": (1, 0, 0.0),
+        "b": (0, 0, 7.0),
+        "batch": (0, 1, 0.0),
     }
     assert (bench.desk.held, bench.desk.in_flight) == (1, 2)
 
@@ -524,12 +542,14 @@ class DeskModel(RuleBasedStateMachine):
     # what the rules say
 
     def eligible(self) -> list[LiveRun]:
-        able = [
+        return [
             self.bench.run(run_id)
             for run_id, one in self.routes.items()
             if one.readiness is Readiness.SERVING and run_id not in self.refused
         ]
-        return [run for run in able if run.route.generation == self.generation] or able
+
+    def free(self, avoided: AbstractSet[str] = frozenset()) -> list[LiveRun]:
+        return [run for run in self.eligible() if run.taken < self.limit and run.route.run_id not in avoided]
 
     def want(self, caller: str) -> Want:
         return want(self.limit, caller=caller, generation=self.generation)
@@ -544,9 +564,11 @@ class DeskModel(RuleBasedStateMachine):
         waiter.told.append(outcome)
         self.settled.append(waiter)
 
-    def check_grant(self, run: LiveRun) -> None:
+    def check_grant(self, run: LiveRun, avoided: AbstractSet[str] = frozenset()) -> None:
         assert run in self.eligible()
         assert run.taken <= self.limit
+        if run.route.generation != self.generation:
+            assert [other for other in self.free(avoided) if other.route.generation == self.generation] == []
         self.granted.append(run)
 
     def next_in_turn(self) -> Waiter:
@@ -614,8 +636,9 @@ class DeskModel(RuleBasedStateMachine):
     def the_pool_is_blocked(self) -> None:
         expected = list(self.waiting)
         self.settled.clear()
-        self.bench.apply(PoolBlocked(pool=POOL, error_type="x", message="no"))
+        self.bench.apply(PoolBlocked(pool=POOL, message="no"))
         assert self.settled == expected
+        assert all(type(waiter.outcome) is StandbyRunFailed for waiter in expected)
 
     @rule(data=st.data())
     @precondition(lambda self: self.eligible())
@@ -641,8 +664,9 @@ class DeskModel(RuleBasedStateMachine):
         if run is not None:
             assert not others_wait
             assert run.route.run_id not in avoided
-            self.check_grant(run)
+            self.check_grant(run, avoided)
             return
+        assert others_wait or self.free(avoided) == []
         waiter = Waiter(Held(caller=caller, want=wanted))
         waiter.held.settle = lambda outcome: self.settle(waiter, outcome)
         if len(self.waiting) == self.ROOM:
@@ -688,7 +712,7 @@ class DeskModel(RuleBasedStateMachine):
     @invariant()
     def nobody_waits_while_a_slot_is_free(self) -> None:
         if self.waiting:
-            assert [run for run in self.eligible() if run.taken < self.limit] == []
+            assert self.free() == []
 
     @invariant()
     def who_waits_has_heard_nothing(self) -> None:

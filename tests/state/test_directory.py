@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.model import Actor, TaggedBuild, User
+from gateway.core.lifecycle import RunStatus
+from gateway.core.model import Actor, Build, Origin, TaggedBuild, User
 from gateway.core.standby import Generation
 from gateway.state.directory import Directory
 from gateway.state.ports import Changed, Records
@@ -219,3 +220,33 @@ async def test_following(records: Records) -> None:
         with suppress(asyncio.CancelledError):
             await following
     await signals.close()
+
+
+async def test_a_build_named_by_its_number_is_found_although_no_tag_points_to_it(
+    records: Records, directory: Directory
+) -> None:
+    """``actorStandby.build`` may pin a number; a build that failed doesn't count."""
+    build = Build(
+        id="b6",
+        actor_id=HELLO.id,
+        user_id=BOB.id,
+        version_number="0.1",
+        build_number="0.1.6",
+        status=RunStatus.SUCCEEDED,
+        started_at=AT,
+        origin=Origin.CLI,
+    )
+    await records.add_build(build)
+    await records.add_build(replace(build, id="b7", build_number="0.1.7", status=RunStatus.FAILED))
+    for number, expected in (("0.1.6", Generation(build_id="b6", memory_mbytes=1024)), ("0.1.7", None)):
+        await records.replace_actor(replace(await _present(records), standby_from_api={"build": number}))
+        await told(directory, HELLO)
+        target = directory.target("bob-smith--hello")
+        assert target is not None
+        assert target.generation == expected
+
+
+async def _present(records: Records) -> Actor:
+    actor = await records.actor(HELLO.id)
+    assert actor is not None
+    return actor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -26,6 +27,7 @@ def run(
     generation: Generation = NEW,
     readiness: Readiness = Readiness.SERVING,
     run_id: str = "",
+    viewers: int = 0,
 ) -> RunView:
     return RunView(
         run_id=run_id or f"run{next(NUMBERS)}",
@@ -34,6 +36,7 @@ def run(
         in_flight=in_flight,
         idle_secs=idle,
         age_secs=age,
+        viewers=viewers,
     )
 
 
@@ -51,6 +54,7 @@ def see(
     limit: int = 4,
     min_runs: int = 0,
     max_runs: int | None = None,
+    ahead_at: int | None = None,
 ) -> Observation:
     return Observation(
         config=StandbyConfig(
@@ -66,6 +70,7 @@ def see(
         runs=runs,
         may_start=may_start,
         start_unasked=start_unasked,
+        ahead_at=ahead_at,
     )
 
 
@@ -98,22 +103,51 @@ def drained(decision: Decision) -> list[str]:
         pytest.param(see(run(4), run(4)), 3, 1, id="every run is"),
         pytest.param(see(run(4), starting()), 1, 0, id="the one ahead is under way"),
         pytest.param(see(run(4), waiting=1), 2, 1, id="a waiting one is reason enough: no second one ahead"),
-        pytest.param(see(run(12), limit=4), 3, 2, id="above a limit that was lowered"),
+        pytest.param(see(waiting=3, limit=10), 1, 1, id="who waits fits at the desired load"),
+        pytest.param(see(waiting=5, limit=10), 2, 2, id="who waits will be above it: one ahead at once"),
+        pytest.param(see(starting(), waiting=5, limit=10), 2, 1, id="also of one that starts"),
+        pytest.param(see(starting(), starting(), waiting=5, limit=10), 1, 0, id="two that start: 3 and 2"),
+        pytest.param(see(run(3), waiting=1, limit=10), 2, 1, id="in flight and waiting together are above it"),
+        pytest.param(see(run(9), limit=4, desired=4), 3, 2, id="above a limit that was lowered"),
+        pytest.param(see(run(12), limit=4), 4, 3, id="and above the desired load once it is shared: one ahead"),
+        pytest.param(see(run(4), limit=10, ahead_at=4), 1, 0, id="no more than there was one ahead for"),
+        pytest.param(see(run(4), limit=10, ahead_at=5), 1, 0, id="less than that"),
+        pytest.param(see(run(5), limit=10, ahead_at=4), 2, 1, id="more than that: the next one ahead"),
+        pytest.param(see(run(4), waiting=2, limit=10, ahead_at=6), 1, 0, id="as many, some of them waiting"),
+        pytest.param(see(run(4), waiting=3, limit=10, ahead_at=6), 2, 1, id="more, some of them waiting"),
+        pytest.param(see(waiting=5, limit=10, ahead_at=50), 2, 2, id="that was about runs that are gone"),
+        pytest.param(see(run(viewers=20)), 0, 0, id="viewers are no load"),
+        pytest.param(see(run(4, viewers=20), run(viewers=20)), 1, 0, id="a run that is only viewed has room"),
+        pytest.param(see(run(3, viewers=20)), 1, 0, id="viewers crowd nobody"),
+        pytest.param(see(run(viewers=20, generation=OLD), starting()), 1, 0, id="nor do those of an old build's run"),
         pytest.param(see(waiting=50, desired=10, limit=10, may_start=2), 5, 2, id="as pace and machine allow"),
         pytest.param(see(waiting=50, desired=10, limit=10, may_start=0), 5, 0, id="not now"),
         pytest.param(see(waiting=50, desired=10, limit=10, max_runs=3), 3, 3, id="maxRuns holds"),
         pytest.param(see(run(4), max_runs=1), 1, 0, id="maxRuns holds for the one ahead"),
         pytest.param(see(min_runs=2), 2, 2, id="minRuns stay warm though nobody asks"),
         pytest.param(see(run(), min_runs=2), 2, 1, id="minRuns are made up"),
-        pytest.param(see(waiting=20, min_runs=2), 5, 5, id="minRuns are no extra"),
+        pytest.param(see(waiting=20, desired=4, min_runs=2), 5, 5, id="minRuns are no extra"),
         pytest.param(see(run(readiness=Readiness.DRAINING), waiting=1), 1, 1, id="one that drains is no help"),
         pytest.param(see(run(2, generation=OLD)), 1, 1, id="one of the new build"),
         pytest.param(see(run(2, generation=OLD), starting()), 1, 0, id="it starts already"),
-        pytest.param(see(run(4, generation=OLD), run(4, generation=OLD), waiting=5), 2, 2, id="who waits: the new"),
+        pytest.param(
+            see(run(4, generation=OLD), run(4, generation=OLD), waiting=5), 4, 4, id="the new ones are to carry it all"
+        ),
+        pytest.param(see(run(3, generation=OLD), run(2, generation=OLD), run(3)), 2, 1, id="what is in the old counts"),
+        pytest.param(
+            see(run(4, generation=OLD, readiness=Readiness.DRAINING), run(3)), 1, 0, id="but not of those that drain"
+        ),
         pytest.param(see(min_runs=2, start_unasked=False), 2, 0, id="after failures nothing that nobody waits for"),
         pytest.param(see(run(4), start_unasked=False), 2, 0, id="nor one ahead"),
         pytest.param(see(run(2, generation=OLD), start_unasked=False), 1, 0, id="nor one of the new build"),
         pytest.param(see(waiting=5, min_runs=4, start_unasked=False), 4, 2, id="but all that somebody waits for"),
+        pytest.param(see(waiting=5, limit=10, start_unasked=False), 2, 1, id="without the one ahead of them"),
+        pytest.param(
+            see(run(4, generation=OLD), run(4, generation=OLD), waiting=5, start_unasked=False),
+            4,
+            2,
+            id="and none for what the old ones carry",
+        ),
     ],
 )
 def test_how_many(seen: Observation, wanted: int, start: int) -> None:
@@ -129,6 +163,7 @@ def test_how_many(seen: Observation, wanted: int, start: int) -> None:
         pytest.param(see(run(idle=30, run_id="a")), ["a"], id="idle for its timeout"),
         pytest.param(see(run(idle=29.999)), [], id="idle for less"),
         pytest.param(see(run(1, idle=99)), [], id="in flight"),
+        pytest.param(see(run(viewers=1, idle=99)), [], id="viewed"),
         pytest.param(see(starting(idle=99)), [], id="starting"),
         pytest.param(see(run(idle=99, readiness=Readiness.DRAINING)), [], id="drains already"),
         pytest.param(see(run(idle=99), waiting=1), [], id="somebody waits: it is needed"),
@@ -138,13 +173,41 @@ def test_how_many(seen: Observation, wanted: int, start: int) -> None:
             ["young"],
             id="the youngest goes, the warmest cache stays",
         ),
+        pytest.param(see(run(idle=99), starting(), min_runs=1), [], id="one that starts is no warm one yet"),
+        pytest.param(
+            see(run(idle=99, age=10, run_id="a"), run(viewers=1), min_runs=1), ["a"], id="one that is viewed is warm"
+        ),
         pytest.param(see(run(idle=99), run(4), waiting=1), [], id="two are needed by load"),
         pytest.param(see(run(idle=99, run_id="a"), run(3)), ["a"], id="one is enough: the idle one goes"),
         pytest.param(see(run(idle=99), min_runs=1, start_unasked=False), [], id="minRuns, also while starts fail"),
         pytest.param(
             see(run(2, generation=OLD, run_id="old"), run()), ["old"], id="retired, with its requests, by a newer one"
         ),
+        pytest.param(
+            see(run(generation=OLD, viewers=1, run_id="old"), run()), ["old"], id="or with its viewers, who may stay"
+        ),
         pytest.param(see(run(2, generation=OLD), starting()), [], id="not before that one serves"),
+        pytest.param(
+            see(run(4, generation=OLD), run(4, generation=OLD), run()), [], id="not before as many serve as carry it"
+        ),
+        pytest.param(
+            see(run(4, generation=OLD, run_id="a"), run(4, generation=OLD, run_id="b"), run(), run()),
+            ["a", "b"],
+            id="then all of them",
+        ),
+        pytest.param(
+            see(run(2, generation=OLD), run(), starting(), min_runs=2), [], id="not before minRuns of the new serve"
+        ),
+        pytest.param(see(run(2, generation=OLD, run_id="a"), run(), run(), min_runs=2), ["a"], id="then"),
+        pytest.param(
+            see(run(2, generation=OLD, run_id="a"), run(), run(), run(9), max_runs=3), ["a"], id="maxRuns is enough"
+        ),
+        pytest.param(
+            see(run(2, generation=OLD, run_id="a"), run(idle=99), run(idle=99), starting(), min_runs=2),
+            ["a"],
+            id="a successor does not go with it",
+        ),
+        pytest.param(see(run(viewers=1, idle=99, generation=OLD), starting()), [], id="viewed, without a successor"),
         pytest.param(
             see(run(idle=31, generation=OLD, run_id="old"), starting()), ["old"], id="an idle one needs no successor"
         ),
@@ -170,6 +233,8 @@ def test_who_is_wound_down(seen: Observation, expected: list[str]) -> None:
         pytest.param(see(run(idle=12.5)), 17.5, id="until its timeout"),
         pytest.param(see(run(idle=12.5), run(idle=29)), 1.0, id="the next of two"),
         pytest.param(see(run(2)), None, id="in flight: time alone changes nothing"),
+        pytest.param(see(run(viewers=1)), None, id="viewed: nor here"),
+        pytest.param(see(run(viewers=1, generation=OLD), starting()), None, id="an older one that is viewed"),
         pytest.param(see(starting(idle=5)), None, id="starting: nor here"),
         pytest.param(see(run(idle=31)), None, id="it goes now"),
         pytest.param(see(run(idle=12.5, generation=OLD), starting()), 17.5, id="an older one that is idle"),
@@ -186,13 +251,19 @@ def test_when_to_look_again(seen: Observation, expected: float | None) -> None:
 @pytest.mark.parametrize(
     ("seen", "words"),
     [
-        pytest.param(see(run(4), waiting=7), ["3 runs", "4 requests in flight", "7 waiting"], id="the load"),
+        pytest.param(see(run(4), waiting=7), ["3 runs: ", "4 requests in flight", "7 waiting"], id="the load"),
+        pytest.param(see(waiting=1), ["1 run: ", "0 requests in flight and 1 waiting"], id="one run"),
+        pytest.param(see(waiting=5), ["2 runs: "], id="two runs"),
+        pytest.param(see(run(viewers=3)), ["0 runs: ", "0 requests in flight and 0 waiting"], id="viewers are no load"),
+        pytest.param(
+            see(run(3, generation=OLD), run(2)), ["2 runs: ", "5 requests in flight"], id="what the old ones carry"
+        ),
         pytest.param(see(run(4)), ["one ahead", "desired 3"], id="one ahead"),
         pytest.param(see(waiting=50, max_runs=3), ["held at maxRuns 3"], id="maxRuns"),
         pytest.param(see(min_runs=2), ["minRuns 2"], id="minRuns"),
         pytest.param(see(waiting=50, may_start=1), ["12 more as soon as"], id="pace"),
         pytest.param(see(min_runs=2, start_unasked=False), ["2 that nobody waits for"], id="failures"),
-        pytest.param(see(run(1, generation=OLD)), ["new build"], id="a new build"),
+        pytest.param(see(run(generation=OLD)), ["new build"], id="a new build"),
         pytest.param(see(run(1), generation=None), ["no longer has standby mode"], id="no standby mode"),
     ],
 )
@@ -214,6 +285,7 @@ def observations(draw: st.DrawFn) -> Observation:
         in_flight=st.integers(0, 8),
         idle_secs=st.sampled_from([0.0, 1.0, 29.0, 30.0, 31.0]),
         age_secs=st.floats(0, 1000),
+        viewers=st.sampled_from([0, 0, 0, 20]),
     )
     return Observation(
         config=StandbyConfig(
@@ -228,6 +300,7 @@ def observations(draw: st.DrawFn) -> Observation:
         runs=draw(st.lists(views, max_size=7, unique_by=lambda view: view.run_id)),
         may_start=draw(st.integers(0, 8)),
         start_unasked=draw(st.booleans()),
+        ahead_at=draw(st.none() | st.integers(1, 60)),
     )
 
 
@@ -254,7 +327,7 @@ def test_the_bounds_are_never_broken(seen: Observation) -> None:
 
 @given(observations())
 def test_only_the_unused_are_wound_down(seen: Observation) -> None:
-    """Nothing in flight or idle for less than its timeout, but a retired one whose successor serves; nothing twice."""
+    """Nothing in use or idle for less than its timeout, but a retired one whose successors serve; nothing twice."""
     decision = decide(seen)
     by_id = {view.run_id: view for view in seen.runs}
     chosen = [by_id[run_id] for run_id in drained(decision)]
@@ -263,11 +336,14 @@ def test_only_the_unused_are_wound_down(seen: Observation) -> None:
     if seen.generation is None:
         assert len(chosen) == sum(view.readiness is not Readiness.DRAINING for view in seen.runs)
         return
-    has_successor = any(view.generation == NEW and view.readiness is Readiness.SERVING for view in seen.runs)
+    serving = [view for view in seen.runs if view.generation == NEW and view.readiness is Readiness.SERVING]
+    have_successors = len(serving) >= max(1, decision.wanted_runs)
     for view in chosen:
-        if not (view.generation == OLD and has_successor):
-            assert view.in_flight == 0
+        if not (view.generation == OLD and have_successors):
+            assert (view.in_flight, view.viewers) == (0, 0)
             assert view.idle_secs >= 30
+    # Who serves on is enough, whatever goes.
+    assert sum(view not in chosen for view in serving) >= min(len(serving), decision.wanted_runs)
     kept = [
         view
         for view in seen.runs
@@ -302,8 +378,105 @@ def test_looking_again_is_exact(seen: Observation) -> None:
     assert 0 < secs <= 30
 
     def later(by: float) -> set[str]:
-        return {view.run_id for view in seen.runs if view.in_flight == 0 and view.idle_secs < 30 <= view.idle_secs + by}
+        return {view.run_id for view in seen.runs if not view.is_used and view.idle_secs < 30 <= view.idle_secs + by}
 
     assert later(secs) != set()
     served = {view.run_id for view in seen.runs if view.readiness is Readiness.SERVING and view.generation == NEW}
     assert later(secs - 0.5) & served == set()
+
+
+@given(observations(), st.data())
+def test_viewers_are_use_but_no_load(seen: Observation, data: st.DataObject) -> None:
+    """However many look at a run: no run more or less is wanted for them, and theirs stays until it is retired."""
+    if not seen.runs or seen.generation is None:
+        return
+    before = decide(seen)
+    index = data.draw(st.integers(0, len(seen.runs) - 1))
+    viewed = replace(seen.runs[index], viewers=20, idle_secs=0.0)
+    after = decide(replace(seen, runs=[*seen.runs[:index], viewed, *seen.runs[index + 1 :]]))
+    assert (after.wanted_runs, after.start, after.ahead_at) == (before.wanted_runs, before.start, before.ahead_at)
+    assert after.reasons == before.reasons
+    assert viewed.run_id not in drained(after) or viewed.generation == OLD
+
+
+@given(observations())
+def test_the_same_demand_again_starts_nothing_more(seen: Observation) -> None:
+    """What a decision starts is enough for what it saw: not one more ahead at each look."""
+    seen = replace(seen, may_start=100)
+    first = decide(seen)
+    runs = [view for view in seen.runs if view.run_id not in drained(first)]
+    more = [starting(run_id=f"more{number}", age=0.0) for number in range(first.start)]
+    second = decide(replace(seen, runs=[*runs, *more], ahead_at=first.ahead_at))
+    assert second.start == 0
+
+
+@given(observations())
+def test_one_ahead_is_remembered_only_when_it_is_there(seen: Observation) -> None:
+    """Where pace, failures or maxRuns held it back, it is still to come, at the same load."""
+    held_back = decide(replace(seen, may_start=0))
+    by_the_way = decide(replace(seen, may_start=0, ahead_at=held_back.ahead_at))
+    assert by_the_way.wanted_runs == held_back.wanted_runs
+    free = replace(seen, may_start=100)
+    assert decide(replace(free, ahead_at=held_back.ahead_at)).start == decide(free).start
+
+
+def play(
+    crowd: Sequence[int], *, start_secs: int = 3, held_back_secs: int = 0, max_runs: int | None = None
+) -> tuple[int, int]:
+    """
+    One run with a crowd that stays in it, *crowd[n]* requests in second n (the last for five minutes), and decisions
+    that are fed with what came of those before. How many other runs were started, and how many wound down.
+    """
+    first, others = run(crowd[0], run_id="first", age=100.0), list[RunView]()
+    ahead_at: int | None = None
+    started = wound_down = 0
+    for second in range(len(crowd) + 300):
+        first = replace(first, in_flight=crowd[min(second, len(crowd) - 1)])
+        may_start = 0 if second < held_back_secs else 100
+        decision = decide(see(first, *others, limit=10, max_runs=max_runs, may_start=may_start, ahead_at=ahead_at))
+        ahead_at = decision.ahead_at
+        assert first.run_id not in drained(decision)
+        wound_down += len(decision.drain)
+        others = [view for view in others if view.run_id not in drained(decision)]
+        others += [starting(age=0.0) for _ in range(decision.start)]
+        started += decision.start
+        others = [older(view, start_secs) for view in others]
+    return started, wound_down
+
+
+def older(view: RunView, start_secs: int) -> RunView:
+    """It a second later, without use."""
+    is_up = view.age_secs + 1 >= start_secs
+    return replace(
+        view,
+        age_secs=view.age_secs + 1,
+        readiness=Readiness.SERVING if is_up else Readiness.STARTING,
+        idle_secs=view.idle_secs + 1 if is_up else 0.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("crowd", "facts", "expected"),
+    [
+        pytest.param([3], {}, (0, 0), id="not above its desired load: none"),
+        pytest.param([4], {}, (1, 1), id="steady above it: one spare, wound down once"),
+        pytest.param([4], {"start_secs": 60}, (1, 1), id="one that is slow to start"),
+        pytest.param([4], {"held_back_secs": 20}, (1, 1), id="held back by pace: it comes when it may"),
+        pytest.param([4], {"max_runs": 1}, (0, 0), id="maxRuns"),
+        pytest.param([4, 4, 5, 6, 7], {}, (1, 1), id="more while the spare one starts: that one is for them"),
+        pytest.param([*[4] * 60, 5], {}, (2, 2), id="more when it was gone: one for the growth"),
+        pytest.param([*[9] * 60, 4], {}, (1, 1), id="less, but still above: no growth"),
+        pytest.param([*[4, 5] * 60, 4], {}, (1, 1), id="now 4, now 5: no growth either, since the spare was there"),
+        pytest.param([*[4] * 60, *[3] * 60, 4], {}, (2, 2), id="at its desired load in between: begins anew"),
+    ],
+)
+def test_a_steady_crowd_has_one_spare_once(crowd: list[int], facts: dict[str, int], expected: tuple[int, int]) -> None:
+    """A run ahead of demand is started for growth; nobody used it, so it goes, and the same load is no reason again."""
+    assert play(crowd, **facts) == expected
+
+
+def test_what_the_last_of_two_leaves_behind_is_no_growth() -> None:
+    """The second run's crowd has gone home and it is wound down: the first one's crowd gets no spare."""
+    idle = decide(see(run(4), run(idle=30, run_id="b"), limit=10))
+    assert (drained(idle), idle.start) == (["b"], 0)
+    assert decide(see(run(4), limit=10, ahead_at=idle.ahead_at)).start == 0
