@@ -76,7 +76,11 @@ class Greenroom:
 
     async def __aenter__(self) -> Self:
         self.start()
-        await self.wait_until_ready()
+        try:
+            await self.wait_until_ready()
+        except BaseException:
+            await self.kill()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -249,6 +249,5 @@ async def test_settings_that_do_not_fit_change_nothing(
     refused = await greenroom.api("PUT", f"/actors/{actor['id']}", json={"actorStandby": standby})
     assert refused.status_code == 400
     assert word in refused.json()["error"]["message"]
-    assert await greenroom.data_of("GET", "/actors/~early") == actor | {
-        "stats": (await greenroom.data_of("GET", "/actors/~early"))["stats"]
-    }
+    # Its statistics go on, e.g. by a run that an earlier test's load has started ahead.
+    assert await greenroom.data_of("GET", "/actors/~early") | {"stats": None} == actor | {"stats": None}

@@ -14,7 +14,7 @@ from itertools import count
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway.core.demand import PoolDemand
 from gateway.core.errors import (
@@ -582,6 +582,14 @@ class DeskModel(RuleBasedStateMachine):
             del self.queues[waiter.held.caller]
 
     # what happens to a gateway
+
+    @initialize(generations=st.lists(st.sampled_from(GENERATIONS), max_size=3), limit=st.integers(1, 3))
+    def a_gateway_begins(self, generations: list[Generation], limit: int) -> None:
+        """Also amid a deploy, with runs of both builds serving."""
+        self.limit, self.generation = limit, NEW
+        for generation in generations:
+            self.a_run_comes(Readiness.SERVING, generation)
+        self.a_request(caller="ann", avoided=set())
 
     @rule(readiness=st.sampled_from([Readiness.STARTING, Readiness.SERVING]), generation=st.sampled_from(GENERATIONS))
     @precondition(lambda self: len(self.routes) < 5)

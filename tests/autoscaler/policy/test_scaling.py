@@ -358,7 +358,7 @@ def test_more_demand_never_means_fewer_runs(seen: Observation, data: st.DataObje
     """One more waiting, or one more in flight in any run: as many runs or more, and none more is wound down."""
     before = decide(seen)
     more = replace(seen, waiting=seen.waiting + 1)
-    if seen.runs and data.draw(st.booleans()):
+    if data.draw(st.booleans()) and seen.runs:
         index = data.draw(st.integers(0, len(seen.runs) - 1))
         busier = replace(seen.runs[index], in_flight=seen.runs[index].in_flight + 1, idle_secs=0.0)
         more = replace(seen, runs=[*seen.runs[:index], busier, *seen.runs[index + 1 :]])
