@@ -37,6 +37,8 @@ class StandbyConfig:
     ``forward_credentials``: the caller's token reaches the Actor (single tenancy only).
     ``first_byte_timeout_secs``, ``pick_timeout_secs`` None: the server's settings hold.
     ``stream_idle_timeout_secs`` None: a stream may be silent for as long as it likes.
+    ``freeze_after_secs``, ``should_pass_actor_input`` and ``disable_standby_fields_override`` are checked and kept;
+    nothing acts on them yet.
     """
 
     is_enabled: bool = False
