@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
-from autoscaler.launchers.base import Exited, FoundRun, Launcher, LaunchSpec, Placement
+from autoscaler.keeper_tools import KeeperTools
+from autoscaler.launch import Launch
+from autoscaler.launchers.base import Exited, FoundRun, Launcher
 from autoscaler.launchers.readiness import wait_until_serving
-from autoscaler.run_environment import RunContext, dedicated_cpus, opened, run_environment, wanted_port
-from gateway.auth import events_secret, run_token
 from gateway.core import run_changes
 from gateway.core.demand import is_drained
 from gateway.core.errors import (
@@ -21,43 +21,26 @@ from gateway.core.errors import (
     GreenroomError,
     LaunchError,
     RecordNotFound,
+    StandbyRunFailed,
     StandbyRunFinished,
     StandbyRunNotReady,
 )
-from gateway.core.ids import standby_label
 from gateway.core.lifecycle import Readiness, RunStatus
 from gateway.core.model import Actor, Address, Build, Run, User
-from gateway.core.standby import Generation, PoolKey, effective, parse_standby
+from gateway.core.standby import Generation, PoolKey
 from gateway.core.system_events import abort_frames
-from gateway.live_logs import Logs
 from gateway.new_run import store_run
-from gateway.secret_box import SecretBox
-from gateway.settings import Settings
 from gateway.state.changes import change_run
-from gateway.state.ports import Changed, RouteEnded, RunEvent, RunRoute, State
-from gateway.urls import Urls
+from gateway.state.ports import Changed, RouteEnded, RunEvent, RunRoute, StateUnavailable
+
+_log = logging.getLogger(__name__)
 
 _LOG_TAIL_LINES = 20
 _FOREVER_SECS = 365 * 24 * 3600.0
 _EAGER_SECS = 0.002
 _UNHURRIED_SECS = 0.25
 _SOON_SECS = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeeperTools:
-    """What all keepers share; ``ended`` is told the terminal status of each run, ``started`` how each start went."""
-
-    settings: Settings
-    state: State
-    logs: Logs
-    box: SecretBox
-    urls: Urls
-    now: Callable[[], datetime]
-    new_id: Callable[[], str]
-    cores: int
-    on_start: Callable[[PoolKey | None, bool], None]
-    on_end: Callable[[RunStatus], None]
+_RETRY_SECS = 1.0
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -144,97 +127,34 @@ class Keeper:
         if self.adopted is not None:
             self._address = _address_of(self.adopted)
             self._placement = self.adopted.placement
+            self._wind_down_reason = self.run.wound_down_because
             await self._publish()
             return
         await self._publish()
-        await self._launch()
-
-    async def _store(self) -> None:
-        """Put the run on record, where that has not been done. No program of its begins before."""
-        if not self.is_stored:
-            self.is_stored = True
-            await store_run(self.tools.state.records, self.run, self.tools.box, self.tools.new_id())
-            await self._tell_changed()
-
-    async def _launch(self) -> None:
-        actor, owner, build = self.known or await self._records()
-        self._refuse_strangers(actor, owner)
-        await self._prepare(build)
-        env_vars = opened(build.env_vars, self.tools.box.open)
-        placement = await self.launcher.place(self.run.id, wanted_port(env_vars))
-        self._address = placement.address
-        spec = LaunchSpec(
-            run_id=self.run.id,
-            build=build,
-            env=run_environment(self.run, actor, build, self._context(actor, owner, placement), env_vars),
-            placement=placement,
-            memory_mbytes=self.run.options.memory_mbytes,
-            log_path=self.tools.logs.path(self.run.id),
-            max_log_chars=self.tools.settings.max_log_chars,
+        launch = Launch(
+            run=lambda: self.run,
+            known=self.known,
+            tools=self.tools,
+            launcher=self.launcher,
+            say=self._say,
+            is_unwanted=lambda: self._wind_down_reason is not None,
+            news=self._news,
         )
+        self._address, spec = await launch.prepare()
         self._placement = await self.launcher.start(spec, self._store)
         self._start_secs = time.monotonic() - self.began
         await self._publish()
 
-    async def _prepare(self, build: Build) -> None:
-        """What may take minutes gives way to an abort; the work itself goes on for whoever needs it next."""
-        problem: GreenroomError | None = None
-
-        async def prepare() -> None:
-            nonlocal problem
-            try:
-                await self.launcher.prepare(build, self._say)
-            except GreenroomError as error:  # kept aside: a TaskGroup would wrap it
-                problem = error
-
-        async with asyncio.TaskGroup() as group:
-            work = group.create_task(prepare())
-            while not work.done() and not self._is_unwanted():
-                self._news.clear()
-                news = group.create_task(self._news.wait())
-                await asyncio.wait([work, news], return_when=asyncio.FIRST_COMPLETED)
-                news.cancel()
-            work.cancel()
-        if self._is_unwanted():
-            raise LaunchError("The run was stopped before it was started.")
-        if problem is not None:
-            raise problem
-
-    def _is_unwanted(self) -> bool:
-        return self.run.status is RunStatus.ABORTING or self._wind_down_reason is not None
-
-    async def _records(self) -> tuple[Actor, User, Build]:
-        records = self.tools.state.records
-        actor = await records.actor(self.run.actor_id)
-        build = await records.build(self.run.build_id)
-        owner = await records.user(actor.user_id) if actor else None
-        if actor is None or build is None or owner is None:
-            raise LaunchError("The Actor or its build was deleted before the run was started.")
-        return actor, owner, build
-
-    def _refuse_strangers(self, actor: Actor, owner: User) -> None:
-        if self.launcher.name == "process" and not owner.is_admin and not self.tools.settings.trust_users:
-            raise LaunchError(
-                f"The process launcher isolates nothing, so Actors of users other than the administrator "
-                f"(this one is {owner.username}/{actor.name}) run only when Greenroom is started with --trust-users."
-            )
-
-    def _context(self, actor: Actor, owner: User, placement: Placement) -> RunContext:
-        standby = effective(actor)
-        is_standby = standby is not None and parse_standby(standby).is_enabled
-        label = standby_label(owner.username, actor.name) or actor.id
-        urls, box = self.tools.urls, self.tools.box
-        return RunContext(
-            owner_name=owner.username,
-            token=run_token(box, self.run.id),
-            api_url=urls.local,
-            public_api_url=urls.public,
-            events_url=urls.events(self.run.id, events_secret(box, self.run.id)),
-            live_view_url=urls.live_view(self.run.live_view_label),
-            standby_url=urls.standby(label) if is_standby else None,
-            web_server_port=placement.port,
-            dedicated_cpus=dedicated_cpus(self.run.options.memory_mbytes, self.tools.cores),
-        )
+    async def _store(self) -> None:
+        """Put the run on record, where that has not been done. No program of its begins before."""
+        if self.is_stored:
+            return
+        self.is_stored = True
+        try:
+            await store_run(self.tools.state.records, self.run, self.tools.box, self.tools.new_id())
+        except StateUnavailable as error:
+            raise LaunchError(f"The run could not be put on record. {error}") from error
+        await self._tell_changed()
 
     # -- while it lives -----------------------------------------------------------------------------------------
 
@@ -383,10 +303,13 @@ class Keeper:
 
     async def _end_unstarted(self, error: GreenroomError) -> None:
         self._say(error.message)
-        await self._store()
-        with contextlib.suppress(RecordNotFound):
-            await self._change(lambda run: run_changes.failed_to_start(run, self.tools.now(), error.message))
-        await self._close_books("standby-run-failed", f"The Actor could not be started: {error.message}", None)
+        try:
+            await self._store()
+            await self._change_once(lambda run: run_changes.failed_to_start(run, self.tools.now(), error.message))
+        except (LaunchError, RecordNotFound, StateUnavailable) as trouble:
+            # Whoever waits is told all the same; a record that is there is ended by the next start.
+            _log.error("a run that was not started has no record of that: %s", trouble, extra={"run_id": self.run.id})
+        await self._close_books(StandbyRunFailed.error_type, f"The Actor could not be started: {error.message}", None)
 
     async def _close_books(self, error_type: str | None, message: str, exit_code: int | None) -> None:
         """Tell everybody, in an order in which nobody can be misled: the record is final before anything else."""
@@ -409,8 +332,8 @@ class Keeper:
         await self.tools.state.records.delete_tokens_of_run(run.id)
         await signals.changed(Changed(kind="token", id=run.id))
         await self._tell_changed()
-        await self.tools.logs.keep(run.id)
         await self.launcher.forget(run.id)
+        await self.tools.logs.keep(run.id)
 
     # -- small things -------------------------------------------------------------------------------------------
 
@@ -431,6 +354,17 @@ class Keeper:
         )
 
     async def _change(self, change: Callable[[Run], Run | None]) -> None:
+        """Until it is stored: a disk that is full for a while must not end a run, nor hide its end."""
+        while True:
+            try:
+                await self._change_once(change)
+            except StateUnavailable as error:
+                _log.warning("a run's change waits to be recorded: %s", error, extra={"run_id": self.run.id})
+                await asyncio.sleep(_RETRY_SECS)
+            else:
+                return
+
+    async def _change_once(self, change: Callable[[Run], Run | None]) -> None:
         """Most changes of a run are its keeper's, so the record that he has is tried before it is read again."""
         wanted = change(self.run)
         try:
@@ -447,7 +381,9 @@ class Keeper:
         await self.tools.state.signals.changed(Changed(kind="run", id=self.run.id))
 
     def _say(self, line: str) -> None:
-        self.tools.logs.append(self.run.id, f"ACTOR: {line}")
+        """A line of the system's in the run's log; a full disk keeps it out and ends nothing."""
+        with contextlib.suppress(OSError):
+            self.tools.logs.append(self.run.id, f"ACTOR: {line}")
 
 
 def _address_of(found: FoundRun) -> Address | None:

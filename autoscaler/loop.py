@@ -77,6 +77,8 @@ class Autoscaler:
             if use.has_refused:
                 self.supervisor.probe_again(run_id)
         views = self.supervisor.views()
+        for pool in self._ahead_at.keys() - views.keys():
+            del self._ahead_at[pool]
         look_again = self.settings.tick_secs
         for pool in {*views, *(key for key, asked in demand.items() if asked.waiting), *self._always_warm()}:
             seen_runs = [_with_use(view, uses.get(view.run_id)) for view in views.get(pool, [])]
@@ -177,6 +179,7 @@ class Autoscaler:
                             "id": run.run_id,
                             "readiness": str(run.readiness),
                             "inFlight": run.in_flight,
+                            "viewers": run.viewers,
                             "idleSecs": round(run.idle_secs, 3),
                         }
                         for run in seen.runs

@@ -18,7 +18,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from autoscaler.keeper import Keeper, KeeperTools
+from autoscaler.keeper import Keeper
+from autoscaler.keeper_tools import KeeperTools
 from autoscaler.launchers.base import FoundRun, Launcher
 from autoscaler.policy.scaling import RunView
 from gateway.core import run_changes

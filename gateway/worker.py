@@ -116,7 +116,7 @@ async def open_services(settings: Settings, port: int) -> AsyncIterator[Services
 async def serve_worker(settings: Settings, sockets: list[socket.socket], ready_fd: int | None) -> int:
     """Serve until a signal; the exit code."""
     # The autoscaler is imported here alone: no other part of the gateway may know it.
-    from autoscaler.keeper import KeeperTools
+    from autoscaler.keeper_tools import KeeperTools
     from autoscaler.launchers.environments import Environments
     from autoscaler.launchers.process import ProcessLauncher
     from autoscaler.loop import Autoscaler

@@ -19,7 +19,7 @@ IMPURE = frozenset(
 )
 DRIVERS = frozenset({"sqlalchemy", "alembic", "obstore", "aiosqlite", "redis"})
 # The supervisor, and the keepers that it gives its runs to.
-SUPERVISOR = ("autoscaler.supervisor", "autoscaler.keeper")
+SUPERVISOR = ("autoscaler.supervisor", "autoscaler.keeper", "autoscaler.launch")
 # Where the whole is composed: these may import the other package, inside their functions only.
 COMPOSITION = frozenset({"gateway.cli", "gateway.worker"})
 

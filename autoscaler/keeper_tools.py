@@ -1,0 +1,31 @@
+"""What the keepers of all runs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from gateway.core.lifecycle import RunStatus
+from gateway.core.standby import PoolKey
+from gateway.live_logs import Logs
+from gateway.secret_box import SecretBox
+from gateway.settings import Settings
+from gateway.state.ports import State
+from gateway.urls import Urls
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeeperTools:
+    """What all keepers share; ``ended`` is told the terminal status of each run, ``started`` how each start went."""
+
+    settings: Settings
+    state: State
+    logs: Logs
+    box: SecretBox
+    urls: Urls
+    now: Callable[[], datetime]
+    new_id: Callable[[], str]
+    cores: int
+    on_start: Callable[[PoolKey | None, bool], None]
+    on_end: Callable[[RunStatus], None]

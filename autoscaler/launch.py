@@ -1,0 +1,117 @@
+"""From a run's record to all that starts it: who may run here, its build prepared, a place, an environment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from autoscaler.keeper_tools import KeeperTools
+from autoscaler.launchers.base import Launcher, LaunchSpec, Placement
+from autoscaler.run_environment import RunContext, dedicated_cpus, opened, run_environment, wanted_port
+from gateway.auth import events_secret, run_token
+from gateway.core.errors import GreenroomError, LaunchError
+from gateway.core.ids import standby_label
+from gateway.core.lifecycle import RunStatus
+from gateway.core.model import Actor, Address, Build, Run, User
+from gateway.core.standby import effective, parse_standby
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """
+    The launch of one run. ``run`` gives its record as it stands; *news* is set when that, or ``is_unwanted``, changes.
+
+    ``known``: the records that it is made from, where they are at hand. ``say`` writes a line into its log.
+    """
+
+    run: Callable[[], Run]
+    known: tuple[Actor, User, Build] | None
+    tools: KeeperTools
+    launcher: Launcher
+    say: Callable[[str], None]
+    is_unwanted: Callable[[], bool]
+    news: asyncio.Event
+
+    async def prepare(self) -> tuple[Address, LaunchSpec]:
+        """
+        Where it will listen, and what starts it. May take minutes, while its environment is made.
+
+        Raises LaunchError: it may not run here, it can't be prepared, or somebody has stopped it meanwhile.
+        """
+        actor, owner, build = self.known or await self._records()
+        self._refuse_strangers(actor, owner)
+        await self._prepare(build)
+        env_vars = opened(build.env_vars, self.tools.box.open)
+        run = self.run()
+        placement = await self.launcher.place(run.id, wanted_port(env_vars))
+        spec = LaunchSpec(
+            run_id=run.id,
+            build=build,
+            env=run_environment(run, actor, build, self._context(run, actor, owner, placement), env_vars),
+            placement=placement,
+            memory_mbytes=run.options.memory_mbytes,
+            log_path=self.tools.logs.path(run.id),
+            max_log_chars=self.tools.settings.max_log_chars,
+        )
+        return placement.address, spec
+
+    async def _prepare(self, build: Build) -> None:
+        """What may take minutes gives way to an abort; the work itself goes on for whoever needs it next."""
+        problem: GreenroomError | None = None
+
+        async def prepare() -> None:
+            nonlocal problem
+            try:
+                await self.launcher.prepare(build, self.say)
+            except GreenroomError as error:  # kept aside: a TaskGroup would wrap it
+                problem = error
+
+        async with asyncio.TaskGroup() as group:
+            work = group.create_task(prepare())
+            while not work.done() and not self._is_stopped():
+                self.news.clear()
+                news = group.create_task(self.news.wait())
+                await asyncio.wait([work, news], return_when=asyncio.FIRST_COMPLETED)
+                news.cancel()
+            work.cancel()
+        if self._is_stopped():
+            raise LaunchError("The run was stopped before it was started.")
+        if problem is not None:
+            raise problem
+
+    def _is_stopped(self) -> bool:
+        return self.run().status is RunStatus.ABORTING or self.is_unwanted()
+
+    async def _records(self) -> tuple[Actor, User, Build]:
+        records = self.tools.state.records
+        actor = await records.actor(self.run().actor_id)
+        build = await records.build(self.run().build_id)
+        owner = await records.user(actor.user_id) if actor else None
+        if actor is None or build is None or owner is None:
+            raise LaunchError("The Actor or its build was deleted before the run was started.")
+        return actor, owner, build
+
+    def _refuse_strangers(self, actor: Actor, owner: User) -> None:
+        if self.launcher.name == "process" and not owner.is_admin and not self.tools.settings.trust_users:
+            raise LaunchError(
+                f"The process launcher isolates nothing, so Actors of users other than the administrator "
+                f"(this one is {owner.username}/{actor.name}) run only when Greenroom is started with --trust-users."
+            )
+
+    def _context(self, run: Run, actor: Actor, owner: User, placement: Placement) -> RunContext:
+        standby = effective(actor)
+        is_standby = standby is not None and parse_standby(standby).is_enabled
+        label = standby_label(owner.username, actor.name) or actor.id
+        urls, box = self.tools.urls, self.tools.box
+        return RunContext(
+            owner_name=owner.username,
+            token=run_token(box, run.id),
+            api_url=urls.local,
+            public_api_url=urls.public,
+            events_url=urls.events(run.id, events_secret(box, run.id)),
+            live_view_url=urls.live_view(run.live_view_label),
+            standby_url=urls.standby(label) if is_standby else None,
+            web_server_port=placement.port,
+            dedicated_cpus=dedicated_cpus(run.options.memory_mbytes, self.tools.cores),
+        )
