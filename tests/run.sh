@@ -27,7 +27,9 @@ bin=$root/.venv/bin
 "$bin/ruff" check --quiet .
 "$bin/ruff" format --check --quiet .
 "$bin/mypy" --no-error-summary
+# Side by side, since most tests wait for processes; a file's tests stay together, so that they share their server.
+side_by_side='-n auto --maxprocesses 4 --dist loadfile'
 if [ -n "$fast" ]; then
-    exec "$bin/pytest" -q -m 'not slow' "$@"
+    exec "$bin/pytest" -q $side_by_side -m 'not slow' "$@"
 fi
-exec "$bin/pytest" -q "$@"
+exec "$bin/pytest" -q $side_by_side "$@"
