@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from gateway.core.ids import standby_label
 from gateway.core.lifecycle import RunStatus
 from gateway.core.model import Actor, Address, Build, Run, User
 from gateway.core.standby import effective, parse_standby
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +66,7 @@ class Launch:
         async def prepare() -> None:
             nonlocal problem
             try:
-                await self.launcher.prepare(build, self.say)
+                await self.launcher.prepare(build, self._tell_progress)
             except GreenroomError as error:  # kept aside: a TaskGroup would wrap it
                 problem = error
 
@@ -79,6 +82,11 @@ class Launch:
             raise LaunchError("The run was stopped before it was started.")
         if problem is not None:
             raise problem
+
+    def _tell_progress(self, line: str) -> None:
+        """In the run's log, and on the terminal: somebody waits there for the first answer."""
+        self.say(line)
+        _log.info("preparing a build: %s", line, extra={"run_id": self.run().id})
 
     def _is_stopped(self) -> bool:
         return self.run().status is RunStatus.ABORTING or self.is_unwanted()

@@ -29,7 +29,7 @@ Ten minutes: start it with your Actors, open the address that it prints, stop it
 CLOSING = """\
 'greenroom VERB --help' tells all about a verb. Settings come from flags, from GREENROOM_... variables and from
 a TOML file, in that order; 'greenroom config' shows the effective ones. Commands that talk to a running Greenroom find
-it and its token in the data folder; elsewhere give --url and --token, or the variable GREENROOM_TOKEN.
+it and its token in the data folder; elsewhere give --url, and the token in GREENROOM_TOKEN or by --token-file.
 """
 
 
@@ -125,7 +125,7 @@ def _add_api_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url", help="Address of Greenroom's API. Default: the server that runs on the data folder, if any."
     )
-    parser.add_argument("--token", help="API token. Default: $GREENROOM_TOKEN, else the one in the data folder.")
+    # No flag for the token itself: command lines can be read by every user of the machine.
     _add_setting_flags(parser, "data", "token_file")
 
 
@@ -133,7 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = _TopParser(prog="greenroom")
     top.add_argument("--version", action="version", version=f"greenroom {_version()}")
-    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
     groups: dict[str, Any] = {}
 
     def add(words: str) -> argparse.ArgumentParser:
@@ -168,7 +168,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     user_add = add("user add")
     user_add.add_argument("name", metavar="NAME")
-    user_add.add_argument("--admin", action="store_true", help="An administrator may see and do everything.")
+    user_add.add_argument(
+        "--admin", action="store_true", help="His Actors are trusted to run as processes of this machine."
+    )
     _add_setting_flags(user_add, "data")
     _add_setting_flags(add("user list"), "data")
     token_create = add("token create")
@@ -213,7 +215,7 @@ def _run(arguments: argparse.Namespace) -> int:
         case "push" | "ps" | "logs" | "abort":
             from gateway.commands import api_verbs
 
-            with api_verbs.connect(settings, arguments.url, arguments.token) as api:
+            with api_verbs.connect(settings, arguments.url) as api:
                 match arguments.words:
                     case "push":
                         return api_verbs.push(api, arguments.folder)

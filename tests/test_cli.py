@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from gateway import refusals
 from gateway.cli import GROUPS, VERBS, build_parser, main
 from gateway.commands.effective_settings import FLAGS, explain, load_settings, parse_assignments
 from gateway.core.ids import token_hash
@@ -54,6 +55,32 @@ def test_help_is_for_a_newcomer():
             assert verb.summary in shown
             assert verb.example in shown
     assert max(map(len, shown.splitlines())) <= 120
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        pytest.param("serve", ["--actors DIR", "Repeatable", "--trust-users", "Default: 8010"], id="serve"),
+        pytest.param("push", ["The Actor's folder", "--url"], id="push"),
+        pytest.param("token create", ["--user NAME", "--expires-days"], id="a verb of two words"),
+    ],
+)
+def test_each_verb_explains_its_flags(capsys, words, told):
+    """`greenroom VERB --help` is about that verb, not the general page again."""
+    with pytest.raises(SystemExit) as ended:
+        build_parser().parse_args([*words.split(), "--help"])
+    shown = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert shown.startswith(f"usage: greenroom {words}")
+    assert all(text in shown for text in told), shown
+
+
+@pytest.mark.parametrize("words", VERBS)
+def test_no_flag_takes_a_token(words):
+    """Command lines can be read by every user of the machine, so a token never stands in one."""
+    arguments = shlex.split(VERBS[words].example)[1:]
+    with pytest.raises(refusals.Refused):
+        build_parser().parse_args([*arguments, "--token", "secret"])
 
 
 @pytest.mark.parametrize("words", VERBS)
@@ -326,9 +353,10 @@ def test_logs_and_abort(capsys, api):
     assert greenroom(capsys, "logs", "r9") == (1, "", "greenroom: Not found.\n")
 
 
-def test_nobody_answers(capsys, data):
+def test_nobody_answers(capsys, data, tmp_path):
     """Without a server there is one line that says how to start one."""
-    code, out, err = greenroom(capsys, "ps", "--url", "http://127.0.0.1:1", "--token", "x")
+    (tmp_path / "token").write_text("some-token-or-other-0123456789")
+    code, out, err = greenroom(capsys, "ps", "--url", "http://127.0.0.1:1", "--token-file", str(tmp_path / "token"))
     assert (code, out) == (1, "")
     assert "greenroom serve" in err
     assert err.count("\n") == 1

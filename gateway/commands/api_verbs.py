@@ -70,19 +70,19 @@ class Api:
 
 
 @contextmanager
-def connect(settings: Settings, url: str | None, token: str | None) -> Iterator[Api]:
+def connect(settings: Settings, url: str | None) -> Iterator[Api]:
     """
     The API at *url*, else of the server that runs on the data folder, else at the port of the settings.
 
-    Without a *token* the one in the data folder is used.
+    The token is that of ``GREENROOM_TOKEN``, else the one in ``--token-file``, else the one in the data folder.
     """
     base = (
         (url or read_holder(settings.data).url or f"http://127.0.0.1:{settings.port}").rstrip("/").removesuffix("/v2")
     )
-    found = token or settings.token or read_token(token_path(settings))
+    found = settings.token or read_token(token_path(settings))
     if found is None:
         raise Refused(
-            f"no token: give one with --token or GREENROOM_TOKEN (none lies in {token_path(settings)}).",
+            f"no token: give one in GREENROOM_TOKEN or by --token-file (none lies in {token_path(settings)}).",
             exit_code=USAGE,
         )
     try:
