@@ -329,7 +329,6 @@ class Keeper:
             )
         )
         await signals.send_event(RunEvent(run_id=run.id, ends=True))
-        await self.tools.state.records.delete_tokens_of_run(run.id)
         await signals.changed(Changed(kind="token", id=run.id))
         await self._tell_changed()
         await self.launcher.forget(run.id)

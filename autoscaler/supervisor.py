@@ -269,7 +269,6 @@ class Supervisor:
         await change_run(
             self.tools.state.records, run.id, lambda current: run_changes.failed_to_start(current, self.now(), why)
         )
-        await self.tools.state.records.delete_tokens_of_run(run.id)
         await self.tools.logs.keep(run.id)
         await self.tools.state.signals.end_route(RouteEnded(run_id=run.id, live_view_label=run.live_view_label))
         await self.tools.state.signals.changed(Changed(kind="run", id=run.id))

@@ -123,9 +123,6 @@ class SqlRecords:
     async def delete_token(self, token_id: str) -> None:
         await self._delete(TOKENS, id=token_id)
 
-    async def delete_tokens_of_run(self, run_id: str) -> None:
-        await self._delete(TOKENS, run_id=run_id)
-
     # Actors and their versions
 
     async def add_actor(self, actor: Actor) -> None:
@@ -264,7 +261,8 @@ class SqlRecords:
         return await self._all(RUNS, _ACTIVE_RUNS, "started_at", "id")
 
     async def replace_run(self, run: Run) -> Run:
-        return await self._replace(RUNS, _REPLACE_RUN, run)
+        ends = delete(TOKENS.table).where(TOKENS.table.c.run_id == run.id) if run.status.is_terminal else None
+        return await self._replace(RUNS, _REPLACE_RUN, run, also=ends)
 
     async def delete_run(self, run_id: str) -> None:
         """With its tokens; what its storages hold is for others to remove, and so are their records."""
@@ -304,7 +302,14 @@ class SqlRecords:
 
         await self._database.write(change, taken)
 
-    async def _replace(self, rows: Rows[V], statement: Update, record: V, taken: NameNotUnique | None = None) -> V:
+    async def _replace(
+        self,
+        rows: Rows[V],
+        statement: Update,
+        record: V,
+        taken: NameNotUnique | None = None,
+        also: Executable | None = None,
+    ) -> V:
         stored = replace(record, version=record.version + 1)
         values = {**rows.values(stored), "old_id": record.id, "old_version": record.version}
         kind = rows.table.name.removesuffix("s").capitalize()
@@ -314,6 +319,8 @@ class SqlRecords:
                 if (await connection.execute(rows.by("id"), {"id": record.id})).first() is None:
                     raise RecordNotFound(kind)
                 raise Conflict(f"{kind} {record.id} is not at version {record.version} any more.")
+            if also is not None:
+                await connection.execute(also)
 
         await self._database.write(change, taken)
         return stored

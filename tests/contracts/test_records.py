@@ -556,15 +556,19 @@ async def test_tokens(records: SqlRecords, user: User):
     assert await records.token_by_hash(others.token_hash) == others
 
 
-@pytest.mark.parametrize("verb", ["delete_tokens_of_run", "delete_run"])
-async def test_a_runs_token_dies_with_it(records: SqlRecords, user: User, verb: str):
-    """Its end or its deletion takes its tokens, and nobody else's."""
+@pytest.mark.parametrize("end", ["its end", "its deletion"])
+async def test_a_runs_token_dies_with_it(records: SqlRecords, user: User, end: str):
+    """A terminal status or its deletion takes its tokens in the same write, and nobody else's; a live status none."""
     own = a_token(user.id)
     await records.add_token(own)
     ended, other = await add_run(records, a_run(user.id)), await add_run(records, a_run(user.id))
-    await getattr(records, verb)(ended.id)
+    running = await records.replace_run(replace(ended, status=RunStatus.RUNNING))
+    assert {token.run_id for token in await records.list_tokens(user.id)} == {None, ended.id, other.id}
+    if end == "its end":
+        await records.replace_run(replace(running, status=RunStatus.SUCCEEDED))
+    else:
+        await records.delete_run(ended.id)
     assert {token.run_id for token in await records.list_tokens(user.id)} == {None, other.id}
-    assert (await records.run(ended.id) is None) == (verb == "delete_run")
 
 
 # Lists
