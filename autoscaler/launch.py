@@ -61,6 +61,8 @@ class Launch:
 
     async def _prepare(self, build: Build) -> None:
         """What may take minutes gives way to an abort; the work itself goes on for whoever needs it next."""
+        if self.launcher.is_prepared(build) and not self._is_stopped():
+            return
         problem: GreenroomError | None = None
 
         async def prepare() -> None:

@@ -73,6 +73,10 @@ class Launcher(Protocol):
         """
         ...
 
+    def is_prepared(self, build: Build) -> bool:
+        """Whether ``prepare`` would have nothing to do; cheap, since a wake asks it."""
+        ...
+
     async def place(self, run_id: str, wanted_port: int | None) -> Placement:
         """Reserve an address; *wanted_port* is set where the Actor insists on its own."""
         ...

@@ -139,6 +139,10 @@ class ProcessLauncher:
         """Unpack the source and make its environment, unless that was done before."""
         await self._environments.prepare(build, progress)
 
+    def is_prepared(self, build: Build) -> bool:
+        """Whether its environment is there."""
+        return self._environments.ready(build) is not None
+
     async def place(self, run_id: str, wanted_port: int | None) -> Placement:
         """Reserve a free port of the range, or exactly *wanted_port*, until ``forget``. Raises LaunchError."""
         if wanted_port is None:
