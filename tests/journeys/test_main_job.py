@@ -6,7 +6,7 @@ import asyncio
 import re
 from pathlib import Path
 
-from journeys.greenroom import Greenroom, actor_folder
+from journeys.greenroom import Greenroom, actor_folder, eventually
 
 
 async def test_a_sleeping_actor_answers_serves_on_and_is_wound_down(tmp_path: Path) -> None:
@@ -59,10 +59,15 @@ async def test_ctrl_c_drains_and_stops_all_runs(tmp_path: Path) -> None:
     async with Greenroom(tmp_path / "data", (folder,)) as greenroom:
         await greenroom.call("probe")
         (run,) = await greenroom.runs()
-        slow = asyncio.ensure_future(greenroom.call("probe", "/slow?ms=1500"))  # noqa: TID251
-        await asyncio.sleep(0.1)
-        assert await greenroom.stop() == 0
-        assert (await slow).status_code == 200
+
+        async def is_in_flight() -> bool:
+            return await greenroom.metric("greenroom_requests_in_flight") == 1
+
+        async with asyncio.TaskGroup() as group:
+            slow = group.create_task(greenroom.call("probe", "/slow?ms=1500"))
+            await eventually(is_in_flight, what="the slow request's arrival")
+            assert await greenroom.stop() == 0
+        assert slow.result().status_code == 200
     async with Greenroom(tmp_path / "data") as greenroom:
         (ended,) = await greenroom.runs()
         assert (ended["id"], ended["status"]) == (run["id"], "SUCCEEDED")
