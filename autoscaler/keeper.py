@@ -295,9 +295,10 @@ class Keeper:
         await self._change(lambda run: run_changes.exited(run, self.tools.now(), exited.exit_code, reason))
         self._say(f"Actor run {self.run.status} with exit code {exited.exit_code}.")
         error = None if self._has_served or self._wind_down_reason else StandbyRunFinished.error_type
+        why = f" {reason}" if reason else ""
         message = (
             f"Run {self.run.id} ended before its web server answered ({self.run.status}, "
-            f"exit code {exited.exit_code}). The next request starts another one."
+            f"exit code {exited.exit_code}).{why} The next request starts another one."
         )
         await self._close_books(error, message, exited.exit_code)
 
