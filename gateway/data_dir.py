@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 
 from gateway.auth import ALL_SCOPES
-from gateway.core.ids import TOKEN_BYTES, USERNAME_PATTERN, api_token, token_hash
+from gateway.core.ids import TOKEN_BYTES, api_token, token_hash, username_problem
 from gateway.core.model import Token, User
 from gateway.refusals import USAGE, Refused
 from gateway.settings import Settings
@@ -167,12 +167,9 @@ async def ensure_first_user(
 
 def new_user(username: str, *, is_admin: bool, now: datetime, user_id: str) -> User:
     """A user record. Raises Refused where *username* is none."""
-    if not USERNAME_PATTERN.fullmatch(username):
-        raise Refused(
-            f"{username!r} is no user name: 3 to 30 of A-Z a-z 0-9 _ . - are expected, "
-            "beginning and ending with a letter or digit.",
-            exit_code=USAGE,
-        )
+    problem = username_problem(username)
+    if problem is not None:
+        raise Refused(f"{username!r} is no user name: {problem}.", exit_code=USAGE)
     return User(id=user_id, username=username, is_admin=is_admin, created_at=now)
 
 

@@ -110,6 +110,7 @@ def test_examples_work(words):
         pytest.param(["token", "create", "--user", "a", "--expires-days", "-1"], "--expires-days", id="expiry"),
         pytest.param(["token", "create", "--user", "a", "--scope", "all"], "actors:run", id="scope"),
         pytest.param(["user", "add", "a b"], "no user name", id="user name"),
+        pytest.param(["user", "add", "a--b"], "divides user from Actor", id="user name like a host name"),
         pytest.param(["push", "/dev/null"], "no token", id="no token"),
     ],
 )
