@@ -17,7 +17,6 @@ from gateway.core.lifecycle import RunStatus
 
 JsonObject = Mapping[str, Any]
 
-DEFAULT_WEB_SERVER_PORT = 4321
 DEFAULT_MEMORY_MBYTES = 1024
 MEMORY_STEPS_MBYTES = (128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 

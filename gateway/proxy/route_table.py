@@ -26,7 +26,6 @@ class LiveRun:
     used_at: float
     taken: int = 0
     viewers: int = 0
-    has_served_us: bool = False
     has_refused: bool = False
     is_gone: bool = False
 
