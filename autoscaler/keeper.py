@@ -25,7 +25,7 @@ from gateway.core.errors import (
     StandbyRunFinished,
     StandbyRunNotReady,
 )
-from gateway.core.lifecycle import Readiness, RunStatus
+from gateway.core.lifecycle import Readiness, RunStatus, StartOutcome, may_become
 from gateway.core.model import Actor, Address, Build, Run, User
 from gateway.core.standby import Generation, PoolKey
 from gateway.core.system_events import abort_frames
@@ -191,19 +191,17 @@ class Keeper:
                 await self._give_up_on_readiness(timeout_secs, result.problem or "it did not answer")
                 return
             self._ready_secs = self._ready_secs or time.monotonic() - started
-            self._has_served = True
-            if self.readiness is Readiness.STARTING:
-                self.readiness = Readiness.SERVING
+            is_first, self._has_served = not self._has_served, True
+            if self._become(Readiness.SERVING):
                 await self._publish()
-                if self.pool is not None:
-                    self.tools.on_start(self.pool, True)
+                if is_first:
+                    self._tell_start(StartOutcome.SERVING)
                 if result.status is not None and result.status >= 500:
                     self._say(f"The web server answered the readiness probe with {result.status}.")
                 self._is_serving.set()
             await self._probe.wait()
             self._probe.clear()
-            if self.readiness is Readiness.SERVING:
-                self.readiness = Readiness.STARTING
+            if self._become(Readiness.STARTING):
                 await self._publish()
 
     async def _give_up_on_readiness(self, timeout_secs: float, problem: str) -> None:
@@ -221,7 +219,7 @@ class Keeper:
                 log_tail=await self.tools.logs.tail(self.run.id, _LOG_TAIL_LINES),
             )
         )
-        self.readiness = Readiness.DRAINING
+        self._become(Readiness.DRAINING)
         await self.launcher.stop(self.run.id, grace_secs=self.tools.settings.wind_down_grace_secs)
 
     async def _watch_timeout(self) -> None:
@@ -261,7 +259,7 @@ class Keeper:
         await self._ask_to_end(self.tools.settings.abort_grace_secs, sigterm_grace_secs=0)
 
     async def _wind_down(self, reason: str) -> None:
-        self.readiness = Readiness.DRAINING
+        self._become(Readiness.DRAINING)
         version = await self._publish()
         await self._wait_until_drained(version)
         await self._change(lambda run: run_changes.winding_down(run, reason))
@@ -294,7 +292,10 @@ class Keeper:
             reason = reason or f"Out of memory ({self.run.options.memory_mbytes} MiB): give the run more."
         await self._change(lambda run: run_changes.exited(run, self.tools.now(), exited.exit_code, reason))
         self._say(f"Actor run {self.run.status} with exit code {exited.exit_code}.")
-        error = None if self._has_served or self._wind_down_reason else StandbyRunFinished.error_type
+        error = None
+        if not self._has_served and not self._wind_down_reason:
+            error = StandbyRunFinished.error_type
+            self._tell_start(StartOutcome.NOT_READY if self._not_ready_message else StartOutcome.FINISHED)
         why = f" {reason}" if reason else ""
         message = (
             f"Run {self.run.id} ended before its web server answered ({self.run.status}, "
@@ -310,13 +311,12 @@ class Keeper:
         except (LaunchError, RecordNotFound, StateUnavailable) as trouble:
             # Whoever waits is told all the same; a record that is there is ended by the next start.
             _log.error("a run that was not started has no record of that: %s", trouble, extra={"run_id": self.run.id})
+        self._tell_start(StartOutcome.FAILED)
         await self._close_books(StandbyRunFailed.error_type, f"The Actor could not be started: {error.message}", None)
 
     async def _close_books(self, error_type: str | None, message: str, exit_code: int | None) -> None:
         """Tell everybody, in an order in which nobody can be misled: the record is final before anything else."""
         signals, run = self.tools.state.signals, self.run
-        if self.pool is not None and error_type is not None:
-            self.tools.on_start(self.pool, False)
         self.tools.on_end(run.status)
         tail = await self.tools.logs.tail(run.id, _LOG_TAIL_LINES) if error_type else ()
         await signals.end_route(
@@ -336,6 +336,17 @@ class Keeper:
         await self.tools.logs.keep(run.id)
 
     # -- small things -------------------------------------------------------------------------------------------
+
+    def _become(self, readiness: Readiness) -> bool:
+        """Whether it stands there now for the first time; what the table of changes forbids is not done."""
+        if not may_become(self.readiness, readiness):
+            return False
+        self.readiness = readiness
+        return True
+
+    def _tell_start(self, outcome: StartOutcome) -> None:
+        if self.pool is not None:
+            self.tools.on_start(self.pool, outcome)
 
     async def _publish(self) -> int:
         return await self.tools.state.signals.put_route(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from gateway.core.lifecycle import RunStatus
+from gateway.core.lifecycle import RunStatus, StartOutcome
 from gateway.core.standby import PoolKey
 from gateway.live_logs import Logs
 from gateway.secret_box import SecretBox
@@ -17,7 +17,11 @@ from gateway.urls import Urls
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeeperTools:
-    """What all keepers share; ``ended`` is told the terminal status of each run, ``started`` how each start went."""
+    """
+    What all keepers share. ``on_start`` is told how each start of a pool's run went, ``on_end`` each run's last status.
+
+    ``now`` is aware UTC; ``cores`` are those of the machine that process runs share.
+    """
 
     settings: Settings
     state: State
@@ -27,5 +31,5 @@ class KeeperTools:
     now: Callable[[], datetime]
     new_id: Callable[[], str]
     cores: int
-    on_start: Callable[[PoolKey | None, bool], None]
+    on_start: Callable[[PoolKey, StartOutcome], None]
     on_end: Callable[[RunStatus], None]

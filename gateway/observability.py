@@ -28,7 +28,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from gateway.core.lifecycle import TERMINAL, Readiness, RunStatus
+from gateway.core.lifecycle import TERMINAL, Readiness, RunStatus, StartOutcome
 from gateway.core.times import iso
 
 # A time of making for each series would double their number and answers no question.
@@ -39,7 +39,6 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 RequestKind = Literal["standby", "live_view", "api", "own"]
 StatusClass = Literal["2xx", "3xx", "4xx", "5xx", "cut"]
 Temperature = Literal["warm", "cold", "none"]
-StartOutcome = Literal["serving", "failed", "finished", "not_ready"]
 
 _REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _WAKE_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120)
@@ -86,7 +85,7 @@ class Metrics:
         self._seconds = {labels: seconds.labels(*labels) for labels in itertools.product(kinds, temperatures)}
         self.wake_seconds = Histogram(
             "greenroom_wake_seconds",
-            "From a request for a sleeping Actor until a run had room for it.",
+            "From a request that had to wait until a run had room for it.",
             buckets=_WAKE_BUCKETS,
             registry=registry,
         )
@@ -99,8 +98,8 @@ class Metrics:
         self._websockets_open = Gauge("greenroom_websockets_open", "WebSockets that are relayed.", registry=registry)
         runs = Gauge("greenroom_runs", "Live runs, by readiness.", ("readiness",), registry=registry)
         self._runs = {readiness: runs.labels(str(readiness)) for readiness in Readiness}
-        starts = Counter("greenroom_run_starts", "Starts of runs, by outcome.", ("outcome",), registry=registry)
-        self._starts = {outcome: starts.labels(outcome) for outcome in get_args(StartOutcome)}
+        starts = Counter("greenroom_run_starts", "Starts of standby runs, by outcome.", ("outcome",), registry=registry)
+        self._starts = {outcome: starts.labels(str(outcome)) for outcome in StartOutcome}
         ends = Counter("greenroom_run_ends", "Runs that have ended, by status.", ("status",), registry=registry)
         self._ends = {status: ends.labels(str(status)) for status in RunStatus if status in TERMINAL}
         self.decisions = Counter(
@@ -124,7 +123,7 @@ class Metrics:
         return self._websockets_open.track_inprogress()
 
     def count_start(self, outcome: StartOutcome) -> None:
-        """Count one start of a run, once it is known how it went."""
+        """Count one start of a standby run, once it is known how it went."""
         self._starts[outcome].inc()
 
     def count_end(self, status: RunStatus) -> None:

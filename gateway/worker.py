@@ -27,7 +27,7 @@ from gateway.auth import Authenticator
 from gateway.builds import Builder
 from gateway.core.errors import DefinitionError, GreenroomError
 from gateway.core.ids import standby_label
-from gateway.core.lifecycle import RunStatus
+from gateway.core.lifecycle import RunStatus, StartOutcome
 from gateway.core.model import Actor, Origin
 from gateway.core.standby import PoolKey
 from gateway.data_dir import FirstUser, ensure_first_user, records_url
@@ -140,13 +140,9 @@ async def serve_worker(settings: Settings, sockets: list[socket.socket], ready_f
             ProcessLauncher(settings.data / "process", environments, port_range=settings.port_range)
         )
 
-        def start_went(pool: PoolKey | None, served: bool) -> None:
-            metrics.count_start("serving" if served else "failed")
-            if pool is not None:
-                autoscaler.start_went(pool, served)
-
-        def run_ended(status: RunStatus) -> None:
-            metrics.count_end(status)
+        def start_went(pool: PoolKey, outcome: StartOutcome) -> None:
+            metrics.count_start(outcome)
+            autoscaler.start_went(pool, outcome is StartOutcome.SERVING)
 
         supervisor = Supervisor(
             tools=KeeperTools(
@@ -159,7 +155,7 @@ async def serve_worker(settings: Settings, sockets: list[socket.socket], ready_f
                 new_id=new_id,
                 cores=os.cpu_count() or 1,
                 on_start=start_went,
-                on_end=run_ended,
+                on_end=metrics.count_end,
             ),
             launcher=launcher,
             now=utc_now,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.core.lifecycle import Readiness, RunStatus
+from gateway.core.lifecycle import Readiness, RunStatus, StartOutcome
 from gateway.observability import Metrics, Redaction, configure_logging, log_context, status_class
 
 TOKENS = st.builds(
@@ -172,7 +172,7 @@ def test_what_is_counted():
     metrics.request(kind="api", status=404, secs=0.002)
     metrics.set_runs({Readiness.SERVING: 3})
     metrics.set_runs({Readiness.STARTING: 1})
-    metrics.count_start("serving")
+    metrics.count_start(StartOutcome.SERVING)
     metrics.count_end(RunStatus.SUCCEEDED)
     metrics.wake_seconds.observe(0.3)
     metrics.decisions.inc()

@@ -44,6 +44,15 @@ class Readiness(StrEnum):
     DRAINING = "draining"
 
 
+class StartOutcome(StrEnum):
+    """How the start of a standby run went: it served, or why it never did."""
+
+    SERVING = "serving"
+    FAILED = "failed"
+    FINISHED = "finished"
+    NOT_READY = "not_ready"
+
+
 TERMINAL = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.ABORTED})
 
 _ALLOWED: dict[RunStatus, frozenset[RunStatus]] = {

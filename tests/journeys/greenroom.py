@@ -249,7 +249,7 @@ class Greenroom:
         return await self.push(actor_folder(parent, name, standby, main=main, **fields), token=token)
 
     async def metric(self, name: str) -> float:
-        """The value of a metric without labels."""
+        """The value of one series."""
         text = (await self.client.get("/metrics")).text
         return float(next(line for line in text.splitlines() if line.startswith(f"{name} ")).split()[1])
 

@@ -99,6 +99,7 @@ async def test_an_actor_that_never_listens_is_told_after_the_readiness_timeout(t
         assert run["status"] == "FAILED"
         assert "readiness_timeout_secs" in run["statusMessage"]
         assert "ACTOR_WEB_SERVER_PORT" in await greenroom.log_of(run["id"])
+        assert await greenroom.metric('greenroom_run_starts_total{outcome="not_ready"}') == 1
 
 
 async def test_a_program_that_does_not_exist_is_told_as_what_cannot_be_started(greenroom: Greenroom) -> None:
