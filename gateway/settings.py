@@ -21,6 +21,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from gateway.client_address import network_problem
+
 
 def default_data_dir() -> Path:
     """The named folder ``greenroom`` in the user's data directory."""
@@ -75,7 +77,7 @@ class Settings(BaseSettings):
         False, description="Let Actors of users other than the administrator run as processes of this machine."
     )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Addresses whose X-Forwarded-* headers are believed."
+        (), description="Addresses or networks of proxies whose X-Forwarded-For and -Proto are believed."
     )
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -126,8 +128,16 @@ class Settings(BaseSettings):
     @field_validator("trusted_proxies", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
-        """In a variable: ``10.0.0.1,10.0.0.2``."""
+        """In a variable: ``10.0.0.1,10.1.0.0/16``."""
         return _listed(value, ",")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _only_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            if problem := network_problem(text):
+                raise ValueError(problem)
+        return value
 
     @field_validator("port_range", mode="before")
     @classmethod

@@ -278,7 +278,7 @@ def _uvicorn_config(gateway: Gateway) -> uvicorn.Config:
         lifespan="off",
         access_log=False,
         log_config=None,
-        # The Actor's own Date and Server pass; X-Forwarded-* are set by the proxy and never believed here.
+        # The Actor's own Date and Server pass; X-Forwarded-* are for gateway.client_address to believe or not.
         server_header=False,
         date_header=False,
         proxy_headers=False,

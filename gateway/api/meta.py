@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.api.call import Call
+from gateway.client_address import client_of
 from gateway.core.model import Origin
 
 # What a client may say of itself; the other origins are for Greenroom to know.
@@ -24,7 +25,13 @@ def request_meta(call: Call) -> dict[str, Any]:
     """The caller's address and program."""
     meta: dict[str, Any] = {}
     if call.request.client is not None:
-        meta["clientIp"] = call.request.client.host
+        settings = call.services.settings
+        meta["clientIp"] = client_of(
+            call.request.client.host,
+            call.request.scope["headers"],
+            trusted=settings.trusted_proxies,
+            scheme=settings.public_scheme,
+        ).address
     agent = call.request.headers.get("user-agent")
     if agent:
         meta["userAgent"] = agent[:_MAX_USER_AGENT_CHARS]

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from gateway.auth import Authenticator, Principal
+from gateway.client_address import client_of
 from gateway.core.errors import (
     GreenroomError,
     LiveViewEnded,
@@ -346,15 +347,21 @@ class Admission:
         address = run.route.address
         assert address is not None
         host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+        client = client_of(
+            scope["client"][0] if scope.get("client") else "",
+            scope["headers"],
+            trusted=self.settings.trusted_proxies,
+            scheme=self.settings.public_scheme,
+        )
         return ForwardPlan(
             address=address,
-            run_id=run.route.run_id,
             request_id=request_id,
             credentials=credentials,
             prefix=prefix,
             is_sandboxed=bool(prefix),
-            client_host=scope["client"][0] if scope.get("client") else "",
-            scheme=self.settings.public_scheme,
+            client_host=client.address,
+            proxies=client.proxies,
+            scheme=client.scheme,
             host=host.decode("latin-1"),
         )
 

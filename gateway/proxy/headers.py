@@ -232,21 +232,21 @@ def _is_credential(name: bytes, plan: ForwardPlan) -> bool:
 
 def _said_by_us(plan: ForwardPlan) -> Headers:
     """The request id and who asked whom (RFC 7239), as this gateway knows it."""
-    client, host, scheme = (text.encode("latin-1") for text in (plan.client_host, plan.host, plan.scheme))
-    node = b"[" + client + b"]" if b":" in client else client
+    host, scheme = plan.host.encode("latin-1"), plan.scheme.encode("latin-1")
+    hops = [hop.encode("latin-1") for hop in (plan.client_host, *plan.proxies) if hop]
     said: Headers = [(b"X-Actor-Request-ID", plan.request_id.encode("latin-1"))]
-    if client:
-        said.append((b"X-Forwarded-For", client))
+    if hops:
+        said.append((b"X-Forwarded-For", b", ".join(hops)))
     if host:
         said.append((b"X-Forwarded-Host", host))
     said.append((b"X-Forwarded-Proto", scheme))
     if plan.prefix:
         said.append((b"X-Forwarded-Prefix", plan.prefix.encode("latin-1")))
-    forwarded = [b"for=" + _quoted(node or b"unknown")]
+    client, *proxies = [b"for=" + _quoted(b"[" + hop + b"]" if b":" in hop else hop) for hop in hops or [b"unknown"]]
+    forwarded = [client, b"proto=" + _quoted(scheme)]
     if host:
-        forwarded.append(b"host=" + _quoted(host))
-    forwarded.append(b"proto=" + _quoted(scheme))
-    said.append((b"Forwarded", b";".join(forwarded)))
+        forwarded.insert(1, b"host=" + _quoted(host))
+    said.append((b"Forwarded", b", ".join([b";".join(forwarded), *proxies])))
     if any(_BAD_IN_VALUE.search(value) for _, value in said):
         raise InvalidRequest("The request's host or address holds characters that may not stand there.")
     return said

@@ -30,18 +30,19 @@ class ForwardPlan:
 
     ``prefix`` is what the path form puts before the Actor's own path (``/standby/bob--hello``), empty at hosts.
     ``is_sandboxed`` (the path form): the answer gets ``Content-Security-Policy: sandbox``, and cookies pass in neither
-    direction. ``first_byte_deadline`` is on the event loop's clock. ``answer_headers`` is asked, when the answer's head
-    has come, for headers to add (``Server-Timing``). ``keep_credentials``: the owner chose to forward them.
+    direction. ``proxies`` are the trusted ones between the client and us. ``first_byte_deadline`` is on the event
+    loop's clock. ``answer_headers`` is asked, when the answer's head has come, for headers to add (``Server-Timing``).
+    ``keep_credentials``: the owner chose to forward them.
     """
 
     address: Address
-    run_id: str
     request_id: str
     credentials: Credentials
     keep_credentials: bool = False
     prefix: str = ""
     is_sandboxed: bool = False
     client_host: str = ""
+    proxies: tuple[str, ...] = ()
     scheme: str = "http"
     host: str = ""
     first_byte_deadline: float | None = None

@@ -18,7 +18,8 @@ async def greenroom(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[G
     """One server for all of these tests, with an Actor that is to be warm from its start."""
     data = tmp_path_factory.mktemp("settings") / "data"
     early = actor_folder(data.parent / "given", "early", {"minRuns": 1, "idleTimeoutSecs": 1})
-    async with Greenroom(data, (early,), settings={"wind_down_grace_secs": 1, "tick_secs": 0.5}) as server:
+    settings = {"wind_down_grace_secs": 1, "tick_secs": 0.5, "trusted_proxies": "127.0.0.1"}
+    async with Greenroom(data, (early,), settings=settings) as server:
         yield server
 
 
@@ -251,3 +252,18 @@ async def test_settings_that_do_not_fit_change_nothing(
     assert word in refused.json()["error"]["message"]
     # Its statistics go on, e.g. by a run that an earlier test's load has started ahead.
     assert await greenroom.data_of("GET", "/actors/~early") | {"stats": None} == actor | {"stats": None}
+
+
+# -- the server's own --------------------------------------------------------------------------------------------------
+
+
+async def test_a_trusted_proxy_says_who_calls(greenroom: Greenroom) -> None:
+    """What it heard reaches the Actor, the proxy after the client, and the record of a run that is started so."""
+    heard = {"X-Forwarded-For": "6.6.6.6, 203.0.113.7, 127.0.0.1", "X-Forwarded-Proto": "https"}
+    actor = await greenroom.probe("behind-a-proxy")
+    answer = await greenroom.call("behind-a-proxy", "/seen", headers=heard)
+    seen = {name.lower(): value for name, value in answer.json()["headers"]}
+    assert (seen["x-forwarded-for"], seen["x-forwarded-proto"]) == ("203.0.113.7, 127.0.0.1, 127.0.0.1", "https")
+    run = await greenroom.data_of("POST", f"/actors/{actor['id']}/runs", headers=heard)
+    assert run["meta"]["clientIp"] == "203.0.113.7"
+    await greenroom.api("POST", f"/actor-runs/{run['id']}/abort")

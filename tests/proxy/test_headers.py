@@ -26,7 +26,6 @@ from gateway.proxy.plan import Credentials, ForwardPlan, Headers
 
 PLAN = ForwardPlan(
     address=Address(host="127.0.0.1", port=4321),
-    run_id="run1",
     request_id="fresh",
     credentials=Credentials(),
     client_host="192.0.2.7",
@@ -211,6 +210,13 @@ def test_sandboxed_cookies_stay_out() -> None:
 def test_forwarded(client: str, forwarded: bytes) -> None:
     """Forwarded follows RFC 7239."""
     assert (b"forwarded", forwarded) in sent([HOST], replace(PLAN, client_host=client, host="h"))
+
+
+def test_trusted_proxies_are_told_after_the_client() -> None:
+    """Both spellings list who passed the request on, nearest last; only the client's element says host and scheme."""
+    got = dict(sent([HOST], replace(PLAN, proxies=("10.0.0.1", "fd00::1"), host="h")))
+    assert got[b"x-forwarded-for"] == b"192.0.2.7, 10.0.0.1, fd00::1"
+    assert got[b"forwarded"] == b'for=192.0.2.7;host=h;proto=https, for=10.0.0.1, for="[fd00::1]"'
 
 
 def test_a_request_without_host_gets_the_plans() -> None:

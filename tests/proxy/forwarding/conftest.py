@@ -29,9 +29,7 @@ from gateway.proxy.websocket import RelayOutcome, relay
 
 TOKEN = "greenroom_api_secret"
 MAX_MESSAGE_BYTES = 100_000
-NOWHERE = ForwardPlan(
-    address=Address(host="127.0.0.1", port=1), run_id="run1", request_id="fresh", credentials=Credentials()
-)
+NOWHERE = ForwardPlan(address=Address(host="127.0.0.1", port=1), request_id="fresh", credentials=Credentials())
 
 
 @pytest.hookimpl(optionalhook=True)
