@@ -21,8 +21,8 @@ from gateway.events import EventSockets
 from gateway.observability import Metrics
 from gateway.proxy import replies
 from gateway.proxy.admission import Admission
+from gateway.proxy.asgi import Message, Receive, Scope, Send, host_of, raw_path_of
 from gateway.proxy.hosts import LiveView, Own, Standby, parse_host, parse_path_form
-from gateway.proxy.replies import Receive, Scope, Send
 from gateway.proxy.slots import SlotDesk
 from gateway.proxy.upstream import Upstreams
 from gateway.services import Services
@@ -68,7 +68,6 @@ class Gateway:
             directory=self.directory,
             desk=self.desk,
             upstreams=self._upstreams,
-            urls=services.urls,
             metrics=self.metrics,
             new_request_id=lambda: os.urandom(12).hex(),
         )
@@ -84,8 +83,7 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Host → what, then there. Hosts that are nobody's learn nothing."""
-        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
-        match parse_host(host, self.services.settings.domain):
+        match parse_host(host_of(scope), self.services.settings.domain):
             case Standby(label):
                 await self.admission.standby(scope, receive, send, label, "")
             case LiveView(label):
@@ -97,7 +95,7 @@ class Gateway:
                 await replies.send_error(scope, send, RecordNotFound("Actor"), [])
 
     async def _serve_own(self, scope: Scope, receive: Receive, send: Send) -> None:
-        form = parse_path_form(scope.get("raw_path") or scope["path"].encode("utf-8"))
+        form = parse_path_form(raw_path_of(scope))
         if form is None:
             await self._count_own(scope, receive, send)
         elif form.kind == "standby":
@@ -111,7 +109,7 @@ class Gateway:
             return
         started, status = self.services.clock(), None
 
-        async def watched(message: replies.Message) -> None:
+        async def watched(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]

@@ -21,6 +21,7 @@ No I/O: every error that reaches a caller, each with its HTTP status, API type a
         ├── StandbyRunFailed        503 standby-run-failed
         ├── StandbyRunFinished      503 standby-run-finished
         ├── StandbyRunNotReady      504 standby-run-not-ready
+        │   └── LiveViewNotListening 503 standby-run-not-ready   by its live view, where nobody waits for it
         ├── StandbyBadGateway       502 standby-bad-gateway
         ├── StandbyResponseTimeout  504 standby-response-timeout
         ├── LiveViewEnded           410 run-finished
@@ -198,6 +199,12 @@ class StandbyRunNotReady(StandbyError):
     """The run is alive but its server never began to listen."""
 
     http_status, error_type, retry_after_secs = 504, "standby-run-not-ready", 5
+
+
+class LiveViewNotListening(StandbyRunNotReady):
+    """The run behind this live-view host does not listen now; nothing is held there, so the caller asks again."""
+
+    http_status, retry_after_secs = 503, 1
 
 
 class StandbyBadGateway(StandbyError):

@@ -246,7 +246,6 @@ class StandbyTarget:
     """All that the gateway and the autoscaler need to know of one standby host, resolved from records."""
 
     actor_id: str
-    actor_name: str
     owner_id: str
     owner_name: str
     is_public_actor: bool
@@ -276,7 +275,6 @@ def standby_target(actor: Actor, owner_name: str, numbered: Build | None = None)
     generation = Generation(build_id=build_id, memory_mbytes=config.memory_mbytes) if build_id else None
     return StandbyTarget(
         actor_id=actor.id,
-        actor_name=actor.name,
         owner_id=actor.user_id,
         owner_name=owner_name,
         is_public_actor=actor.is_public,

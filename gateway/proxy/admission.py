@@ -1,7 +1,7 @@
 """
-THE request path at proxied hosts, top to bottom: what the host means, who calls, which run, forward, give back.
+THE request path at proxied hosts, top to bottom: what the label means, who calls, which run, forward, give back.
 
-Decisions are made by ``hosts``, ``slots`` and ``balancer``; this shell awaits and sends.
+Decisions are made by ``callers``, ``slots`` and ``balancer``; this shell awaits and sends.
 """
 
 from __future__ import annotations
@@ -14,39 +14,34 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from gateway.auth import Authenticator, Principal
+from gateway.auth import Authenticator
 from gateway.client_address import client_of
 from gateway.core.errors import (
     GreenroomError,
     LiveViewEnded,
+    LiveViewNotListening,
     RecordNotFound,
     ShuttingDown,
     StandbyBadGateway,
     StandbyNotEnabled,
     StandbyResponseTimeout,
     StandbyRunNotReady,
-    TokenNotFound,
-    UserNotAuthenticated,
 )
 from gateway.core.standby import StandbyTarget
 from gateway.observability import Metrics, RequestKind, log_context
 from gateway.proxy import http, preflight, replies, websocket
-from gateway.proxy.headers import candidates_of, credentials_of
+from gateway.proxy.asgi import Message, Receive, Scope, Send, host_of
+from gateway.proxy.callers import Caller, caller_of, own_credentials
 from gateway.proxy.plan import Credentials, ForwardPlan, Headers
 from gateway.proxy.replay import ReplayReceive
-from gateway.proxy.replies import Message, Receive, Scope, Send
 from gateway.proxy.route_table import LiveRun
 from gateway.proxy.slots import Held, SlotDesk, Want
 from gateway.proxy.upstream import UpstreamCut, UpstreamError, UpstreamRefused, Upstreams, UpstreamTimeout
 from gateway.settings import Settings
 from gateway.state.directory import Directory
 from gateway.state.ports import Records
-from gateway.urls import Urls
 
 _log = logging.getLogger(__name__)
-
-# Tokens of Greenroom's own making are recognised even when they no longer hold: they must not reach an Actor either.
-_OWN_TOKEN_PREFIXES = ("greenroom_api_", "greenroom_run_")
 
 
 class CallerGone(Exception):
@@ -77,14 +72,6 @@ class Timing:
 Serve = Callable[[ReplayReceive, Send, Timing, str], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """Who calls a standby host; ``principal`` is None for nobody in particular at a public host."""
-
-    principal: Principal | None
-    credentials: Credentials
-
-
 @dataclass(slots=True, kw_only=True)
 class Admission:
     """Serves standby and live-view requests, HTTP and WebSocket, by host or by the path form."""
@@ -95,7 +82,6 @@ class Admission:
     directory: Directory
     desk: SlotDesk
     upstreams: Upstreams
-    urls: Urls
     metrics: Metrics
     new_request_id: Callable[[], str]
     is_stopping: bool = False
@@ -180,7 +166,7 @@ class Admission:
         if preflight.is_preflight(scope.get("method", ""), headers) and not self._is_warm_and_public(target):
             await replies.send_reply(scope, send, 204, preflight.preflight_answer(headers), b"")
             return
-        caller = await self._caller(scope, target)
+        caller = await caller_of(scope, target, self.auth)
         want = self._want(target, caller)
         config = target.config
         pick_secs = config.pick_timeout_secs or self.settings.pick_timeout_secs
@@ -224,7 +210,7 @@ class Admission:
         run = self.desk.routes.by_label(label)
         if run is None:
             raise await self._why_no_view(label)
-        credentials = await self._own_credentials(scope)
+        credentials = await own_credentials(scope, self.auth)
         timing.run, timing.admitted = run, _now()
         self.desk.view(run)
         try:
@@ -242,33 +228,6 @@ class Admission:
             ) from None
         finally:
             self.desk.end_view(run)
-
-    async def _caller(self, scope: Scope, target: StandbyTarget) -> Caller:
-        """Who calls and whether he may. Raises the 401s and 404s of design §9; starts nothing."""
-        if target.config.public:
-            return Caller(principal=None, credentials=await self._own_credentials(scope))
-        candidates = candidates_of(scope["headers"], scope["query_string"])
-        if not candidates:
-            raise UserNotAuthenticated
-        for candidate in candidates:
-            with contextlib.suppress(TokenNotFound):
-                principal = await self.auth.principal(candidate)
-                break
-        else:
-            raise TokenNotFound
-        if not principal.may("actors:run") or not target.may_run(principal.user_id):
-            raise RecordNotFound("Actor")
-        own = {candidate, *(other for other in candidates if other.startswith(_OWN_TOKEN_PREFIXES))}
-        return Caller(principal=principal, credentials=credentials_of(scope["headers"], scope["query_string"], own))
-
-    async def _own_credentials(self, scope: Scope) -> Credentials:
-        """Where no token is asked for: which of those sent are Greenroom's, so that they go no further."""
-        own = {
-            candidate
-            for candidate in candidates_of(scope["headers"], scope["query_string"])
-            if candidate.startswith(_OWN_TOKEN_PREFIXES) or await self.auth.is_known(candidate)
-        }
-        return credentials_of(scope["headers"], scope["query_string"], own)
 
     def _is_warm_and_public(self, target: StandbyTarget) -> bool:
         if not target.config.public or target.generation is None:
@@ -346,7 +305,6 @@ class Admission:
     def _plan(self, scope: Scope, run: LiveRun, request_id: str, credentials: Credentials, prefix: str) -> ForwardPlan:
         address = run.route.address
         assert address is not None
-        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
         client = client_of(
             scope["client"][0] if scope.get("client") else "",
             scope["headers"],
@@ -362,7 +320,7 @@ class Admission:
             client_host=client.address,
             proxies=client.proxies,
             scheme=client.scheme,
-            host=host.decode("latin-1"),
+            host=host_of(scope).decode("latin-1"),
         )
 
     async def _forward(
@@ -443,13 +401,10 @@ def _settle(
 
 
 def _not_listening(run: LiveRun) -> GreenroomError:
-    error = StandbyRunNotReady(
+    return LiveViewNotListening(
         "The run is alive, but nothing listens on its web server port (ACTOR_WEB_SERVER_PORT) yet.",
         data={"runId": run.route.run_id},
     )
-    error.retry_after_secs = 1
-    error.http_status = 503
-    return error
 
 
 def _now() -> float:

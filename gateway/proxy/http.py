@@ -14,22 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
-from urllib.parse import quote
 
 from gateway.proxy.answer_reader import AnswerHead
+from gateway.proxy.asgi import Message, Receive, Scope, Send, raw_path_of
 from gateway.proxy.headers import CHUNKED, answer_headers, body_length, upstream_head
 from gateway.proxy.plan import ForwardPlan, Headers
 from gateway.proxy.upstream import Abandoned, Exchange, UpstreamCut, Upstreams
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 _UNWATCHED_SECS = 0.05  # a caller who leaves within these is noticed after them
 _CONTINUE_SECS = 1.0  # what curl waits for a 100 before it sends its body all the same
@@ -79,9 +72,8 @@ async def forward(
     has_unsized_body = length is None and not scope.get("http_version", "1.1").startswith("1")
     if has_unsized_body and method not in ("GET", "HEAD"):
         length = CHUNKED
-    raw_path = scope.get("raw_path") or quote(scope["path"]).encode("ascii")
     head = upstream_head(
-        method, raw_path, scope.get("query_string", b""), headers, plan, is_chunked=length == CHUNKED
+        method, raw_path_of(scope), scope.get("query_string", b""), headers, plan, is_chunked=length == CHUNKED
     )  # fmt: skip
     exchange = await upstreams.send(plan.address, head, method=method, body_length=length)
     try:

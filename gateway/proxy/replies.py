@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 
 from gateway.core.errors import GreenroomError
+from gateway.proxy.asgi import Scope, Send
 from gateway.proxy.plan import Headers
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 
 async def send_error(scope: Scope, send: Send, error: GreenroomError, extra: Headers) -> None:

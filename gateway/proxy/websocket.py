@@ -23,8 +23,8 @@ from typing import Protocol
 
 from gateway.proxy.actor_socket import LOST, NO_CODE, TOO_BIG, ActorSocket
 from gateway.proxy.answer_reader import AnswerHead
+from gateway.proxy.asgi import Message, Receive, Scope, Send, raw_path_of
 from gateway.proxy.headers import accept_headers, answer_headers, upgrade_head
-from gateway.proxy.http import Message, Receive, Scope, Send
 from gateway.proxy.plan import ForwardPlan, Headers
 from gateway.proxy.upstream import Abandoned, Exchange, UpstreamCut, UpstreamInvalid, Upstreams
 
@@ -136,10 +136,8 @@ class _Handshake:
     async def open(self, actor: ActorSocket) -> AnswerHead:
         """The Actor's answer; with 101 *actor* is connected, with any other status the client was told."""
         key = base64.b64encode(os.urandom(16))
-        raw_path = self._scope.get("raw_path") or self._scope["path"].encode()
-        head = upgrade_head(
-            raw_path, self._scope.get("query_string", b""), list(self._scope["headers"]), self._plan, key
-        )  # fmt: skip
+        query_string: bytes = self._scope.get("query_string", b"")
+        head = upgrade_head(raw_path_of(self._scope), query_string, list(self._scope["headers"]), self._plan, key)
         exchange = await self._upstreams.send(self._plan.address, head, is_upgrade=True)
         try:
             if (await self._receive())["type"] != "websocket.connect":

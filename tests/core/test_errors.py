@@ -55,6 +55,7 @@ PUBLISHED = {
     "WaitedTooLong": (503, "waiting-room-timeout"),
     "ShuttingDown": (503, "shutting-down"),
     "LiveViewEnded": (410, "run-finished"),
+    "LiveViewNotListening": (503, "standby-run-not-ready"),
 }
 
 

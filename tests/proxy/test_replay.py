@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway.proxy.replay import Message, ReplayReceive
+from gateway.proxy.asgi import Message
+from gateway.proxy.replay import ReplayReceive
 
 
 def body(data: bytes, *, more: bool = False) -> Message:
