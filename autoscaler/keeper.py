@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -290,7 +290,10 @@ class Keeper:
         reason = exited.reason or self._not_ready_message
         if exited.out_of_memory:
             reason = reason or f"Out of memory ({self.run.options.memory_mbytes} MiB): give the run more."
-        await self._change(lambda run: run_changes.exited(run, self.tools.now(), exited.exit_code, reason))
+        if not await self._change_at_end(
+            lambda run: run_changes.exited(run, self.tools.now(), exited.exit_code, reason)
+        ):
+            return
         self._say(f"Actor run {self.run.status} with exit code {exited.exit_code}.")
         error = None
         if not self._has_served and not self._wind_down_reason:
@@ -305,35 +308,69 @@ class Keeper:
 
     async def _end_unstarted(self, error: GreenroomError) -> None:
         self._say(error.message)
+        self._tell_start(StartOutcome.FAILED)
+        message = f"The Actor could not be started: {error.message}"
         try:
             await self._store()
-            await self._change_once(lambda run: run_changes.failed_to_start(run, self.tools.now(), error.message))
-        except (LaunchError, RecordNotFound, StateUnavailable) as trouble:
-            # Whoever waits is told all the same; a record that is there is ended by the next start.
+            if not await self._change_at_end(
+                lambda run: run_changes.failed_to_start(run, self.tools.now(), error.message), message
+            ):
+                return
+        except (LaunchError, RecordNotFound) as trouble:
+            # It never came on record. Whoever waits is told all the same.
             _log.error("a run that was not started has no record of that: %s", trouble, extra={"run_id": self.run.id})
-        self._tell_start(StartOutcome.FAILED)
-        await self._close_books(StandbyRunFailed.error_type, f"The Actor could not be started: {error.message}", None)
+            self.run = run_changes.failed_to_start(self.run, self.tools.now(), error.message) or self.run
+            await self._end_route(StandbyRunFailed.error_type, message, None)
+            self.tools.on_end(self.run.status)
+            await self.launcher.forget(self.run.id)
+            await self._try_with_log(self.tools.logs.delete)
+            return
+        await self._close_books(StandbyRunFailed.error_type, message, None)
+
+    async def _change_at_end(self, change: Callable[[Run], Run | None], failed_because: str = "") -> bool:
+        """
+        Put the end on record; False where Greenroom itself ends first, and then the next start does it.
+
+        As long as that takes, nobody is sent to what has ended; who waits for a start that failed is told at once.
+        """
+        try:
+            await self._change_once(change)
+        except StateUnavailable:
+            if failed_because:
+                await self._end_route(StandbyRunFailed.error_type, failed_because, None)
+            elif self._become(Readiness.DRAINING):
+                await self._publish()
+            return await self._change(change)
+        return True
 
     async def _close_books(self, error_type: str | None, message: str, exit_code: int | None) -> None:
         """Tell everybody, in an order in which nobody can be misled: the record is final before anything else."""
-        signals, run = self.tools.state.signals, self.run
-        self.tools.on_end(run.status)
-        tail = await self.tools.logs.tail(run.id, _LOG_TAIL_LINES) if error_type else ()
-        await signals.end_route(
+        self.tools.on_end(self.run.status)
+        await self._end_route(error_type, message, exit_code)
+        await self.tools.state.signals.send_event(RunEvent(run_id=self.run.id, ends=True))
+        await self.tools.state.signals.changed(Changed(kind="token", id=self.run.id))
+        await self._tell_changed()
+        await self.launcher.forget(self.run.id)
+        await self._try_with_log(self.tools.logs.keep)
+
+    async def _end_route(self, error_type: str | None, message: str, exit_code: int | None) -> None:
+        await self.tools.state.signals.end_route(
             RouteEnded(
-                run_id=run.id,
-                live_view_label=run.live_view_label,
+                run_id=self.run.id,
+                live_view_label=self.run.live_view_label,
                 error_type=error_type,
                 message=message,
                 exit_code=exit_code,
-                log_tail=tail,
+                log_tail=await self.tools.logs.tail(self.run.id, _LOG_TAIL_LINES) if error_type else (),
             )
         )
-        await signals.send_event(RunEvent(run_id=run.id, ends=True))
-        await signals.changed(Changed(kind="token", id=run.id))
-        await self._tell_changed()
-        await self.launcher.forget(run.id)
-        await self.tools.logs.keep(run.id)
+
+    async def _try_with_log(self, act: Callable[[str], Awaitable[None]]) -> None:
+        """What fails here, for want of room, the next start does."""
+        try:
+            await act(self.run.id)
+        except (OSError, StateUnavailable) as error:
+            _log.warning("a run's log stays where it is: %s", error, extra={"run_id": self.run.id})
 
     # -- small things -------------------------------------------------------------------------------------------
 
@@ -364,16 +401,24 @@ class Keeper:
             )
         )
 
-    async def _change(self, change: Callable[[Run], Run | None]) -> None:
-        """Until it is stored: a disk that is full for a while must not end a run, nor hide its end."""
+    async def _change(self, change: Callable[[Run], Run | None]) -> bool:
+        """
+        Until it is stored: a disk that is full for a while must not end a run, nor hide its end.
+
+        False where Greenroom ends before.
+        """
         while True:
             try:
                 await self._change_once(change)
             except StateUnavailable as error:
                 _log.warning("a run's change waits to be recorded: %s", error, extra={"run_id": self.run.id})
-                await asyncio.sleep(_RETRY_SECS)
+                if self._letting_go.is_set():
+                    return False
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_RETRY_SECS):
+                        await self._letting_go.wait()
             else:
-                return
+                return True
 
     async def _change_once(self, change: Callable[[Run], Run | None]) -> None:
         """Most changes of a run are its keeper's, so the record that he has is tried before it is read again."""

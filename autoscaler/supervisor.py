@@ -23,13 +23,13 @@ from autoscaler.keeper_tools import KeeperTools
 from autoscaler.launchers.base import FoundRun, Launcher
 from autoscaler.policy.scaling import RunView
 from gateway.core import run_changes
-from gateway.core.errors import LaunchError, StandbyRunFailed
+from gateway.core.errors import LaunchError, RecordNotFound, StandbyRunFailed
 from gateway.core.lifecycle import RunStatus
 from gateway.core.model import AbortWish, Actor, Build, Origin, Run, RunOptions, User
 from gateway.core.standby import Generation, PoolKey, StandbyTarget
 from gateway.new_run import bare_run
 from gateway.state.changes import change_run
-from gateway.state.ports import Changed, RouteEnded
+from gateway.state.ports import Changed, RouteEnded, StateUnavailable
 from gateway.state.steady import steadily
 
 _log = logging.getLogger(__name__)
@@ -150,7 +150,8 @@ class Supervisor:
             return
         _log.warning("%d runs did not end within %.0f s and are killed", len(self._keepers), timeout_secs)
         for keeper in list(self._keepers.values()):
-            await self.launcher.stop(keeper.run.id, grace_secs=0)
+            with contextlib.suppress(LaunchError):  # it has no process yet, or no more
+                await self.launcher.stop(keeper.run.id, grace_secs=0)
         await self._wait_until_empty(10)
 
     async def _wait_until_empty(self, timeout_secs: float) -> bool:
@@ -164,8 +165,12 @@ class Supervisor:
 
     async def _wish_end(self, run_id: str, reason: str, *, gracefully: bool) -> None:
         wish = AbortWish(gracefully=gracefully, requested_at=self.now(), reason=reason)
-        run = await change_run(self.tools.state.records, run_id, lambda run: run_changes.aborting(run, wish))
-        self._tell(run_id, run)
+        try:
+            run = await change_run(self.tools.state.records, run_id, lambda run: run_changes.aborting(run, wish))
+        except (RecordNotFound, StateUnavailable) as error:
+            _log.warning("a run is not asked to end: %s", error, extra={"run_id": run_id})
+        else:
+            self._tell(run_id, run)
 
     def _keep(self, keeper: Keeper) -> None:
         assert self._group is not None, "the supervisor is not running"

@@ -61,6 +61,7 @@ EXIT_NAME = "exit.json"
 FAILURE_NAME = "shim-error.txt"
 
 _READ_BYTES = 64 * 1024
+_JSON_BYTES = 512  # more than either of the two files needs
 _REST_MS = 100  # before the next shim is forked ahead
 _COURTESY_SECS = 3.0  # for the rest of a group that was asked to end, e.g. the server behind a shell that died at once
 _KILL_SECS = 5.0  # for what was killed to be gone; only a process stuck in the kernel takes longer
@@ -93,12 +94,18 @@ def _receive_frame(connection: socket.socket) -> dict[str, Any]:
     return value
 
 
+def _reserve(path: Path) -> None:
+    """Take the room that ``_write_json`` will need, while there is some."""
+    with contextlib.suppress(OSError), path.with_suffix(".new").open("wb") as file:
+        file.write(b" " * _JSON_BYTES)
+
+
 def _write_json(path: Path, value: Mapping[str, Any], *, durable: bool) -> None:
     """Replace a file atomically; a *durable* one survives a power cut once this returns."""
     new = path.with_suffix(".new")
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT, 0o600)  # written over where it was reserved
     try:
-        os.write(fd, json.dumps(value).encode())
+        os.write(fd, json.dumps(value).encode().ljust(_JSON_BYTES))
         if durable:
             os.fsync(fd)
     finally:
@@ -175,6 +182,7 @@ class Shim:
         self._poll.register(self._output, select.POLLIN)
         self._connection = connection
         self._poll.register(connection, select.POLLIN)
+        _reserve(self._folder / EXIT_NAME)  # a disk that is full by then must not hide the run's end
         self._reap()  # it may have ended before anybody listened
         while self._exit_status is None:
             self._step(None)

@@ -61,6 +61,11 @@ async def eventually(check: Any, *, within_secs: float = 10.0, what: str = "the 
         await asyncio.sleep(0.02)
 
 
+def children_of(pid: int) -> list[int]:
+    """The pids of the children of a process; the only one of ``greenroom serve`` is its worker."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 @dataclass
 class Greenroom:
     """One server on *data*; ``async with`` starts it, waits until it serves, and stops it."""

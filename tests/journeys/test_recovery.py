@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from journeys.greenroom import Greenroom, actor_folder, eventually
+from journeys.greenroom import Greenroom, actor_folder, children_of, eventually
 
 
 async def test_kill_9_and_a_new_start_adopts_the_runs_that_live(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ async def test_a_crash_of_the_worker_alone_is_mended_by_the_parent(tmp_path: Pat
     async with Greenroom(tmp_path / "data", (folder,)) as greenroom:
         before = (await greenroom.call("probe")).text
         assert greenroom.process is not None
-        (worker,) = _children_of(greenroom.process.pid)
+        (worker,) = children_of(greenroom.process.pid)
         os.kill(worker, signal.SIGKILL)
         await eventually(lambda: "the new worker serves" in greenroom.log, within_secs=20)
         assert (await greenroom.call("probe")).text == before
@@ -68,10 +68,6 @@ async def test_every_acknowledged_write_is_there_after_kill_9(tmp_path: Path) ->
         listed = await again.data_of("GET", "/actors?my=1")
         assert [actor["id"] for actor in listed["items"]] == made
         assert "somebody" in await again.command("user", "list")
-
-
-def _children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _pid_listening_on(port: int) -> int:

@@ -196,6 +196,18 @@ async def test_forget_removes_what_an_actor_locked(launcher, builds, tmp_path):
     assert not (tmp_path / "root" / "runs" / run.id).exists()
 
 
+async def test_room_for_the_exit_code_is_taken_at_the_start(launcher, builds, tmp_path):
+    """The exit code is written into a file that has its size since the run began, so a full disk can't lose it."""
+    run = await start_run(launcher, builds.script("import time; time.sleep(60)"), tmp_path)
+    folder = tmp_path / "root" / "runs" / run.id
+    await until(lambda: (folder / "exit.new").exists() and (folder / "exit.new").stat().st_size)
+    reserved = (folder / "exit.new").stat()
+    await launcher.stop(run.id, grace_secs=0)
+    assert await launcher.wait(run.id) == Exited(exit_code=137)
+    kept = (folder / "exit.json").stat()
+    assert (kept.st_ino, kept.st_size) == (reserved.st_ino, reserved.st_size)
+
+
 async def test_abandoned_folders_are_removed(launcher, tmp_path):
     """A folder in which no run ever came to life is cleared away by list once it is a minute old, not before."""
     old, young = tmp_path / "root" / "runs" / "Old", tmp_path / "root" / "runs" / "Young"
