@@ -12,7 +12,7 @@ from autoscaler.launchers.base import Launcher, LaunchSpec, Placement
 from autoscaler.run_environment import RunContext, dedicated_cpus, opened, run_environment, wanted_port
 from gateway.auth import events_secret, run_token
 from gateway.core.errors import GreenroomError, LaunchError
-from gateway.core.ids import standby_label
+from gateway.core.ids import shown_standby_label
 from gateway.core.lifecycle import RunStatus
 from gateway.core.model import Actor, Address, Build, Run, User
 from gateway.core.standby import effective, parse_standby
@@ -112,7 +112,7 @@ class Launch:
     def _context(self, run: Run, actor: Actor, owner: User, placement: Placement) -> RunContext:
         standby = effective(actor)
         is_standby = standby is not None and parse_standby(standby).is_enabled
-        label = standby_label(owner.username, actor.name) or actor.id
+        label = shown_standby_label(owner.username, actor.name, actor.id)
         urls, box = self.tools.urls, self.tools.box
         return RunContext(
             owner_name=owner.username,

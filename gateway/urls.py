@@ -29,7 +29,7 @@ class Urls:
         return f"{self.scheme}://{host}{self._port_part}"
 
     def standby(self, label: str) -> str:
-        """``http://bob--hello.localhost:8010`` for the label ``bob--hello`` (or an Actor's id)."""
+        """``http://bob--hello.localhost:8010`` for the label ``bob--hello`` (``ids.shown_standby_label``)."""
         return self.of_host(f"{label.lower()}.{self.domain}")
 
     def live_view(self, label: str) -> str:

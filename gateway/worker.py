@@ -26,7 +26,7 @@ from gateway.app import Gateway
 from gateway.auth import Authenticator
 from gateway.builds import Builder
 from gateway.core.errors import DefinitionError, GreenroomError
-from gateway.core.ids import standby_label
+from gateway.core.ids import shown_standby_label
 from gateway.core.lifecycle import RunStatus, StartOutcome
 from gateway.core.model import Actor, Origin
 from gateway.core.standby import PoolKey
@@ -252,7 +252,7 @@ def _announce(services: Services, first: FirstUser, actors: list[Actor]) -> None
     """When ready: one line per Actor, where the token lies, the API."""
     urls = services.urls
     for actor in actors:
-        label = standby_label(first.user.username, actor.name) or actor.id
+        label = shown_standby_label(first.user.username, actor.name, actor.id)
         print(f"{first.user.username}/{actor.name}: {urls.standby(label)}/", flush=True)
     if services.settings.launcher == "process":
         print("Actors run as processes of this machine, without isolation: serve only code that you trust.", flush=True)

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from gateway.core.errors import InvalidConfig
-from gateway.core.ids import standby_label
+from gateway.core.ids import shown_standby_label
 from gateway.core.model import (
     Actor,
     ActorVersion,
@@ -146,11 +146,11 @@ def _actor_stats(figures: ActorFigures) -> View:
 
 
 def standby_url(actor: Actor, username: str, urls: Urls) -> str | None:
-    """Where the Actor stands by; None unless standby is on. Where DNS has no room for its name, by its id."""
+    """Where the Actor stands by; None unless standby is on."""
     shown = _standby_object(actor)
     if not shown or not shown.get("isEnabled"):
         return None
-    return urls.standby(standby_label(username, actor.name) or actor.id)
+    return urls.standby(shown_standby_label(username, actor.name, actor.id))
 
 
 def _standby_object(actor: Actor) -> View | None:

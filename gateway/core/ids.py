@@ -77,3 +77,8 @@ def standby_label(username: str, actor_name: str) -> str | None:
     """The standby DNS label ``<username>--<actor-name>``, or None where DNS has no room for it (63 octets)."""
     label = f"{dns_friendly(username)}--{actor_name.lower()}"
     return label if len(label) <= 63 else None
+
+
+def shown_standby_label(username: str, actor_name: str, actor_id: str) -> str:
+    """The label in an Actor's standby URL: that of its name, or its id where DNS has no room for the name."""
+    return standby_label(username, actor_name) or actor_id.lower()
