@@ -13,12 +13,14 @@ import re
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from gateway.core.model import log_key
 from gateway.core.times import iso
 from gateway.state.ports import Blobs
 
 _CHUNK_BYTES = 64 * 1024
+_TAIL_BYTES = 200 * 1024  # more than the lines that anybody asks for
 _FOLLOW_SECS = 0.1
 _ANSI = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
@@ -40,6 +42,10 @@ class Logs:
         """The file of a live job's log."""
         return self._folder / f"{job_id}.log"
 
+    def live(self) -> list[str]:
+        """The jobs whose log is a file."""
+        return sorted(path.stem for path in self._folder.glob("*.log"))
+
     def append(self, job_id: str, text: str) -> None:
         """Add *text*, line by line, each with the present time; a small write, done at once."""
         stamp = iso(datetime.now(UTC))
@@ -56,7 +62,7 @@ class Logs:
                 yield chunk
             return
         with file:
-            while chunk := file.read(_CHUNK_BYTES):
+            async for chunk in _rest_of(file):
                 yield chunk
 
     async def follow(self, job_id: str, has_ended: Callable[[], bool]) -> AsyncIterator[bytes]:
@@ -74,7 +80,7 @@ class Logs:
         with self.path(job_id).open("rb") as file:
             while True:
                 ended = has_ended()
-                while chunk := file.read(_CHUNK_BYTES):
+                async for chunk in _rest_of(file):
                     yield chunk
                 if ended:
                     return
@@ -85,25 +91,28 @@ class Logs:
         try:
             with self.path(job_id).open("rb") as file:
                 file.seek(0, os.SEEK_END)
-                file.seek(max(0, file.tell() - 200 * 1024))
+                file.seek(max(0, file.tell() - _TAIL_BYTES))
                 text = file.read()
         except FileNotFoundError:
-            text = await self._blobs.get(log_key(job_id)) or b""
+            key = log_key(job_id)
+            start = max(0, (await self._blobs.size(key) or 0) - _TAIL_BYTES)
+            text = b"".join([chunk async for chunk in await self._blobs.open(key, start=start) or _nothing()])
         return tuple(strip_ansi(text).decode("utf-8", "replace").splitlines()[-lines:])
 
     async def keep(self, job_id: str) -> None:
-        """The job has ended: move its log to the blobs."""
+        """The job has ended: move its log to the blobs, with what is added while that goes on."""
         path = self.path(job_id)
-        if not path.exists():
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
             return
-
-        async def chunks() -> AsyncIterator[bytes]:
-            with path.open("rb") as file:
-                while chunk := file.read(_CHUNK_BYTES):
-                    yield chunk
-
-        await self._blobs.put(log_key(job_id), chunks())
-        path.unlink(missing_ok=True)
+        with file:
+            await self._blobs.put(log_key(job_id), _rest_of(file))
+            # Nothing is awaited between the last look and the removal, so nothing is appended between them either.
+            while file.read(1):
+                file.seek(0)
+                await self._blobs.put(log_key(job_id), _rest_of(file))
+            path.unlink(missing_ok=True)
 
     async def reopen(self, job_id: str) -> None:
         """Bring an ended job's log back as a file, to add to it (a build whose environment is made later)."""
@@ -120,6 +129,11 @@ class Logs:
         """Forget a log altogether."""
         self.path(job_id).unlink(missing_ok=True)
         await self._blobs.delete(log_key(job_id))
+
+
+async def _rest_of(file: BinaryIO) -> AsyncIterator[bytes]:
+    while chunk := file.read(_CHUNK_BYTES):
+        yield chunk
 
 
 async def _nothing() -> AsyncIterator[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,38 @@ async def test_a_long_log_is_moved_whole(logs: Logs) -> None:
     await logs.keep("job")
     assert await whole(logs) == log
     assert texts("\n".join(await logs.tail("job", 2))) == ["line 19998", "line 19999"]
+
+
+async def test_what_is_added_while_a_log_is_moved_moves_too(tmp_path: Path, blobs: ObjectBlobs) -> None:
+    """A line that comes when the last one was read already, but the blob is not stored yet, is in the blob."""
+
+    class Slow:
+        """The real blobs; after the first value something is appended before the put returns."""
+
+        puts = 0
+
+        async def put(self, key: str, chunks: AsyncIterator[bytes] | bytes) -> None:
+            await blobs.put(key, chunks)
+            self.puts += 1
+            if self.puts == 1:
+                logs.append("job", "late")
+
+    slow = Slow()
+    logs = Logs(tmp_path / "data", slow)  # type: ignore[arg-type]
+    logs.append("job", "early")
+    await logs.keep("job")
+    assert not logs.path("job").exists()
+    assert texts((await blobs.get(log_key("job")) or b"").decode()) == ["early", "late"]
+    assert slow.puts == 2
+
+
+async def test_the_last_lines_of_a_long_log_are_read_alone(logs: Logs) -> None:
+    """Of a log in the blobs as of one in a file, the end is enough."""
+    lines = [f"line {number} {'x' * 1000}" for number in range(1000)]
+    logs.append("job", "\n".join(lines))
+    for _ in range(2):
+        assert texts("\n".join(await logs.tail("job", 3))) == lines[-3:]
+        await logs.keep("job")
 
 
 async def test_the_last_lines(logs: Logs) -> None:
