@@ -79,8 +79,11 @@ class Autoscaler:
         views = self.supervisor.views()
         for pool in self._ahead_at.keys() - views.keys():
             del self._ahead_at[pool]
+        pools = {*views, *(key for key, asked in demand.items() if asked.waiting), *self._always_warm()}
+        for pool in self._last.keys() - pools:
+            del self._last[pool]
         look_again = self.settings.tick_secs
-        for pool in {*views, *(key for key, asked in demand.items() if asked.waiting), *self._always_warm()}:
+        for pool in pools:
             seen_runs = [_with_use(view, uses.get(view.run_id)) for view in views.get(pool, [])]
             decision = await self._decide_pool(pool, demand.get(pool, PoolDemand()), seen_runs)
             if decision.look_again_in_secs is not None:
@@ -153,8 +156,6 @@ class Autoscaler:
         if self._last.get(pool) == mind and not decision.start and not decision.drain:
             return
         self._last[pool] = mind
-        if not seen.runs and not decision.wanted_runs:
-            del self._last[pool]
         self.on_decision()
         drained = tuple(f"wind down {run_id}: {reason}" for run_id, reason in decision.drain)
         if self._unwritten.full():

@@ -3,7 +3,7 @@ A run's whole life: start, probe, watch, drain, wind down, abort, time out, adop
 
 Each live run has one keeper, a coroutine that begins with the run and ends with its record. Whatever must happen to a
 run (a wish in its record, a decision of the autoscaler) is told to its keeper; every change of the record is a
-compare-and-set through ``run_records``, so a late report can't bring the dead back.
+compare-and-set through ``gateway.state.changes``, so a late report can't bring the dead back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from autoscaler.keeper import Keeper
 from autoscaler.keeper_tools import KeeperTools
@@ -40,14 +39,13 @@ _BUILDS_REMEMBERED = 1000
 @dataclass(slots=True)
 class Supervisor:
     """
-    All live runs of this Greenroom. ``run`` owns every keeper and must be entered before anything is started.
+    All live runs of this Greenroom. ``running`` owns every keeper and must be entered before anything is started.
 
-    *tools* are what keepers work with; *clock* is monotonic, *now* UTC.
+    *tools* are what keepers work with; *clock* is monotonic.
     """
 
     tools: KeeperTools
     launcher: Launcher
-    now: Callable[[], datetime]
     clock: Callable[[], float] = time.monotonic
     _keepers: dict[str, Keeper] = field(default_factory=dict)
     _builds: dict[str, Build] = field(default_factory=dict)
@@ -80,7 +78,7 @@ class Supervisor:
             options=RunOptions(
                 build=target.config.build, timeout_secs=0, memory_mbytes=memory_mbytes, disk_mbytes=2 * memory_mbytes
             ),
-            now=self.now(),
+            now=self.tools.now(),
             random_bytes=os.urandom(80),
             pool=pool,
             meta={"tenancy": str(target.config.tenancy)},
@@ -164,7 +162,7 @@ class Supervisor:
         return True
 
     async def _wish_end(self, run_id: str, reason: str, *, gracefully: bool) -> None:
-        wish = AbortWish(gracefully=gracefully, requested_at=self.now(), reason=reason)
+        wish = AbortWish(gracefully=gracefully, requested_at=self.tools.now(), reason=reason)
         try:
             run = await change_run(self.tools.state.records, run_id, lambda run: run_changes.aborting(run, wish))
         except (RecordNotFound, StateUnavailable) as error:
@@ -220,10 +218,12 @@ class Supervisor:
     async def _look_at(self, run: Run) -> None:
         if run.id in self._keepers:
             self._tell(run.id, run)
-        elif run.status is RunStatus.READY and run.pool_id is None and not self._is_stopping:
-            self._keep(Keeper(run=run, tools=self.tools, launcher=self.launcher, is_stored=True))
-        elif not run.status.is_terminal and run.pool_id is None:
+        elif run.pool_id is not None or run.status.is_terminal:
+            return
+        elif run.status is not RunStatus.READY:
             await self._end_lost(run, "Actor run was aborted before it was started.")
+        elif not self._is_stopping:  # else the next start of Greenroom starts it
+            self._keep(Keeper(run=run, tools=self.tools, launcher=self.launcher, is_stored=True))
 
     def _tell(self, run_id: str, run: Run | None = None) -> None:
         keeper = self._keepers.get(run_id)
@@ -272,7 +272,9 @@ class Supervisor:
 
     async def _end_lost(self, run: Run, why: str) -> None:
         await change_run(
-            self.tools.state.records, run.id, lambda current: run_changes.failed_to_start(current, self.now(), why)
+            self.tools.state.records,
+            run.id,
+            lambda current: run_changes.failed_to_start(current, self.tools.now(), why),
         )
         await self.tools.logs.keep(run.id)
         await self.tools.state.signals.end_route(RouteEnded(run_id=run.id, live_view_label=run.live_view_label))

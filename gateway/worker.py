@@ -158,7 +158,6 @@ async def serve_worker(settings: Settings, sockets: list[socket.socket], ready_f
                 on_end=metrics.count_end,
             ),
             launcher=launcher,
-            now=utc_now,
         )
         autoscaler = Autoscaler(
             settings=settings,
