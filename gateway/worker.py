@@ -40,7 +40,7 @@ from gateway.secret_box import SecretBox
 from gateway.services import Services, new_id, utc_now
 from gateway.settings import Settings
 from gateway.state.blobs import open_blobs
-from gateway.state.ports import State
+from gateway.state.ports import State, StateUnavailable
 from gateway.state.records import open_records
 from gateway.state.signals_memory import MemorySignals
 from gateway.urls import Urls
@@ -305,7 +305,24 @@ def main() -> None:
     except Refused as error:
         print(f"greenroom: {error}", file=sys.stderr, flush=True)
         code = error.exit_code or FAILED
+    except Exception as error:
+        reasons = reasons_in_words(error)
+        if reasons is None:
+            raise
+        for reason in reasons:
+            print(f"greenroom: {reason}", file=sys.stderr, flush=True)
+        code = FAILED
     raise SystemExit(code)
+
+
+def reasons_in_words(error: Exception) -> list[str] | None:
+    """What a person can mend, without a traceback: a store, a file, the launcher. None where any of it is a bug."""
+    if isinstance(error, ExceptionGroup):
+        found = [reasons_in_words(inner) for inner in error.exceptions]
+        return None if None in found else [reason for reasons in found for reason in reasons or ()]
+    if isinstance(error, Refused | GreenroomError | StateUnavailable | OSError):
+        return [str(error)]
+    return None
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

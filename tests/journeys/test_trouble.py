@@ -369,6 +369,22 @@ async def test_a_data_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Pat
     assert_one_line(*await refused_start(data, "--port", "0"), str(data), "--data")
 
 
+async def test_records_that_are_no_database_are_one_clear_line(tmp_path: Path) -> None:
+    """It says that it is the records, and is not taken for a bug."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "records.sqlite3").write_text("a text that is long enough to be looked at as a database, and none" * 10)
+    assert_one_line(*await refused_start(data, "--port", "0"), "Records", "not a database")
+
+
+async def test_a_folder_that_cannot_be_made_in_the_data_folder_is_one_clear_line(tmp_path: Path) -> None:
+    """It names the folder."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "process").touch()
+    assert_one_line(*await refused_start(data, "--port", "0"), str(data / "process"))
+
+
 async def test_a_second_server_on_the_same_data_is_refused_in_one_clear_line(greenroom: Greenroom) -> None:
     """It names the process that holds the folder, and that one serves on."""
     assert_one_line(*await refused_start(greenroom.data, "--port", "0"), str(greenroom.data), str(greenroom.port))
