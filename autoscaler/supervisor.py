@@ -245,6 +245,20 @@ class Supervisor:
                 await self._end_lost(run, "The run was lost while Greenroom was down: neither process nor exit code.")
         for item in found.values():
             await self._remove(item)
+        try:
+            await self._tidy_logs()
+        except StateUnavailable as error:
+            _log.warning("logs of ended runs stay where they are: %s", error)
+
+    async def _tidy_logs(self) -> None:
+        """Greenroom may have been killed after the end of a run and before its log was kept, or before its record."""
+        records, logs = self.tools.state.records, self.tools.logs
+        for job_id in logs.live():
+            job = await records.run(job_id) or await records.build(job_id)
+            if job is None:
+                await logs.delete(job_id)
+            elif job.status.is_terminal and job_id not in self._keepers:
+                await logs.keep(job_id)
 
     def _adopt(self, run: Run, item: FoundRun) -> None:
         pool = PoolKey.parse(run.pool_id) if run.pool_id else None

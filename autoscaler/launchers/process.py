@@ -23,7 +23,6 @@ from autoscaler.launchers.environments import Prepared
 from autoscaler.launchers.ports import Ports
 from autoscaler.launchers.run_folders import (
     RunFolders,
-    age_secs,
     boot_id,
     end_leftovers,
     read_exit_code,
@@ -37,7 +36,6 @@ from gateway.core.model import Address, Build
 SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 _STUCK_SECS = 15.0  # a shim that has not ended so long after SIGKILL to its run is killed itself
-_ABANDONED_SECS = 60.0  # a folder in which no shim has appeared for so long will never have one
 
 
 class PreparesBuilds(Protocol):
@@ -109,6 +107,7 @@ class ProcessLauncher:
         self._ports = Ports(*port_range)
         self._fork_server = ForkServer()
         self._runs: dict[str, _Run] = {}
+        self._starting: set[str] = set()
         self._boot_id = boot_id()
         self._node_dir: str | None = None
 
@@ -167,27 +166,31 @@ class ProcessLauncher:
         prepared = self._environments.ready(spec.build)
         if prepared is None:
             prepared = await self._environments.prepare(spec.build, lambda line: None)
-        folder = self._folders.make(spec.run_id)
-        self._runs.pop(spec.run_id, None)
-        record = await self._fork_server.launch(
-            {
-                "folder": str(folder),
-                "log_path": str(spec.log_path.absolute()),
-                "max_log_chars": spec.max_log_chars,
-                "cwd": str(prepared.cwd),
-                "argv": [str(word) for word in prepared.argv],
-                "env": actor_environment(spec.env, prepared, folder, self._node_dir),
-                "record": {
-                    "launcher": self.name,
-                    "boot_id": self._boot_id,
-                    "host": spec.placement.address.host,
-                    "port": spec.placement.port,
+        self._starting.add(spec.run_id)
+        try:
+            folder = self._folders.make(spec.run_id)
+            self._runs.pop(spec.run_id, None)
+            record = await self._fork_server.launch(
+                {
+                    "folder": str(folder),
+                    "log_path": str(spec.log_path.absolute()),
+                    "max_log_chars": spec.max_log_chars,
+                    "cwd": str(prepared.cwd),
+                    "argv": [str(word) for word in prepared.argv],
+                    "env": actor_environment(spec.env, prepared, folder, self._node_dir),
+                    "record": {
+                        "launcher": self.name,
+                        "boot_id": self._boot_id,
+                        "host": spec.placement.address.host,
+                        "port": spec.placement.port,
+                    },
                 },
-            },
-            may_begin,
-        )
-        self._ports.keep(spec.run_id, spec.placement.port)
-        self._hold(spec.run_id, folder, record)
+                may_begin,
+            )
+            self._ports.keep(spec.run_id, spec.placement.port)
+            self._hold(spec.run_id, folder, record)
+        finally:
+            self._starting.discard(spec.run_id)
         return record
 
     async def stop(self, run_id: str, *, grace_secs: float) -> None:
@@ -224,7 +227,12 @@ class ProcessLauncher:
         return run.exited
 
     async def list(self) -> Sequence[FoundRun]:
-        """Every run that lives or whose exit code is kept. Folders of runs of which neither is true are removed."""
+        """
+        Every run that lives or whose exit code is kept. Folders of runs of which neither is true are removed.
+
+        So are those in which an earlier process of this Greenroom, killed by now, was about to start a run: without
+        it the shim gives up, and the run with it.
+        """
         return await asyncio.to_thread(self._list)
 
     async def adopt(self, run_id: str, placement: Mapping[str, Any]) -> bool:
@@ -293,12 +301,13 @@ class ProcessLauncher:
         found = []
         for run_id in self._folders.all():
             folder = self._folders.of(run_id)
+            is_starting = run_id in self._starting  # asked first: this is another thread, and one that ends is known
             run = self._runs.get(run_id)
             record = run.record if run is not None else read_record(folder)
             is_alive = record is not None and self._is_alive(record)
             if record is not None and (is_alive or read_exit_code(folder) is not None):
                 found.append(FoundRun(run_id=run_id, is_alive=is_alive, placement=record))
-            elif run is None and age_secs(folder) > _ABANDONED_SECS:
+            elif run is None and not is_starting:
                 end_leftovers(folder, record or {})
                 remove_tree(folder)
         return found

@@ -93,14 +93,6 @@ def boot_id() -> str:
         return ""
 
 
-def age_secs(folder: Path) -> float:
-    """How long ago something was last made in *folder*."""
-    try:
-        return time.time() - folder.stat().st_mtime
-    except OSError:
-        return 0.0
-
-
 def remove_tree(folder: Path) -> None:
     """Delete a folder with all that an Actor may have left there, also folders that it made read-only."""
     shutil.rmtree(folder, ignore_errors=True)

@@ -81,3 +81,20 @@ def _pid_listening_on(port: int) -> int:
         except OSError:
             continue
     raise AssertionError(f"nobody listens on {port}")
+
+
+async def test_what_a_kill_left_half_done_is_tidied_up(tmp_path: Path) -> None:
+    """The log of an ended run that was not moved yet, that of a run without a record, a folder without a run."""
+    data = tmp_path / "data"
+    folder = actor_folder(tmp_path / "actors", "probe")
+    async with Greenroom(data, (folder,)) as greenroom:
+        await greenroom.call("probe", "/die?code=0")
+        (run,) = await greenroom.wait_until_no_run_lives()
+        await greenroom.stop()
+    live = data / "live" / "logs"
+    (live / f"{run['id']}.log").write_text("2026-01-02T03:04:05.678Z not moved yet\n")
+    (live / "RunWithoutARecord.log").write_text("2026-01-02T03:04:05.678Z never on record\n")
+    (data / "process" / "runs" / "RunWithoutARecord" / "home").mkdir(parents=True)
+    async with Greenroom(data) as again:
+        assert await again.log_of(run["id"]) == "2026-01-02T03:04:05.678Z not moved yet\n"
+        assert list(live.iterdir()) == list((data / "process" / "runs").iterdir()) == []

@@ -208,14 +208,26 @@ async def test_room_for_the_exit_code_is_taken_at_the_start(launcher, builds, tm
     assert (kept.st_ino, kept.st_size) == (reserved.st_ino, reserved.st_size)
 
 
-async def test_abandoned_folders_are_removed(launcher, tmp_path):
-    """A folder in which no run ever came to life is cleared away by list once it is a minute old, not before."""
-    old, young = tmp_path / "root" / "runs" / "Old", tmp_path / "root" / "runs" / "Young"
-    old.mkdir()
-    young.mkdir()
-    os.utime(old, (0, 0))
-    assert await launcher.list() == []
-    assert (old.exists(), young.exists()) == (False, True)
+async def test_abandoned_folders_are_removed(builds, tmp_path):
+    """A folder in which no run ever came to life is cleared away by list, unless a run is just being started in it."""
+    async with ProcessLauncher(tmp_path / "root", builds, port_range=PORTS) as launcher:
+        (tmp_path / "root" / "runs" / "Abandoned").mkdir()
+        is_made, may_begin = asyncio.Event(), asyncio.Event()
+
+        async def wait() -> None:
+            is_made.set()
+            await may_begin.wait()
+
+        async with asyncio.TaskGroup() as group:
+            build = builds.script("import time; time.sleep(60)")
+            starting = group.create_task(start_run(launcher, build, tmp_path, may_begin=wait))
+            await is_made.wait()
+            assert await launcher.list() == []
+            may_begin.set()
+        run = starting.result()
+        assert [folder.name for folder in (tmp_path / "root" / "runs").iterdir()] == [run.id]
+        await launcher.stop(run.id, grace_secs=0)
+        await launcher.wait(run.id)
 
 
 async def test_close_lets_runs_live(builds, tmp_path):
