@@ -27,6 +27,7 @@ from gateway.proxy.slots import SlotDesk
 from gateway.proxy.upstream import Upstreams
 from gateway.services import Services
 from gateway.state.directory import Directory
+from gateway.state.ports import StateUnavailable
 from gateway.state.steady import steadily
 
 _REPORT_TTL_FACTOR = 10
@@ -127,11 +128,12 @@ class Gateway:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(steadily("the directory of hosts", partial(self.directory.follow, signals)))
-                group.create_task(self._follow_routes())
-                group.create_task(self._follow_tokens())
-                group.create_task(self._report_demand())
+                group.create_task(steadily("the route table", self._follow_routes))
+                group.create_task(steadily("the forgetting of tokens", self._follow_tokens))
+                group.create_task(steadily("the report of demand", self._report_demand))
         finally:
-            await signals.forget_demand(self.gateway_id)
+            with contextlib.suppress(StateUnavailable):  # then the report ends by its time
+                await signals.forget_demand(self.gateway_id)
             await self._upstreams.aclose()
 
     def stop_taking(self) -> None:
@@ -151,6 +153,7 @@ class Gateway:
 
     async def _follow_tokens(self) -> None:
         async with self.services.state.signals.watch_changes() as changes:
+            self.services.auth.forget_all()  # what changed before is not told
             async for change in changes:
                 if change.kind in ("token", "user"):
                     self.services.auth.forget_all()

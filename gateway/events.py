@@ -8,6 +8,7 @@ closed with 1008, since a refused first connection is fatal in the Python SDK. S
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -31,7 +32,11 @@ class EventSockets:
 
     async def serve(self, socket: WebSocket) -> None:
         """One connection, until the run ends or the Actor goes."""
-        run_id, secret = socket.path_params["run_id"], socket.path_params["secret"]
+        # The Actor may go at any moment, also before it was told anything.
+        with contextlib.suppress(WebSocketDisconnect):
+            await self._serve(socket, socket.path_params["run_id"], socket.path_params["secret"])
+
+    async def _serve(self, socket: WebSocket, run_id: str, secret: str) -> None:
         await socket.accept()
         if not hmac.compare_digest(secret.encode(), events_secret(self.services.box, run_id).encode()):
             await socket.close(_POLICY_VIOLATION, "unknown run")
@@ -63,12 +68,10 @@ async def _until_gone(socket: WebSocket) -> None:
 
 
 async def _speak(socket: WebSocket, events: AsyncIterator[RunEvent]) -> None:
-    try:
+    with contextlib.suppress(WebSocketDisconnect):  # kept from the TaskGroup, which would wrap it
         async for event in events:
             for frame in event.frames:
                 await socket.send_text(frame)
             if event.ends:
                 await socket.close(_DONE, "the run has ended")
                 return
-    except WebSocketDisconnect:
-        return
