@@ -50,7 +50,8 @@ async def directory(records: Records) -> Directory:
 
 def name(directory: Directory, label: str) -> str | None:
     target = directory.target(label)
-    return target.actor_name if target else None
+    known = directory.actor(target.actor_id) if target else None
+    return known[0].name if known else None
 
 
 async def told(directory: Directory, *actors: Actor) -> None:
