@@ -20,7 +20,7 @@ from gateway.settings import Settings
 INTRODUCTION = """\
 Greenroom gives every web Actor a URL that sleeps until somebody calls it.
 
-Ten minutes: start it with your Actors, open the address that it prints, stop it with Ctrl-C.
+Five minutes: start it with your Actors, open the address that it prints, stop it with Ctrl-C.
 
   greenroom serve --actors deploy/examples
   http://local--hello.localhost:8010/
