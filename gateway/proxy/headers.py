@@ -4,7 +4,7 @@ No I/O: what of a request's head reaches the Actor, and what of the answer's hea
 Towards the Actor: the raw target and the headers as they came, in order and with duplicates, less
 
 - the hop-by-hop headers and those that ``Connection`` names (RFC 9110 §7.6.1),
-- our own credentials (:class:`~gateway.proxy.plan.Credentials` says where they stood),
+- our own credentials (:class:`~gateway.proxy.plan.Credentials` says where they stood; tokens in a ``Referer`` too),
 - what only we may say (request id, readiness probe, ``Forwarded`` and its relatives), which is set anew.
 
 Names that differ from such a header only by ``_`` for ``-`` are dropped with it: CGI and WSGI can't tell them apart.
@@ -77,6 +77,13 @@ def without_token(query_string: bytes) -> bytes:
     if b"token" not in query_string and b"%" not in query_string:
         return query_string
     return b"&".join(part for part in query_string.split(b"&") if not _is_token_key(part.partition(b"=")[0]))
+
+
+def _url_without_token(url: bytes) -> bytes:
+    """A browser that was given ``?token=`` names that address as the referer of all that its page asks for."""
+    before, mark, query = url.partition(b"?")
+    left = without_token(query)
+    return before + mark + left if left else before
 
 
 def body_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
@@ -216,6 +223,8 @@ def _for_actor(headers: Headers, plan: ForwardPlan) -> Headers:
             or (plan.is_sandboxed and dashed == b"cookie")
         ):
             continue
+        if dashed == b"referer" and not plan.keep_credentials:
+            value = _url_without_token(value)
         kept.append((name, value))
     if hosts > 1:
         raise InvalidRequest("A request has one Host header.")

@@ -190,6 +190,21 @@ def test_kept_credentials_are_all_kept() -> None:
     assert header in sent([HOST, header], replace(PLAN, keep_credentials=True))
 
 
+@pytest.mark.parametrize(
+    ("referer", "keeps", "expected"),
+    [
+        (b"http://a.localhost/x?token=t", False, b"http://a.localhost/x"),
+        (b"http://a.localhost/?a=1&tok%65n=t&b=2", False, b"http://a.localhost/?a=1&b=2"),
+        (b"http://a.localhost/token=1?a=token", False, b"http://a.localhost/token=1?a=token"),
+        (b"http://a.localhost/?token=t", True, b"http://a.localhost/?token=t"),
+    ],
+)
+def test_referer(referer: bytes, keeps: bool, expected: bytes) -> None:
+    """A page that was opened with ``?token=`` sends its own address with whatever it asks for: less the token."""
+    got = sent([HOST, (b"referer", referer)], replace(PLAN, keep_credentials=keeps))
+    assert (b"referer", expected) in got
+
+
 def test_sandboxed_cookies_stay_out() -> None:
     """In the path form no cookie reaches the Actor: it shares the host with others."""
     plan = replace(PLAN, is_sandboxed=True, prefix="/standby/b")
