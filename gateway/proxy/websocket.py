@@ -75,10 +75,10 @@ async def relay(
     send: Send,
     plan: ForwardPlan,
     *,
+    upstreams: Upstreams,
     max_message_bytes: int,
     closing: Closing,
     on_activity: Callable[[], None] | None = None,
-    upstreams: Upstreams | None = None,
 ) -> RelayOutcome:
     """
     Relay until either side closes, or *closing* is set (then both get 1001, going away).
@@ -86,9 +86,9 @@ async def relay(
     *on_activity* is called for each message either way; pings and pongs are no activity. Messages longer than
     *max_message_bytes* close both sides with 1009. Raises InvalidRequest, UpstreamRefused, UpstreamDropped,
     UpstreamInvalid or UpstreamTimeout before the client was answered; after UpstreamRefused nothing was received
-    either, so another run may be tried. *upstreams*: whose connect timeout holds (none: the default one).
+    either, so another run may be tried.
     """
-    handshake = _Handshake(scope, receive, send, plan, upstreams or Upstreams())
+    handshake = _Handshake(scope, receive, send, plan, upstreams)
     actor = ActorSocket(max_message_bytes)
     try:
         head = await handshake.open(actor)
