@@ -30,7 +30,7 @@ from gateway.core.ids import shown_standby_label
 from gateway.core.lifecycle import RunStatus, StartOutcome
 from gateway.core.model import Actor, Origin
 from gateway.core.standby import PoolKey
-from gateway.data_dir import FirstUser, ensure_first_user, records_url
+from gateway.data_dir import FirstUser, ensure_first_user, read_token, records_url, token_path
 from gateway.live_logs import Logs
 from gateway.observability import Metrics, configure_logging
 from gateway.parent import enter_worker
@@ -295,11 +295,13 @@ def main() -> None:
     numbers = [int(number) for number in arguments.sockets.split(",")]
     enter_worker([*numbers, arguments.ready_fd] if arguments.ready_fd is not None else numbers)
     settings = Settings(**json.load(sys.stdin))
-    configure_logging(settings.log_format, settings.log_level, secrets=[settings.token] if settings.token else [])
     sockets = [socket.socket(fileno=number) for number in numbers]
     # The event loop and the threads of the records hand work to each other; the default of 5 ms is a whole wake.
     sys.setswitchinterval(0.0005)
     try:
+        # Those given by hand, which no pattern would know as a token.
+        token = settings.token or read_token(token_path(settings))
+        configure_logging(settings.log_format, settings.log_level, secrets=[token] if token else [])
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             code = runner.run(serve_worker(settings, sockets, arguments.ready_fd))
     except Refused as error:
