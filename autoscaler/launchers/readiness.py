@@ -81,7 +81,7 @@ class _Prober:
             f"GET / HTTP/1.1\r\nHost: {host}:{address.port}\r\n{PROBE_HEADER}: 1\r\n"
             "Accept: */*\r\nConnection: close\r\n\r\n"
         ).encode()
-        self._nobody = f"nothing listens on port {address.port}"
+        self._nobody = f"nothing listens on port {address.port} of {address.host}"
         self.problem = self._nobody
 
     def elapsed_secs(self) -> float:

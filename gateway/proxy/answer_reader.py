@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from gateway.proxy.plan import Headers
 
 MAX_HEAD_BYTES = 64 * 1024
-MAX_HEADERS = 100
+MAX_HEADERS = 1000
 CHUNKED = -1
 UNTIL_EOF = -2
 
 _MAX_CHUNK_LINE_BYTES = 4096
 _MAX_TRAILER_BYTES = 16 * 1024
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?")
 _HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 _BARE_LF = re.compile(rb"(?:^|[^\r])\n")
@@ -204,7 +204,7 @@ def scan_head(block: bytes, method: str) -> AnswerHead:
     first, *lines = block.split(b"\r\n")
     status_line = _STATUS_LINE.fullmatch(first)
     if status_line is None:
-        raise NotHttp("its status line is malformed")
+        raise NotHttp("its status line is malformed, or has none of the statuses from 100 to 599")
     if len(lines) > MAX_HEADERS:
         raise NotHttp(f"it has more than {MAX_HEADERS} headers")
     headers: Headers = []

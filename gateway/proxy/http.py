@@ -240,10 +240,16 @@ class _Forwarding:
 
 
 class _WithoutCuts(logging.Filter):
-    """Drops uvicorn's complaint about a response that was left incomplete on purpose, and nothing else."""
+    """
+    Drops uvicorn's complaint about a response that was left incomplete on purpose; and the one that it has about each
+    WebSocket that was refused with an answer, as though that were none. Nothing else.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not (_is_cut.get() and record.getMessage() == "ASGI callable returned without completing response.")
+        message = record.getMessage()
+        if message == "ASGI callable returned without completing handshake.":
+            return False
+        return not (_is_cut.get() and message == "ASGI callable returned without completing response.")
 
 
 _WITHOUT_CUTS = _WithoutCuts()

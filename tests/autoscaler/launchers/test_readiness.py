@@ -125,7 +125,7 @@ async def test_not_serving(handler, problem):
 async def test_nobody_there(free):
     """Where nothing ever listens the result says so after the timeout."""
     result = await wait_until_serving(free, timeout_secs=0.05)
-    assert result.problem == f"nothing listens on port {free.port}"
+    assert result.problem == f"nothing listens on port {free.port} of {free.host}"
 
 
 async def test_garbage_first(free):
