@@ -94,15 +94,17 @@ class SlotDesk:
 
     def hold(self, held: Held) -> None:
         """
-        Wait for a slot. Raises WaitingRoomFull; then nobody's place was changed.
+        Wait for a slot. Raises WaitingRoomFull.
 
         Where there is room all the same (the limit was raised while others waited, a run that this request avoided
-        serves again), *settle* is called before this returns.
+        serves again), *settle* is called before this returns; in a full room, that of those who wait.
         """
         assert held.want is not None
-        self._pool(held.want).room.join(held)
-        self._let_through(held.want.pool)
-        self._poke()
+        try:
+            self._pool(held.want).room.join(held)
+        finally:
+            self._let_through(held.want.pool)
+            self._poke()
 
     def leave(self, held: Held) -> None:
         """The waiter is gone (its caller left, or its time is over)."""

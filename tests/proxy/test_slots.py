@@ -357,6 +357,18 @@ def test_a_raised_limit_helps_those_who_wait_already() -> None:
     assert bench.desk.held == 0
 
 
+def test_a_raised_limit_helps_those_who_wait_also_where_no_more_may() -> None:
+    """The request that brings the news finds the room full; that it is refused keeps nobody waiting."""
+    bench = Bench(room_size=2)
+    bench.apply(route("a"))
+    assert bench.desk.take(want(1)) is not None
+    early = [waits(bench, want(1)), waits(bench, want(1))]
+    assert bench.desk.take(want(3)) is None
+    with pytest.raises(WaitingRoomFull):
+        bench.desk.hold(Held(caller="ann", want=want(3), settle=lambda _: pytest.fail("was never held")))
+    assert granted(early) == early
+
+
 def test_a_run_that_was_avoided_may_serve_in_the_end() -> None:
     """It refused, was probed and serves again: a request that still avoids it does not wait beside a free slot."""
     bench = Bench()
