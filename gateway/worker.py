@@ -24,6 +24,7 @@ import uvicorn
 from gateway.actor_files.snapshot import pack_folder
 from gateway.app import Gateway
 from gateway.auth import Authenticator
+from gateway.bounded_head import BoundedHead
 from gateway.builds import Builder
 from gateway.core.errors import DefinitionError, GreenroomError
 from gateway.core.ids import shown_standby_label
@@ -271,7 +272,7 @@ def _uvicorn_config(gateway: Gateway) -> uvicorn.Config:
     quiet_cut_answers()
     return uvicorn.Config(
         gateway,
-        http="httptools",
+        http=BoundedHead,
         ws="websockets-sansio",
         loop="none",
         lifespan="off",

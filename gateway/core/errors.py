@@ -15,6 +15,7 @@ No I/O: every error that reaches a caller, each with its HTTP status, API type a
     ├── NameNotUnique               409 name-not-unique
     │   └── ActorNameNotUnique      409 actor-name-not-unique
     ├── RequestTooLarge             413 request-too-large
+    │   └── HeadTooLarge            431 request-too-large
     ├── LaunchError                 why a run could not be started; told as StandbyRunFailed or a status message
     └── StandbyError                errors at standby and live-view hosts
         ├── StandbyNotEnabled       400 standby-not-enabled
@@ -150,9 +151,15 @@ class ActorNameNotUnique(NameNotUnique):
 
 
 class RequestTooLarge(GreenroomError):
-    """A body or head beyond its limit."""
+    """A body beyond its limit."""
 
     http_status, error_type = 413, "request-too-large"
+
+
+class HeadTooLarge(RequestTooLarge):
+    """A request line and headers beyond their limit."""
+
+    http_status = 431
 
 
 class LaunchError(GreenroomError):

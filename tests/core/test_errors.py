@@ -45,6 +45,7 @@ PUBLISHED = {
     "NameNotUnique": (409, "name-not-unique"),
     "ActorNameNotUnique": (409, "actor-name-not-unique"),
     "RequestTooLarge": (413, "request-too-large"),
+    "HeadTooLarge": (431, "request-too-large"),
     "StandbyNotEnabled": (400, "standby-not-enabled"),
     "StandbyRunFailed": (503, "standby-run-failed"),
     "StandbyRunFinished": (503, "standby-run-finished"),
