@@ -35,6 +35,8 @@ from gateway.urls import Urls
 
 WORKER_COMMAND = (sys.executable, "-m", "gateway.worker")
 
+STOPPED_AT_ONCE = 130  # as a shell tells of a program that Ctrl-C ended
+
 _BACKLOG = 2048
 _FIRST_PAUSE_SECS = 1.0
 _LONGEST_PAUSE_SECS = 30.0
@@ -282,6 +284,8 @@ class _Parent:
             os.close(worker.ready_fd)
         if returncode == -signal.SIGTERM and self._stops_asked == 1:
             return 0  # asked to stop before it had begun anything that could be drained
+        if returncode == -signal.SIGQUIT and self._stops_asked > 1:
+            return STOPPED_AT_ONCE  # hit when it had just ended by itself
         return returncode if returncode >= 0 else 128 - returncode
 
     def _note_ready(self, worker: _Worker) -> None:

@@ -34,7 +34,7 @@ from gateway.core.standby import PoolKey
 from gateway.data_dir import FirstUser, ensure_first_user, read_token, records_url, token_path
 from gateway.live_logs import Logs
 from gateway.observability import Metrics, configure_logging
-from gateway.parent import enter_worker
+from gateway.parent import STOPPED_AT_ONCE, enter_worker
 from gateway.proxy.http import quiet_cut_answers
 from gateway.refusals import FAILED, Refused
 from gateway.secret_box import SecretBox
@@ -48,7 +48,6 @@ from gateway.urls import Urls
 
 _log = logging.getLogger(__name__)
 
-_STOPPED_AT_ONCE = 130
 _UVICORN_GRACE_SECS = 5
 
 
@@ -195,7 +194,7 @@ async def serve_worker(settings: Settings, sockets: list[socket.socket], ready_f
             await serving
             for task in (running, waiting):
                 task.cancel()
-    return _STOPPED_AT_ONCE if stop.at_once.is_set() else 0
+    return STOPPED_AT_ONCE if stop.at_once.is_set() else 0
 
 
 async def _end_runs(

@@ -2,7 +2,8 @@
 A small worker in place of ``gateway.worker``: it keeps the parent's side of the bargain and can misbehave on request.
 
 Behaviour is chosen by the path of a request (``/pid``, ``/settings``, ``/crash``) and by the variable ``STAND_IN``:
-``refuse`` (ends with 2 before it serves), ``stubborn`` (ignores SIGTERM), ``deaf`` (ignores SIGQUIT too).
+``refuse`` (ends with 2 before it serves), ``stubborn`` (ignores SIGTERM), ``deaf`` (ignores SIGQUIT too),
+``leaving`` (as one whose loop has ended already: SIGTERM is ignored, SIGQUIT kills it).
 """
 
 from __future__ import annotations
@@ -50,7 +51,11 @@ def main() -> int:
     signal.set_wakeup_fd(writer.fileno())
     for number in (signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, lambda _number, _frame: None)
-    ignored = {"stubborn": {signal.SIGTERM}, "deaf": {signal.SIGTERM, signal.SIGQUIT}}.get(behaviour or "", set())
+    if behaviour == "leaving":
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    ignored = {"stubborn": {signal.SIGTERM}, "leaving": {signal.SIGTERM}, "deaf": {signal.SIGTERM, signal.SIGQUIT}}.get(
+        behaviour or "", set()
+    )
     with selectors.DefaultSelector() as selector:
         selector.register(reader, selectors.EVENT_READ)
         for number in numbers:

@@ -166,6 +166,16 @@ def test_second_ctrl_c_stops_at_once(start):
     assert "stopping at once" in parent.heard
 
 
+def test_second_ctrl_c_that_hits_a_worker_at_its_very_end(start):
+    """The exit code is that of every other stop at once, also where the worker no longer handles signals."""
+    parent = start(behaviour="leaving")
+    parent.get("/pid")
+    parent.process.send_signal(signal.SIGTERM)
+    parent.wait_for("stopping:")
+    parent.process.send_signal(signal.SIGINT)
+    assert parent.wait() == 130
+
+
 def test_a_deaf_worker_is_killed(start):
     """A worker that hears neither signal is killed soon after the second."""
     parent = start(behaviour="deaf")

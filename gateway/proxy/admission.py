@@ -259,6 +259,8 @@ class Admission:
         """A slot, at once or after waiting; given back however the request ends."""
         run = self.desk.take(want, avoid=frozenset(avoid))
         if run is None:
+            if self.is_stopping:  # its first run refused it meanwhile, and nothing is started any more
+                raise ShuttingDown
             timing.was_held = True
             run = await self._wait_for_slot(want, receive, timing, deadline)
             avoid.clear()

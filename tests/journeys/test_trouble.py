@@ -385,6 +385,39 @@ async def test_a_folder_that_cannot_be_made_in_the_data_folder_is_one_clear_line
     assert_one_line(*await refused_start(data, "--port", "0"), str(data / "process"))
 
 
+_TAKES_ONE_REQUEST = """
+import os, socket, time
+listener = socket.create_server(("127.0.0.1", int(os.environ["ACTOR_WEB_SERVER_PORT"])), backlog=0)
+seen = 0
+while not seen:
+    caller, _ = listener.accept()
+    seen = b"readiness-probe" not in caller.recv(65536)
+    caller.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\nConnection: close\\r\\n\\r\\nok")
+    caller.close()
+time.sleep(600)
+"""
+
+
+async def test_a_request_that_is_refused_while_greenroom_stops_is_told_so(tmp_path: Path) -> None:
+    """It would wait for another run, and none is started any more: 503 at once, never an internal error at the end."""
+    settings = {"connect_timeout_secs": 1, "shutdown_timeout_secs": 4, "wind_down_grace_secs": 1}
+    async with Greenroom(tmp_path / "data", settings=settings) as greenroom:
+        await greenroom.probe("once", main=_TAKES_ONE_REQUEST)
+        assert (await greenroom.call("once")).status_code == 200
+        async with asyncio.TaskGroup() as group:
+            calls = [group.create_task(greenroom.call("once")) for _ in range(4)]
+
+            async def are_all_under_way() -> bool:
+                return await greenroom.metric("greenroom_requests_in_flight") == len(calls)
+
+            await eventually(are_all_under_way)
+            assert await greenroom.stop() == 0
+        kinds = {error_of(call.result()) for call in calls}
+        assert (503, "shutting-down") in kinds
+        # One or two found a place in the queue of the Actor's socket, and were cut off when it was killed.
+        assert kinds <= {(503, "shutting-down"), (502, "standby-bad-gateway")}
+
+
 async def test_a_second_server_on_the_same_data_is_refused_in_one_clear_line(greenroom: Greenroom) -> None:
     """It names the process that holds the folder, and that one serves on."""
     assert_one_line(*await refused_start(greenroom.data, "--port", "0"), str(greenroom.data), str(greenroom.port))
