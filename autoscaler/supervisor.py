@@ -34,6 +34,8 @@ from gateway.state.steady import steadily
 _log = logging.getLogger(__name__)
 
 _BUILDS_REMEMBERED = 1000
+# Its program may have run for a moment: its shim ends a run whose launcher dies before it knows of the run.
+_KILLED_IN_BETWEEN = "Greenroom was killed while this run was being started, and the run ended with that."
 
 
 @dataclass(slots=True)
@@ -240,7 +242,7 @@ class Supervisor:
             elif run.status is RunStatus.READY and run.pool_id is None:
                 pass  # was promised to an API caller: _follow_wishes starts it
             elif run.status is RunStatus.READY:
-                await self._end_lost(run, "Greenroom was restarted before this run was started.")
+                await self._end_lost(run, _KILLED_IN_BETWEEN)
             else:
                 await self._end_lost(run, "The run was lost while Greenroom was down: neither process nor exit code.")
         for item in found.values():

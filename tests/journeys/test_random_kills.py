@@ -138,15 +138,20 @@ async def test_kills_at_random_moments_lose_nothing_and_leave_nothing(tmp_path: 
             await one_round(Greenroom(data, folders if number == 0 else (), SETTINGS), traffic, chance)
     async with Greenroom(data, settings=SETTINGS) as greenroom:
         assert [(await greenroom.call(name)).status_code for name in SLEEPERS] == [200] * len(SLEEPERS)
-        for run_id in traffic.acknowledged:
-            await greenroom.api("POST", f"/actor-runs/{run_id}/abort")
+        # All of them: a start may be on record although its caller was never told so.
+        for run in await greenroom.runs():
+            if run["meta"]["origin"] != "STANDBY":
+                await greenroom.api("POST", f"/actor-runs/{run['id']}/abort")
         runs = [await greenroom.run(run["id"]) for run in await greenroom.wait_until_no_run_lives()]
         assert set(traffic.acknowledged) <= {run["id"] for run in runs}
         for run in runs:
             starts = (await greenroom.log_of(run["id"])).count("probe starts")
             assert starts <= 1, run
             assert run["statusMessage"], run
-            assert run.get("exitCode") is not None or not starts, run
+            told = (run["status"], run["statusMessage"], starts)
+            # Only of one whose launcher died in the moment of its start, its exit code may have had nobody to keep it.
+            is_known = run.get("exitCode") is not None or "killed while this run was being started" in told[1]
+            assert is_known or not starts, told
         await greenroom.stop()
     assert traffic.unexpected == []
     assert processes_below(data) == []
