@@ -25,7 +25,6 @@ from gateway.core.errors import (
     StandbyBadGateway,
     StandbyNotEnabled,
     StandbyResponseTimeout,
-    StandbyRunNotReady,
 )
 from gateway.core.standby import StandbyTarget
 from gateway.observability import Metrics, RequestKind, log_context
@@ -215,12 +214,13 @@ class Admission:
         self.desk.view(run)
         try:
             if run.route.address is None:
-                raise _not_listening(run)
+                raise await self._why_no_view(label)
             plan = self._plan(scope, run, request_id, credentials, prefix)
             plan = replace(plan, first_byte_deadline=timing.arrived + self.settings.first_byte_timeout_secs)
             await self._forward(scope, receive, send, plan, run, timing)
         except UpstreamRefused:
-            raise _not_listening(run) from None
+            # It may have ended a moment ago, before its route was taken back.
+            raise await self._why_no_view(label) from None
         except UpstreamTimeout:
             raise StandbyResponseTimeout(
                 f"The run sent no first byte within {self.settings.first_byte_timeout_secs:.0f} s "
@@ -374,7 +374,10 @@ class Admission:
                 "An Actor's standby host stays.",
                 data={"runId": run.id, "status": str(run.status)},
             )
-        return StandbyRunNotReady("The run has not been started yet. Try again in a moment.", data={"runId": run.id})
+        return LiveViewNotListening(
+            f"The run is there ({run.status}), but nothing listens on its web server port (ACTOR_WEB_SERVER_PORT) yet.",
+            data={"runId": run.id},
+        )
 
 
 class _Watched:
@@ -400,13 +403,6 @@ def _settle(
     elif isinstance(outcome, LiveRun):
         # Its caller left in this very moment: the slot was taken for nobody.
         desk.give_back(outcome)
-
-
-def _not_listening(run: LiveRun) -> GreenroomError:
-    return LiveViewNotListening(
-        "The run is alive, but nothing listens on its web server port (ACTOR_WEB_SERVER_PORT) yet.",
-        data={"runId": run.route.run_id},
-    )
 
 
 def _now() -> float:
