@@ -4,11 +4,13 @@ No I/O: every error that reaches a caller, each with its HTTP status, API type a
     GreenroomError
     ├── InvalidRequest              400 invalid-request
     │   ├── InvalidConfig           400 invalid-request   settings that contradict each other
+    │   ├── InvalidRecordKey        400 invalid-record-key
     │   └── DefinitionError         400 invalid-actor-definition   with file, line, expected
     ├── TokenNotProvided            401 token-not-provided
     │   └── UserNotAuthenticated    401 user-not-authenticated   the same at standby hosts
     ├── TokenNotFound               401 user-or-token-not-found
     ├── InsufficientPermissions     403 insufficient-permissions
+    │   └── RequestNotLocked        403 request-not-locked   by who asks, in a request queue
     ├── RecordNotFound              404 record-not-found
     ├── PageNotFound                404 page-not-found
     ├── MethodNotAllowed            405 method-not-allowed
@@ -74,6 +76,12 @@ class InvalidConfig(InvalidRequest):
     """Settings that contradict each other or leave their range."""
 
 
+class InvalidRecordKey(InvalidRequest):
+    """A key that no record of a key-value store may have."""
+
+    error_type = "invalid-record-key"
+
+
 class DefinitionError(InvalidRequest):
     """A mistake in an Actor's files, told with file, line and what is expected there."""
 
@@ -115,6 +123,12 @@ class InsufficientPermissions(GreenroomError):
     """The token is good, but its scopes don't cover this call."""
 
     http_status, error_type = 403, "insufficient-permissions"
+
+
+class RequestNotLocked(InsufficientPermissions):
+    """A queue's request is not locked by the caller: the lock has expired, or somebody else holds it now."""
+
+    error_type = "request-not-locked"
 
 
 class RecordNotFound(GreenroomError):

@@ -214,13 +214,30 @@ class AbortWish:
     reason: str | None = None
 
 
+class RestartKind(StrEnum):
+    """Why a run's program is to be started again under the same run id."""
+
+    REBOOT = "reboot"
+    MIGRATION = "migration"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartWish:
+    """That a run's program is to be stopped and started again; the supervisor fulfils it and takes it back."""
+
+    kind: RestartKind
+    requested_at: datetime
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """
     One execution of an Actor. Changed only by compare-and-set on ``version``, whoever asks.
 
     ``user_id`` is its owner: whose storages it fills and whose requests it may serve. ``pool_id`` is set for standby
-    runs only. ``placement`` is what its launcher needs to find it again after a restart of Greenroom.
+    runs only. ``placement`` is what its launcher needs to find it again after a restart of Greenroom. ``input_key`` is
+    the record of its input. ``storage_ids`` are those that its build declares beside the default ones: API name of the
+    kind (``datasets``, …) → alias → id. ``parent_run_id`` is the run whose token started it.
     """
 
     id: str
@@ -246,15 +263,23 @@ class Run:
     pool_id: str | None = None
     is_container_server_ready: bool = False
     abort_wish: AbortWish | None = None
+    restart_wish: RestartWish | None = None
     wound_down_because: str | None = None
     general_access: str = "FOLLOW_USER_SETTING"
+    input_key: str = "INPUT"
+    storage_ids: JsonObject = field(default_factory=dict)
+    parent_run_id: str | None = None
     placement: JsonObject = field(default_factory=dict)
     version: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Storage:
-    """The metadata of a key-value store, dataset or request queue; unnamed ones belong to their run."""
+    """
+    The metadata of a key-value store, dataset or request queue; unnamed ones belong to their run.
+
+    ``actor_id`` and ``run_id``: whose token made it. ``stats``: see ``gateway.state.storage_ports``.
+    """
 
     id: str
     kind: StorageKind
@@ -263,8 +288,10 @@ class Storage:
     modified_at: datetime
     accessed_at: datetime
     name: str | None = None
+    title: str | None = None
     actor_id: str | None = None
     run_id: str | None = None
+    general_access: str = "FOLLOW_USER_SETTING"
     stats: JsonObject = field(default_factory=dict)
 
 

@@ -318,7 +318,7 @@ class Signals(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The three stores that a process works with."""
+    """The stores that a process works with; records and storages are two ports of one database."""
 
     records: Records
     blobs: Blobs

@@ -33,7 +33,17 @@ from sqlalchemy import (
 )
 
 from gateway.core.lifecycle import RunStatus
-from gateway.core.model import AbortWish, EnvVar, Origin, RunDefaults, RunOptions, StorageKind, TaggedBuild
+from gateway.core.model import (
+    AbortWish,
+    EnvVar,
+    Origin,
+    RestartKind,
+    RestartWish,
+    RunDefaults,
+    RunOptions,
+    StorageKind,
+    TaggedBuild,
+)
 
 metadata = MetaData(
     naming_convention={
@@ -126,6 +136,10 @@ def _load_defaults(stored: Mapping[str, Any]) -> RunDefaults:
 def _load_wish(stored: Mapping[str, Any]) -> AbortWish:
     requested_at = datetime.fromisoformat(stored["requested_at"])
     return AbortWish(**{**_known(AbortWish, stored), "requested_at": requested_at})
+
+
+def _load_restart(stored: Mapping[str, Any]) -> RestartWish:
+    return RestartWish(kind=RestartKind(stored["kind"]), requested_at=datetime.fromisoformat(stored["requested_at"]))
 
 
 def _dump_env_vars(env_vars: tuple[EnvVar, ...]) -> list[dict[str, Any]]:
@@ -322,8 +336,12 @@ runs = Table(
     Column("pool_id", String),
     Column("is_container_server_ready", Boolean, nullable=False),
     Column("abort_wish", Nested(_flat, _load_wish)),
+    Column("restart_wish", Nested(_flat, _load_restart)),
     Column("wound_down_because", String),
     Column("general_access", String, nullable=False),
+    Column("input_key", String, nullable=False, server_default="INPUT"),
+    Column("storage_ids", _OBJECT, nullable=False, server_default="{}"),
+    Column("parent_run_id", String),
     Column("placement", _OBJECT, nullable=False),
     Column("version", Integer, nullable=False),
     UniqueConstraint("live_view_label"),
@@ -343,8 +361,10 @@ storages = Table(
     Column("modified_at", UtcTime, nullable=False),
     Column("accessed_at", UtcTime, nullable=False),
     Column("name", String),
+    Column("title", String),
     Column("actor_id", String),
     Column("run_id", String),
+    Column("general_access", String, nullable=False, server_default="FOLLOW_USER_SETTING"),
     Column("stats", _OBJECT, nullable=False),
     UniqueConstraint("user_id", "kind", "name"),  # any number without a name
     Index(None, "run_id"),
