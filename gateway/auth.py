@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,9 +22,14 @@ SCOPES = {
     "actors:run": "start runs and call standby hosts",
     "runs:read": "see runs and their logs",
     "runs:write": "change and abort runs",
+    "storages:read": "read key-value stores, datasets and request queues",
+    "storages:write": "create, change and delete key-value stores, datasets and request queues",
     "run": "a run's own token: its own run and storages, and starting Actors",
 }
 RUN_TOKEN_SCOPES = frozenset({"run", "actors:run"})
+
+# A status message is sent in the moment before a process exits, and can arrive after that was recorded.
+LATE_CALL_SECS = 30.0
 
 _CACHE_ENTRIES = 10_000
 _UNKNOWN_SECS = 5.0
@@ -54,6 +60,10 @@ class Principal:
                 f"This token lacks the scope '{scope}' ({SCOPES[scope]}): use another one, "
                 f"or make one with 'greenroom token create --scope {scope}'."
             )
+
+
+# Who calls without a token, where a signature may stand for one. It may do nothing by itself.
+ANONYMOUS = Principal(user_id="", username="", is_admin=False, token_id="", scopes=frozenset())
 
 
 def run_token(box: SecretBox, run_id: str) -> str:
@@ -104,6 +114,25 @@ class Authenticator:
         if len(self._cache) > _CACHE_ENTRIES:
             self._cache.popitem(last=False)
         return principal
+
+    async def just_ended(self, token: str, run_id: str, box: SecretBox) -> Principal | None:
+        """Who *token* was, if it was that of *run_id* and the run ended less than ``LATE_CALL_SECS`` ago."""
+        if not hmac.compare_digest(token.encode("utf-8", "surrogateescape"), run_token(box, run_id).encode()):
+            return None
+        run = await self._records.run(run_id)
+        if run is None or run.finished_at is None or (self._now() - run.finished_at).total_seconds() > LATE_CALL_SECS:
+            return None
+        user = await self._records.user(run.user_id)
+        if user is None:
+            return None
+        return Principal(
+            user_id=user.id,
+            username=user.username,
+            is_admin=False,
+            token_id=run_id,
+            scopes=RUN_TOKEN_SCOPES,
+            run_id=run_id,
+        )
 
     async def is_known(self, token: str) -> bool:
         """

@@ -8,10 +8,13 @@ may see and run them; they have an owner, who alone may change them.
 from __future__ import annotations
 
 from gateway.api.call import Call
+from gateway.api.fields import refuse
 from gateway.core.errors import InsufficientPermissions, RecordNotFound
 from gateway.core.ids import ID_PATTERN
-from gateway.core.model import Actor, Build, Run, User
+from gateway.core.lifecycle import RunStatus
+from gateway.core.model import Actor, Build, Origin, Page, Run, User
 
+_NEWEST = Page(limit=1, desc=True)
 _ACTOR, _BUILD, _RUN, _USER = "Actor", "Actor build", "Actor run", "User"
 
 
@@ -44,10 +47,6 @@ def is_visible(call: Call, actor: Actor) -> bool:
 async def visible_actor(call: Call) -> Actor:
     """The Actor of the path, one's own or a public one. Raises RecordNotFound."""
     actor = await _named_actor(call, call.path("actor"))
-    if call.is_limited_to_own_run:
-        own = await call.records.run(call.principal.run_id or "")
-        if own is None or actor is None or actor.id != own.actor_id:
-            call.allow_only_run(None)
     if actor is None or not is_visible(call, actor):
         raise RecordNotFound(_ACTOR)
     return actor
@@ -90,9 +89,60 @@ async def own_build(call: Call, build_id: str) -> Build:
 
 
 async def own_run(call: Call, run_id: str) -> Run:
-    """A run of one's own; for the token of a run, that run alone. Raises RecordNotFound, InsufficientPermissions."""
-    call.allow_only_run(run_id)
+    """
+    A run of one's own; for the token of a run, that run and those that it has started.
+
+    Raises RecordNotFound, InsufficientPermissions.
+    """
     run = await call.records.run(run_id)
+    own_id = call.principal.run_id
+    if call.is_limited_to_own_run and run_id != own_id and (run is None or run.parent_run_id != own_id):
+        call.principal.require(call.scope or "")
     if run is None or run.user_id != call.principal.user_id:
         raise RecordNotFound(_RUN)
     return run
+
+
+async def run_of_path(call: Call) -> Run:
+    """
+    The run that the path names: by its id, under an Actor also ``last`` (of one's own, with ``?status=`` and
+    ``?origin=``).
+    """
+    run_id = call.path("run")
+    if "actor" not in call.request.path_params:
+        return await own_run(call, run_id)
+    actor = await visible_actor(call)
+    if run_id != "last":
+        run = await own_run(call, run_id)
+        if run.actor_id != actor.id:
+            raise RecordNotFound(_RUN)
+        return run
+    found = await call.records.list_runs(
+        user_id=call.principal.user_id,
+        actor_id=actor.id,
+        statuses=statuses(call),
+        origin=_origin(call),
+        page=_NEWEST,
+    )
+    if not found.items:
+        raise RecordNotFound(_RUN)
+    return await own_run(call, found.items[0].id)
+
+
+def statuses(call: Call) -> frozenset[RunStatus]:
+    """``?status=``, a comma list; none given is none. Raises InvalidRequest."""
+    given = call.query.text("status")
+    if given is None:
+        return frozenset()
+    try:
+        return frozenset(RunStatus(status.strip()) for status in given.split(","))
+    except ValueError:
+        raise refuse("status", f"a comma list of {', '.join(RunStatus)}") from None
+
+
+def _origin(call: Call) -> Origin | None:
+    given = call.query.text("origin")
+    try:
+        return Origin(given) if given is not None else None
+    except ValueError:
+        raise refuse("origin", f"one of {', '.join(Origin)}") from None

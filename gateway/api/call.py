@@ -13,10 +13,11 @@ from starlette.responses import Response
 from gateway.api.body import parse_object, read_body
 from gateway.api.envelope import success
 from gateway.api.fields import Fields, Query
-from gateway.auth import Principal
-from gateway.core.errors import TokenNotProvided
+from gateway.auth import ANONYMOUS, Principal
+from gateway.core.errors import TokenNotFound, TokenNotProvided
 from gateway.services import Services
 from gateway.state.ports import Changed, Records, Signals, StateUnavailable
+from gateway.state.storage_ports import Storages
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ _log = logging.getLogger(__name__)
 class Call:
     """
     Who asks for what. *scope* is what the endpoint asks of a token; one of a run that lacks it comes this far only at
-    endpoints that are open to a run about itself, and ``allow_only_run`` holds it to that.
+    endpoints that are open to a run about what is its own, and the access rooms hold it to that.
     """
 
     services: Services
@@ -39,8 +40,17 @@ class Call:
         return self.services.state.records
 
     @property
+    def storages(self) -> Storages:
+        return self.services.state.storages
+
+    @property
     def signals(self) -> Signals:
         return self.services.state.signals
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether it came without a token, with a signature in its place."""
+        return self.principal is ANONYMOUS
 
     def path(self, name: str) -> str:
         """A decoded segment of the path."""
@@ -56,13 +66,8 @@ class Call:
 
     @property
     def is_limited_to_own_run(self) -> bool:
-        """Whether this is the token of a run, at an endpoint that is open to it only about that run."""
+        """Whether this is the token of a run, at an endpoint that is open to it only about what is its own."""
         return self.principal.run_id is not None and self.scope is not None and not self.principal.may(self.scope)
-
-    def allow_only_run(self, run_id: str | None) -> None:
-        """Raise InsufficientPermissions where the token is limited to its own run and *run_id* is another."""
-        if self.is_limited_to_own_run and run_id != self.principal.run_id and self.scope is not None:
-            self.principal.require(self.scope)
 
     async def tell(self, kind: str, record_id: str) -> None:
         """
@@ -85,7 +90,9 @@ Handler = Callable[[Call], Awaitable[Response]]
 class Endpoint:
     """
     One method on one path below ``/v2``. *scope* None: any good token may. *own_run*: the token of a run may, without
-    the scope, about its own run (or its own Actor).
+    the scope, about its own run, the runs that it started and its own storages, or to read an Actor that it may run.
+    *after_end*: so may the token of the run in the path for a moment after its end (``just_ended``). *signed*: a
+    signature in the query may stand for a token; the handler must check it (``storage_of_path`` does).
     """
 
     method: str
@@ -93,6 +100,8 @@ class Endpoint:
     handler: Handler
     scope: str | None
     own_run: bool = False
+    after_end: bool = False
+    signed: bool = False
 
 
 def given_token(headers: Mapping[str, str], query: Mapping[str, str]) -> str:
@@ -107,8 +116,9 @@ def given_token(headers: Mapping[str, str], query: Mapping[str, str]) -> str:
 
 async def open_call(services: Services, request: Request, endpoint: Endpoint) -> Call:
     """Authenticate *request* for *endpoint*. Raises TokenNotProvided, TokenNotFound, InsufficientPermissions."""
-    principal = await services.auth.principal(given_token(request.headers, request.query_params))
-    if endpoint.scope is not None and not (endpoint.own_run and principal.run_id is not None):
+    principal = await _principal(services, request, endpoint)
+    is_of_run = endpoint.own_run and principal.run_id is not None
+    if endpoint.scope is not None and principal is not ANONYMOUS and not is_of_run:
         principal.require(endpoint.scope)
     return Call(
         services=services,
@@ -117,6 +127,23 @@ async def open_call(services: Services, request: Request, endpoint: Endpoint) ->
         query=Query(request.query_params),
         scope=endpoint.scope,
     )
+
+
+async def _principal(services: Services, request: Request, endpoint: Endpoint) -> Principal:
+    try:
+        token = given_token(request.headers, request.query_params)
+    except TokenNotProvided:
+        if endpoint.signed and request.query_params.get("signature"):
+            return ANONYMOUS
+        raise
+    try:
+        return await services.auth.principal(token)
+    except TokenNotFound:
+        run_id = request.path_params.get("run")
+        late = await services.auth.just_ended(token, run_id, services.box) if endpoint.after_end and run_id else None
+        if late is None:
+            raise
+        return late
 
 
 def answer(view: Any, status: int = 200) -> Response:

@@ -9,6 +9,7 @@ No I/O: the kinds of error that only the API has; those that other rooms raise t
     │   ├── CannotRemoveRunningRun     400 cannot-remove-running-run
     │   ├── DeletingUnfinishedBuild    400 deleting-unfinished-build
     │   └── DeletingDefaultBuild       400 deleting-default-build
+    ├── InvalidSignature               403 invalid-signature
     ├── BuildNotFound                  404 build-not-found
     ├── BodyTooSlow                    408 request-timeout
     ├── UnsupportedContentEncoding     415 unsupported-content-encoding
@@ -70,6 +71,15 @@ class DeletingDefaultBuild(InvalidRequest):
             data={"tags": list(tags)},
         )
         self.tags = tags
+
+
+class InvalidSignature(GreenroomError):
+    """The signature in the query is not right for what the path names, or has expired."""
+
+    http_status, error_type = 403, "invalid-signature"
+
+    def __init__(self) -> None:
+        super().__init__("The signature in this address is wrong or has expired: ask its owner for a new one.")
 
 
 class BuildNotFound(GreenroomError):

@@ -11,10 +11,9 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.api.access import own_run
+from gateway.api.access import own_run, run_of_path
 from gateway.api.call import Call, Endpoint
 from gateway.api.log_text import AnsiStripper
-from gateway.api.runs import run_of_path
 from gateway.api.waiting import LOOK_AGAIN_SECS, until_ended
 from gateway.core.errors import RecordNotFound
 from gateway.core.model import Build, Run

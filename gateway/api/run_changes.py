@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.api.fields import Fields, refuse
+from gateway.core.lifecycle import RunStatus
 from gateway.core.model import Run
 from gateway.core.run_changes import MAX_STATUS_MESSAGE_CHARS
 
@@ -16,7 +17,8 @@ def run_update(fields: Fields) -> Callable[[Run], Run | None]:
     """
     The change that the body of an update asks for. A terminal status message is the last word: later ones are ignored.
 
-    Raises InvalidRequest.
+    So is, once the run has ended, what it said on its way there, where the system knows better how it ended: a message
+    that comes late counts if it is a last word, or if the run succeeded. Raises InvalidRequest.
     """
     message = fields.text_or_none("statusMessage")
     is_terminal = fields.flag("isStatusMessageTerminal")
@@ -28,7 +30,8 @@ def run_update(fields: Fields) -> Callable[[Run], Run | None]:
         changed = run
         if access is not None:
             changed = replace(changed, general_access=access)
-        if message is not None and not run.is_status_message_terminal:
+        counts = is_terminal or not run.status.is_terminal or run.status is RunStatus.SUCCEEDED
+        if message is not None and not run.is_status_message_terminal and counts:
             changed = replace(
                 changed,
                 status_message=message[:MAX_STATUS_MESSAGE_CHARS],

@@ -11,10 +11,9 @@ from functools import partial
 
 from starlette.responses import Response
 
-from gateway.api.access import own_run, visible_actor
+from gateway.api.access import run_of_path, statuses, visible_actor
 from gateway.api.call import Call, Endpoint, answer, no_content
 from gateway.api.errors import BuildNotFound, CannotRemoveRunningRun, UnknownBuildTag
-from gateway.api.fields import refuse
 from gateway.api.idempotency import StartKey
 from gateway.api.meta import request_meta, request_origin
 from gateway.api.pagination import listing, page_of
@@ -32,7 +31,6 @@ from gateway.state.changes import change_run
 from gateway.state.ports import StateUnavailable
 
 _RANDOM_BYTES = 80
-_NEWEST = Page(limit=1, desc=True)
 
 
 def input_key(key_value_store_id: str) -> str:
@@ -123,22 +121,12 @@ async def _build(call: Call, actor: Actor, wanted: str) -> Build:
     )
 
 
-def _statuses(call: Call) -> frozenset[RunStatus]:
-    given = call.query.text("status")
-    if given is None:
-        return frozenset()
-    try:
-        return frozenset(RunStatus(status.strip()) for status in given.split(","))
-    except ValueError:
-        raise refuse("status", f"a comma list of {', '.join(RunStatus)}") from None
-
-
 async def _listed(call: Call, actor_id: str | None) -> Response:
     page = page_of(call.query)
     found = await call.records.list_runs(
         user_id=call.principal.user_id,
         actor_id=actor_id,
-        statuses=_statuses(call),
+        statuses=statuses(call),
         started_after=call.query.time("startedAfter"),
         started_before=call.query.time("startedBefore"),
         page=page,
@@ -154,25 +142,6 @@ async def list_runs(call: Call) -> Response:
 async def list_runs_of_actor(call: Call) -> Response:
     """One's own runs of one Actor."""
     return await _listed(call, (await visible_actor(call)).id)
-
-
-async def run_of_path(call: Call) -> Run:
-    """The run that the path names: by its id, under an Actor also ``last`` (of one's own, with ``?status=``)."""
-    run_id = call.path("run")
-    if "actor" not in call.request.path_params:
-        return await own_run(call, run_id)
-    actor = await visible_actor(call)
-    if run_id != "last":
-        run = await own_run(call, run_id)
-        if run.actor_id != actor.id:
-            raise RecordNotFound("Actor run")
-        return run
-    found = await call.records.list_runs(
-        user_id=call.principal.user_id, actor_id=actor.id, statuses=_statuses(call), page=_NEWEST
-    )
-    if not found.items:
-        raise RecordNotFound("Actor run")
-    return await own_run(call, found.items[0].id)
 
 
 async def get_run(call: Call) -> Response:
@@ -235,8 +204,8 @@ ENDPOINTS = (
     Endpoint(method="GET", path=_RUN_OF_ACTOR, handler=get_run, scope="runs:read", own_run=True),
     Endpoint(method="POST", path=f"{_RUN_OF_ACTOR}/abort", handler=abort_run, scope="runs:write", own_run=True),
     Endpoint(method="GET", path="/actor-runs", handler=list_runs, scope="runs:read"),
-    Endpoint(method="GET", path=_RUN, handler=get_run, scope="runs:read", own_run=True),
-    Endpoint(method="PUT", path=_RUN, handler=update_run, scope="runs:write", own_run=True),
+    Endpoint(method="GET", path=_RUN, handler=get_run, scope="runs:read", own_run=True, after_end=True),
+    Endpoint(method="PUT", path=_RUN, handler=update_run, scope="runs:write", own_run=True, after_end=True),
     Endpoint(method="DELETE", path=_RUN, handler=delete_run, scope="runs:write"),
     Endpoint(method="POST", path=f"{_RUN}/abort", handler=abort_run, scope="runs:write", own_run=True),
 )

@@ -19,6 +19,7 @@ from gateway.core.model import (
     ActorVersion,
     Build,
     DecisionRecord,
+    Origin,
     Page,
     Run,
     Storage,
@@ -244,18 +245,19 @@ class SqlRecords:
         user_id: str | None = None,
         actor_id: str | None = None,
         statuses: frozenset[RunStatus] = frozenset(),
+        origin: Origin | None = None,
         started_after: datetime | None = None,
         started_before: datetime | None = None,
         page: Page = FIRST_PAGE,
     ) -> Listing[Run]:
-        """Those with one of *statuses*, or with any where that is empty, started within the two times (included)."""
+        """Those with one of *statuses* (empty: any) and this *origin*, started within the two times (included)."""
         columns = RUNS.table.c
         among: list[ColumnElement[bool]] = [columns.status.in_(sorted(statuses))] if statuses else []
         if started_after is not None:
             among.append(columns.started_at >= started_after)
         if started_before is not None:
             among.append(columns.started_at <= started_before)
-        return await self._page(RUNS, "started_at", page, *among, user_id=user_id, actor_id=actor_id)
+        return await self._page(RUNS, "started_at", page, *among, user_id=user_id, actor_id=actor_id, origin=origin)
 
     async def active_runs(self) -> Sequence[Run]:
         return await self._all(RUNS, _ACTIVE_RUNS, "started_at", "id")
