@@ -149,16 +149,22 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def parse_object(raw: bytes) -> Fields:
-    """The JSON object that *raw* is; an empty body is an empty object. Raises InvalidRequest."""
-    if not raw.strip():
-        return Fields({})
+def parse_json(raw: bytes) -> Any:
+    """The JSON value that *raw* is, one that every store can give back. Raises InvalidRequest."""
     try:
         value = json.loads(raw, parse_constant=_no_constant)
         # A lone surrogate (written as an escape) is no text and 1e999 no number: no store could give them back.
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"The body is not valid JSON: {_reason(error)}.") from error
+    return value
+
+
+def parse_object(raw: bytes) -> Fields:
+    """The JSON object that *raw* is; an empty body is an empty object. Raises InvalidRequest."""
+    if not raw.strip():
+        return Fields({})
+    value = parse_json(raw)
     if not isinstance(value, dict):
         raise InvalidRequest("The body must be a JSON object.")
     return Fields(value)
