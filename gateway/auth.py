@@ -76,6 +76,11 @@ def events_secret(box: SecretBox, run_id: str) -> str:
     return box.derive("events", run_id)
 
 
+def url_signing_secret(box: SecretBox, storage_id: str) -> str:
+    """What the addresses of one storage are signed with (``gateway.core.signed_urls``), by us and by its owner."""
+    return box.derive("url-signing", storage_id)
+
+
 class Authenticator:
     """
     Verifies tokens against records; a good one is believed for *cache_secs* without asking again.
