@@ -144,17 +144,61 @@ async def test_what_a_run_may_do(api: Any) -> None:
         if (method, path) in allowed and ("{run}" in path or "{job}" in path):
             others = await run.http.request(method, _filled(path, names), json={})
             assert others.status_code == 403, (method, path, others.text)
-    await run.get(f"/actors/{other['id']}", 403)
+    seen = await run.get(f"/actors/{other['id']}")
+    assert "envVars" not in seen["versions"][0], "an Actor that it may run is no open book"
+    await run.get(f"/actors/{(await api.eve.built_actor('secret'))['id']}", 404)
+
+
+async def test_a_run_reaches_what_it_started(api: Any) -> None:
+    """The token of a run may wait for, read and abort the runs that it started, and those of nobody else."""
+    names = await _bobs(api)
+    parent = await api.run_itself(await api.bob.post(f"/actors/{names['actor']}/runs"))
+    stranger = await api.run_itself(await api.bob.post(f"/actors/{names['actor']}/runs"))
+    child = await parent.post(f"/actors/{names['actor']}/runs")
+    for path in (f"/actor-runs/{child['id']}", f"/actors/{names['actor']}/runs/{child['id']}"):
+        assert (await parent.get(path))["meta"]["origin"] == "ACTOR"
+        await stranger.get(path, 403)
+    assert (await parent.http.get(f"/v2/actor-runs/{child['id']}/log")).status_code == 200
+    assert (await stranger.http.get(f"/v2/actor-runs/{child['id']}/log")).status_code == 403
+    await stranger.post(f"/actor-runs/{child['id']}/abort", 403)
+    assert (await parent.post(f"/actor-runs/{child['id']}/abort", 200))["status"] == "ABORTING"
 
 
 async def test_a_runs_token_dies_with_it(api: Any) -> None:
-    """After its end the token of a run opens nothing."""
+    """After its end the token of a run opens nothing, but for half a minute its own record."""
     names = await _bobs(api)
     mine = await api.bob.post(f"/actors/{names['actor']}/runs")
     run = await api.run_itself(mine)
     await run.get(f"/actor-runs/{mine['id']}")
     await api.finish(mine, RunStatus.FAILED)
+    await run.get("/users/me", 401)
+    await run.get(f"/actor-runs/{names['run']}", 401)
+    await run.get(f"/actor-runs/{mine['id']}")
+    api.clock.pass_by(seconds=31)
     await run.get(f"/actor-runs/{mine['id']}", 401)
+    await run.put(f"/actor-runs/{mine['id']}", 401, json={"statusMessage": "too late"})
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "shown"),
+    [
+        pytest.param(RunStatus.FAILED, {"isStatusMessageTerminal": True}, "my last word", id="last word of a failure"),
+        pytest.param(RunStatus.FAILED, {}, "by the system", id="not a last word"),
+        pytest.param(RunStatus.SUCCEEDED, {}, "my last word", id="any word of a success"),
+    ],
+)
+async def test_the_last_word_may_come_late(api: Any, status: RunStatus, said: dict[str, Any], shown: str) -> None:
+    """A message that was sent just before the process went counts after its end, and never changes the status."""
+    names = await _bobs(api)
+    mine = await api.bob.post(f"/actors/{names['actor']}/runs")
+    run = await api.run_itself(mine)
+    await api.supervise(mine, status=status, finished_at=api.clock.now(), exit_code=1, status_message="by the system")
+    api.clock.pass_by(seconds=2)
+    answered = await run.put(
+        f"/actor-runs/{mine['id']}", json={"statusMessage": "my last word", "level": "INFO"} | said
+    )
+    assert (answered["statusMessage"], answered["status"]) == (shown, status)
+    assert (await api.bob.get(f"/actor-runs/{mine['id']}"))["statusMessage"] == shown
 
 
 @pytest.fixture
