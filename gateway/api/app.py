@@ -14,7 +14,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.api import actors, builds, greenroom, logs, runs, users, versions
+from gateway.api import (
+    actors,
+    builds,
+    greenroom,
+    logs,
+    queue_heads,
+    queue_requests,
+    runs,
+    storages,
+    users,
+    versions,
+)
 from gateway.api.call import Endpoint, open_call
 from gateway.api.envelope import failure, failure_headers
 from gateway.api.errors import StoresUnavailable
@@ -31,6 +42,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *builds.ENDPOINTS,
     *runs.ENDPOINTS,
     *logs.ENDPOINTS,
+    *storages.ENDPOINTS,
+    *queue_requests.ENDPOINTS,
+    *queue_heads.ENDPOINTS,
     *greenroom.ENDPOINTS,
 )
 

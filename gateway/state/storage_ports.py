@@ -97,6 +97,10 @@ class Storages(Protocol):
         """Its answer has gone out: forget it with the next write, or within a second."""
         ...
 
+    async def flush_answered(self) -> None:
+        """Forget those pushes now; for the gateway's background work, once a second. Costs nothing without any."""
+        ...
+
     async def items(self, dataset_id: str, *, offset: int, limit: int | None, desc: bool) -> DatasetPage:
         """*offset* counts from the end where *desc* is set. Cost: that of the items asked for."""
         ...
@@ -113,8 +117,8 @@ class Storages(Protocol):
         """
         ...
 
-    async def request(self, queue_id: str, request_id: str) -> QueuedRequest | None:
-        """An expired lock is not shown."""
+    async def request(self, queue_id: str, request_id: str, *, now: datetime | None = None) -> QueuedRequest | None:
+        """An expired lock is not shown; *now* None is the present time."""
         ...
 
     async def put_request(
