@@ -92,7 +92,12 @@ async def open_services(settings: Settings, port: int) -> AsyncIterator[Services
     """The stores of one data folder and what works on them."""
     settings.data.mkdir(parents=True, exist_ok=True)
     async with open_records(records_url(settings.data)) as records:
-        state = State(records=records, blobs=open_blobs(settings.data / "blobs"), signals=MemorySignals())
+        state = State(
+            records=records,
+            blobs=open_blobs(settings.data / "blobs"),
+            signals=MemorySignals(),
+            storages=records.storages,
+        )
         box = SecretBox.from_data_dir(settings.data)
         logs = Logs(settings.data, state.blobs)
         yield Services(

@@ -60,7 +60,12 @@ def ids():
 @pytest.fixture
 async def bench(tmp_path) -> AsyncIterator[Bench]:
     async with open_records(f"sqlite+aiosqlite:///{tmp_path / 'records.db'}") as records:
-        state = State(records=records, blobs=open_blobs(tmp_path / "blobs"), signals=MemorySignals())
+        state = State(
+            records=records,
+            blobs=open_blobs(tmp_path / "blobs"),
+            signals=MemorySignals(),
+            storages=records.storages,
+        )
         await records.add_user(OWNER)
         logs = Logs(tmp_path, state.blobs)
         yield Bench(Builder(state, logs, BOX, now=clock(), new_id=ids()), state, logs)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from gateway.core.errors import InvalidRecordKey, InvalidRequest
-from gateway.core.model import JsonObject
+from gateway.core.model import JsonObject, Storage
 
 MAX_INLINE_RECORD_BYTES = 16 * 1024  # a value up to this size lies in its row: one sync of the disk instead of five
 REQUEST_ID_CHARS = 15
@@ -124,3 +125,16 @@ class StorageChanges:
     """What a caller changes about a storage; absent keys of *fields* (``name``, ``title``, ``general_access``) stay."""
 
     fields: JsonObject = field(default_factory=dict)
+
+
+def shown_stats(stats: JsonObject) -> dict[str, Any]:
+    """What the API shows of a storage's ``stats``: names that begin with ``_`` are the adapter's own notes."""
+    return {name: value for name, value in stats.items() if not name.startswith("_")}
+
+
+def holding(storage: Storage, contents: Iterable[KeyValueRecord]) -> Storage:
+    """A new *storage* whose ``stats`` count those of *contents* that lie in it."""
+    sizes = [record.size for record in contents if record.store_id == storage.id]
+    if not sizes:
+        return storage
+    return replace(storage, stats={**storage.stats, "writeCount": len(sizes), "storageBytes": sum(sizes)})

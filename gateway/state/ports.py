@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from gateway.core.demand import DemandReport
 from gateway.core.lifecycle import Readiness, RunStatus
@@ -29,11 +29,14 @@ from gateway.core.model import (
     Page,
     Run,
     Storage,
-    StorageKind,
     Token,
     User,
 )
 from gateway.core.standby import Generation, PoolKey
+from gateway.core.storages import KeyValueRecord
+
+if TYPE_CHECKING:  # they answer with this module's Listing
+    from gateway.state.storage_ports import Storages
 
 T = TypeVar("T")
 
@@ -115,8 +118,14 @@ class Records(Protocol):
     async def add_task(self, task: ActorTask) -> None: ...
     async def task(self, task_id: str) -> ActorTask | None: ...
 
-    async def add_run(self, run: Run, token: Token, storages: Iterable[Storage]) -> None:
-        """A run, its own token and its default storages, all or none of them."""
+    async def add_run(
+        self, run: Run, token: Token, storages: Iterable[Storage], contents: Iterable[KeyValueRecord] = ()
+    ) -> None:
+        """
+        A run, its own token, its default storages and what its key-value stores hold from the start: all or none.
+
+        The stores' ``stats`` count *contents*, which are of stores among *storages*.
+        """
         ...
 
     async def run(self, run_id: str) -> Run | None: ...
@@ -141,9 +150,6 @@ class Records(Protocol):
         ...
 
     async def delete_run(self, run_id: str) -> None: ...
-
-    async def add_storage(self, storage: Storage) -> None: ...
-    async def storage(self, kind: StorageKind, storage_id: str) -> Storage | None: ...
 
     async def add_decisions(self, decisions: Sequence[DecisionRecord]) -> None:
         """All of them, in one write."""
@@ -325,3 +331,4 @@ class State:
     records: Records
     blobs: Blobs
     signals: Signals
+    storages: Storages

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import ColumnElement, Executable, Row, Select, Update, delete, func, insert, select, true, update
+from sqlalchemy import ColumnElement, Executable, Row, Select, Update, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.errors import ActorNameNotUnique, Conflict, NameNotUnique, RecordNotFound
@@ -23,16 +23,18 @@ from gateway.core.model import (
     Page,
     Run,
     Storage,
-    StorageKind,
     Token,
     User,
 )
+from gateway.core.storages import KeyValueRecord, holding
 from gateway.state.database import Database, open_database
+from gateway.state.paging import list_page
 from gateway.state.ports import FIRST_PAGE, Listing
 from gateway.state.rows import (
     ACTORS,
     BUILDS,
     DECISIONS,
+    KEY_VALUE_RECORDS,
     RUNS,
     STORAGES,
     TASKS,
@@ -43,6 +45,7 @@ from gateway.state.rows import (
     name_key,
     username_key,
 )
+from gateway.state.storages import SqlStorages
 from gateway.state.tables import build_counters
 
 T = TypeVar("T")
@@ -68,7 +71,6 @@ _RUN = RUNS.by("id")
 _RUN_BY_LABEL = RUNS.by("live_view_label")
 _REPLACE_RUN = RUNS.replace("id", "version")
 _ACTIVE_RUNS = RUNS.select.where(RUNS.table.c.status.in_(_ACTIVE))
-_STORAGE = STORAGES.by("kind", "id")
 
 
 @asynccontextmanager
@@ -93,6 +95,7 @@ class SqlRecords:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.storages = SqlStorages(database)  # in the same database
 
     # Users and tokens
 
@@ -136,7 +139,7 @@ class SqlRecords:
         return await self._first(ACTORS, _ACTOR_BY_NAME, user_id=user_id, name_key=name_key(name))
 
     async def list_actors(self, user_id: str | None, page: Page) -> Listing[Actor]:
-        return await self._page(ACTORS, "created_at", page, user_id=user_id)
+        return await list_page(self._database, ACTORS, "created_at", page, user_id=user_id)
 
     async def replace_actor(self, actor: Actor) -> Actor:
         return await self._replace(ACTORS, _REPLACE_ACTOR, actor, _actor_taken(actor))
@@ -200,7 +203,7 @@ class SqlRecords:
         return await self._first(BUILDS, _BUILD_BY_NUMBER, actor_id=actor_id, build_number=build_number)
 
     async def list_builds(self, user_id: str | None, actor_id: str | None, page: Page) -> Listing[Build]:
-        return await self._page(BUILDS, "started_at", page, user_id=user_id, actor_id=actor_id)
+        return await list_page(self._database, BUILDS, "started_at", page, user_id=user_id, actor_id=actor_id)
 
     async def active_builds(self) -> Sequence[Build]:
         return await self._all(BUILDS, _ACTIVE_BUILDS, "started_at", "id")
@@ -221,8 +224,12 @@ class SqlRecords:
 
     # Runs
 
-    async def add_run(self, run: Run, token: Token, storages: Iterable[Storage]) -> None:
-        rows = [STORAGES.values(storage) for storage in storages]
+    async def add_run(
+        self, run: Run, token: Token, storages: Iterable[Storage], contents: Iterable[KeyValueRecord] = ()
+    ) -> None:
+        held = list(contents)
+        rows = [STORAGES.values(holding(storage, held)) for storage in storages]
+        held_rows = [KEY_VALUE_RECORDS.values(record) for record in held]
         taken = NameNotUnique("There is a run, token or storage with this id, label or secret already.")
 
         async def change(connection: AsyncConnection) -> None:
@@ -230,6 +237,8 @@ class SqlRecords:
             await connection.execute(TOKENS.insert, TOKENS.values(token))
             if rows:
                 await connection.execute(STORAGES.insert, rows)
+            if held_rows:
+                await connection.execute(KEY_VALUE_RECORDS.insert, held_rows)
 
         await self._database.write(change, taken)
 
@@ -257,7 +266,9 @@ class SqlRecords:
             among.append(columns.started_at >= started_after)
         if started_before is not None:
             among.append(columns.started_at <= started_before)
-        return await self._page(RUNS, "started_at", page, *among, user_id=user_id, actor_id=actor_id, origin=origin)
+        return await list_page(
+            self._database, RUNS, "started_at", page, *among, user_id=user_id, actor_id=actor_id, origin=origin
+        )
 
     async def active_runs(self) -> Sequence[Run]:
         return await self._all(RUNS, _ACTIVE_RUNS, "started_at", "id")
@@ -270,20 +281,14 @@ class SqlRecords:
         """With its tokens; what its storages hold is for others to remove, and so are their records."""
         await self._delete(RUNS, id=run_id)
 
-    # Storages and decisions
-
-    async def add_storage(self, storage: Storage) -> None:
-        await self._add(STORAGES, storage, NameNotUnique(f"There is a {storage.kind} {storage.name} already."))
-
-    async def storage(self, kind: StorageKind, storage_id: str) -> Storage | None:
-        return await self._first(STORAGES, _STORAGE, kind=kind, id=storage_id)
+    # Decisions
 
     async def add_decisions(self, decisions: Sequence[DecisionRecord]) -> None:
         if decisions:
             await self._write(DECISIONS.insert, [DECISIONS.values(decision) for decision in decisions])
 
     async def list_decisions(self, pool_id: str, page: Page) -> Listing[DecisionRecord]:
-        return await self._page(DECISIONS, "at", page, pool_id=pool_id)
+        return await list_page(self._database, DECISIONS, "at", page, pool_id=pool_id)
 
     # What all of them are made of
 
@@ -340,28 +345,6 @@ class SqlRecords:
     async def _all(self, rows: Rows[T], statement: Found, *order: str, **keys: str) -> Sequence[T]:
         found = await self._read(statement.order_by(*(rows.table.c[name] for name in order)), keys)
         return [rows.record(row) for row in found]
-
-    async def _page(
-        self, rows: Rows[T], order: str, page: Page, *conditions: ColumnElement[bool], **keys: str | None
-    ) -> Listing[T]:
-        """The records whose columns have the values of *keys* (None: any); page and total are of one moment."""
-        columns = rows.table.c
-        where = [*conditions, *(columns[name] == key for name, key in keys.items() if key is not None)]
-        part = rows.select.where(*where).order_by(*_ordered(columns[order], columns.id, desc=page.desc))
-        found = part.offset(page.offset).limit(page.limit).subquery()
-        total = select(func.count().label("total")).select_from(rows.table).where(*where).subquery()
-        # The total on the left: an empty page has it too, on a row without a record.
-        both = select(total.c.total, *found.c).select_from(total.outerjoin(found, true()))
-        statement = both.order_by(*_ordered(found.c[order], found.c.id, desc=page.desc))
-        answer = await self._read(statement)
-        return Listing(
-            items=tuple(rows.record(row[1:]) for row in answer if row[1] is not None),
-            total=answer[0].total,
-        )
-
-
-def _ordered(*columns: ColumnElement[Any], desc: bool) -> list[ColumnElement[Any]]:
-    return [column.desc() if desc else column.asc() for column in columns]
 
 
 def _actor_taken(actor: Actor) -> NameNotUnique:

@@ -20,6 +20,7 @@ from gateway.core.model import (
     Token,
     User,
 )
+from gateway.core.storages import KeyValueRecord
 from gateway.state import tables
 
 T = TypeVar("T")
@@ -67,7 +68,7 @@ def username_key(username: str) -> str:
 
 
 def name_key(name: str) -> str:
-    """What must be unique, for its owner, of an Actor's or task's name."""
+    """What must be unique, for its owner, of an Actor's, task's or storage's name."""
     return name.lower()
 
 
@@ -78,5 +79,6 @@ VERSIONS = Rows(ActorVersion, tables.actor_versions)
 BUILDS = Rows(Build, tables.builds)
 TASKS = Rows(ActorTask, tables.actor_tasks, name_key=lambda task: name_key(task.name))
 RUNS = Rows(Run, tables.runs)
-STORAGES = Rows(Storage, tables.storages)
+STORAGES = Rows(Storage, tables.storages, name_key=lambda storage: storage.name and name_key(storage.name))
+KEY_VALUE_RECORDS = Rows(KeyValueRecord, tables.key_value_records)
 DECISIONS = Rows(DecisionRecord, tables.decisions)

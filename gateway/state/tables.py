@@ -25,9 +25,11 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
+    Text,
     TypeDecorator,
     UniqueConstraint,
 )
@@ -176,6 +178,8 @@ def _words(kind: type[StrEnum]) -> Enum:
 
 
 _OBJECT = Nested(_same, _same)
+# In the order of the bytes, which is SQLite's own.
+_BYTEWISE = String().with_variant(String(collation="C"), "postgresql")
 _ENV_VARS = Nested(_dump_env_vars, _load_env_vars)
 _SCOPES = Nested(sorted, frozenset)
 _REASONS = Nested(list, tuple)
@@ -193,6 +197,12 @@ def _of_actor(*, primary_key: bool = False) -> Column[str]:
     """What goes when its Actor goes."""
     reference = ForeignKey("actors.id", ondelete="CASCADE")
     return Column("actor_id", String, reference, nullable=False, primary_key=primary_key)
+
+
+def _in_storage(name: str, *, primary_key: bool = False) -> Column[str]:
+    """What goes when its storage goes."""
+    reference = ForeignKey("storages.id", ondelete="CASCADE")
+    return Column(name, String, reference, nullable=False, primary_key=primary_key)
 
 
 users = Table(
@@ -361,14 +371,69 @@ storages = Table(
     Column("modified_at", UtcTime, nullable=False),
     Column("accessed_at", UtcTime, nullable=False),
     Column("name", String),
+    Column("name_key", String),  # in lower case
     Column("title", String),
     Column("actor_id", String),
     Column("run_id", String),
     Column("general_access", String, nullable=False, server_default="FOLLOW_USER_SETTING"),
     Column("stats", _OBJECT, nullable=False),
-    UniqueConstraint("user_id", "kind", "name"),  # any number without a name
+    UniqueConstraint("user_id", "kind", "name_key"),  # any number without a name
     Index(None, "run_id"),
 )
+
+key_value_records = Table(
+    "key_value_records",
+    metadata,
+    _in_storage("store_id", primary_key=True),
+    Column("key", _BYTEWISE, primary_key=True),
+    Column("content_type", String, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("modified_at", UtcTime, nullable=False),
+    Column("value", LargeBinary),
+    Column("blob", String),
+)
+
+# Items are only ever appended, so positions have no gaps: a page is a range of them, however far in.
+dataset_items = Table(
+    "dataset_items",
+    metadata,
+    _in_storage("dataset_id", primary_key=True),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("item", Text, nullable=False),
+)
+
+# Pushes whose answer has not gone out, for all we know; see ``Storages.push_items``.
+dataset_pushes = Table(
+    "dataset_pushes",
+    metadata,
+    _id(),
+    _in_storage("dataset_id"),
+    Column("digest", String, nullable=False),
+    Column("process", String, nullable=False),  # a random id of the one that stored it
+    Column("at", UtcTime, nullable=False),
+    Index(None, "dataset_id", "digest"),
+)
+
+queue_requests = Table(
+    "queue_requests",
+    metadata,
+    _in_storage("queue_id", primary_key=True),
+    Column("id", _BYTEWISE, primary_key=True),
+    Column("unique_key", String, nullable=False),
+    Column("data", _OBJECT, nullable=False),
+    Column("handled_at", UtcTime),
+    Column("lock_expires_at", UtcTime),
+    Column("lock_owner", String),
+    Column("order_no", BigInteger),  # the place among the pending ones; NULL: handled
+    Column("added_no", BigInteger, nullable=False),  # the order in which they were first added
+    Index(None, "queue_id", "added_no", unique=True),
+)
+# Partial indexes: they hold no more than what is looked for, so a head costs no handled requests.
+for _name, _column in (("pending", queue_requests.c.order_no), ("locked", queue_requests.c.lock_expires_at)):
+    _is_set = _column.is_not(None)
+    Index(
+        f"ix_queue_requests_{_name}", queue_requests.c.queue_id, _column, sqlite_where=_is_set, postgresql_where=_is_set
+    )
 
 # No foreign key: a decision may be noted in the moment in which its Actor is deleted, and that is no error.
 decisions = Table(

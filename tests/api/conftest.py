@@ -150,7 +150,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         clock = Clock()
         records = await stack.enter_async_context(open_records(f"sqlite+aiosqlite:///{tmp_path}/records.db"))
         blobs = open_blobs(tmp_path / "blobs")
-        state = State(records=records, blobs=blobs, signals=MemorySignals())
+        state = State(records=records, blobs=blobs, signals=MemorySignals(), storages=records.storages)
         box = SecretBox(b"a key for tests")
         logs = Logs(tmp_path, blobs)
         settings = Settings(data=tmp_path, token_cache_secs=0)

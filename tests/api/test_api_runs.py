@@ -35,7 +35,7 @@ async def test_start(api: Any, bob: Any) -> None:
     assert run["meta"] == {"origin": "API", "userAgent": "ApifyClient/1", "clientIp": "127.0.0.1"}
     assert run["buildNumber"] == "0.1.1"
     assert run["containerUrl"].endswith(".runs.localhost:8010")
-    assert await state.records.storage(StorageKind.KEY_VALUE_STORE, run["defaultKeyValueStoreId"])
+    assert await state.storages.storage(StorageKind.KEY_VALUE_STORE, run["defaultKeyValueStoreId"])
     assert await bob.get(f"/actor-runs/{run['id']}") == run
     assert await bob.get(f"/actors/hello/runs/{run['id']}") == run
 

@@ -203,7 +203,7 @@ def any_of(hint: Any) -> st.SearchStrategy[Any]:
 
 
 def as_given(
-    records: Records,
+    records: SqlRecords,
 ) -> dict[type[Any], tuple[Callable[[Any], Awaitable[Any]], Callable[[Any], Awaitable[Any]]]]:
     """How each kind of record is added and read back."""
 
@@ -224,7 +224,10 @@ def as_given(
         Build: (records.add_build, lambda build: records.build(build.id)),
         ActorTask: (records.add_task, lambda task: records.task(task.id)),
         Run: (put_run, lambda run: records.run(run.id)),
-        Storage: (records.add_storage, lambda storage: records.storage(storage.kind, storage.id)),
+        Storage: (
+            records.storages.get_or_create,
+            lambda storage: records.storages.storage(storage.kind, storage.id),
+        ),
     }
 
 
@@ -345,18 +348,11 @@ async def test_actor_names_are_unique_for_their_owner(records: SqlRecords, user:
 
 
 async def test_other_names_are_unique(records: SqlRecords, user: User, actor: Actor):
-    """Tasks by name without case, named storages by kind, tokens by their hash; unnamed storages know no limit."""
+    """Tasks by name without case, tokens by their hash."""
     task = ActorTask(id=new_id(), actor_id=actor.id, user_id=user.id, name="Daily", created_at=START, modified_at=START)
     await records.add_task(task)
     with pytest.raises(NameNotUnique, match="daily"):
         await records.add_task(replace(task, id=new_id(), name="daily"))
-
-    storage = storages_of(a_run(user.id))[0]
-    for name in (None, None, "results"):
-        await records.add_storage(replace(storage, id=new_id(), name=name))
-    await records.add_storage(replace(storage, id=new_id(), name="results", kind=StorageKind.DATASET))
-    with pytest.raises(NameNotUnique, match="results"):
-        await records.add_storage(replace(storage, id=new_id(), name="results"))
 
     token = a_token(user.id)
     await records.add_token(token)
@@ -503,8 +499,8 @@ async def test_a_run_comes_with_its_token_and_storages(records: SqlRecords, user
     assert await records.run_by_live_view_label("another") is None
     assert await records.token_by_hash(token.token_hash) == token
     for storage in storages:
-        assert await records.storage(storage.kind, storage.id) == storage
-    assert await records.storage(StorageKind.DATASET, run.default_key_value_store_id) is None
+        assert await records.storages.storage(storage.kind, storage.id) == storage
+    assert await records.storages.storage(StorageKind.DATASET, run.default_key_value_store_id) is None
 
 
 @pytest.mark.parametrize("clash", ["label", "token", "storage"])
@@ -523,7 +519,7 @@ async def test_a_run_is_added_wholly_or_not_at_all(records: SqlRecords, user: Us
     assert await records.run(second.id) is None
     assert await records.list_tokens(user.id) == [first_token]
     for storage in storages_of(second):
-        assert await records.storage(storage.kind, storage.id) is None
+        assert await records.storages.storage(storage.kind, storage.id) is None
 
 
 async def test_active_runs_and_builds(records: SqlRecords, user: User, actor: Actor):
@@ -726,7 +722,7 @@ async def test_a_cancelled_write_is_whole_or_not_at_all(records: SqlRecords, use
         is_there = await records.run(run.id) is not None
         assert (await records.token_by_hash(token.token_hash) is not None) == is_there
         for storage in storages_of(run):
-            assert (await records.storage(storage.kind, storage.id) is not None) == is_there
+            assert (await records.storages.storage(storage.kind, storage.id) is not None) == is_there
 
 
 async def test_cancelled_callers_keep_no_turn(records: SqlRecords, user: User):
@@ -894,12 +890,26 @@ async def test_migrations_and_tables_agree(in_sqlite: SqlRecords, path: Path, tm
 
 
 def _definitions(engine: Any) -> dict[str, list[str]]:
-    """The SQL of each table and index, with the lines of a table in any order."""
+    """The SQL of each table and index, with the parts of a table in any order and without quotes, which a copy gets."""
     with engine.connect() as connection:
         rows = connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").all()
     return {
-        name: sorted(line.strip(" \t,") for line in sql.splitlines()) for name, sql in rows if name != "alembic_version"
+        name: sorted(" ".join(part.split()) for part in _parts(sql.replace('"', "")))
+        for name, sql in rows
+        if name != "alembic_version"
     }
+
+
+def _parts(sql: str) -> list[str]:
+    """What stands before, between and behind the outermost brackets and the commas within them, but ``(``."""
+    parts, depth = [""], 0
+    for character in sql:
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if (character, depth) in {("(", 1), (")", 0), (",", 1)}:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 def test_head_is_the_newest_migration():
