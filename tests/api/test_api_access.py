@@ -15,7 +15,12 @@ from gateway.core.standby import PoolKey
 
 # Routes that name nothing of anybody's, or show what is public; each has its own test.
 OPEN_TO_ALL = {"/v2/users/me", "/v2/users/{user}"}
-CREATES_ONES_OWN = {("POST", "/v2/actors"), ("POST", "/v2/greenroom/push")}
+CREATES_ONES_OWN = {("POST", "/v2/actors"), ("POST", "/v2/greenroom/push")} | {
+    ("POST", f"/v2/{collection}") for collection in ("key-value-stores", "datasets", "request-queues")
+}
+NOT_BY_A_RUN = {("POST", "/v2/actors"), ("POST", "/v2/greenroom/push")}
+# One storage, by its id or as the default one of a run.
+OF_A_STORAGE = re.compile(r"{storage}|{run}/(key-value-store|dataset|request-queue)")
 
 
 async def _bobs(api: Any) -> dict[str, str]:
@@ -24,6 +29,7 @@ async def _bobs(api: Any) -> dict[str, str]:
     await api.bob.post(f"/actors/{actor['id']}/versions/0.1/env-vars", json={"name": "KEY", "value": "v"})
     build = (await api.bob.get("/actor-builds"))["items"][0]
     run = await api.bob.post(f"/actors/{actor['id']}/runs")
+    stored = await _stored(api, run)
     await api.finish(run)
     pool = PoolKey(target_id=actor["id"], user_id=api.bob.user.id)
     await api.services.state.records.add_decisions(
@@ -48,6 +54,22 @@ async def _bobs(api: Any) -> dict[str, str]:
         "job": run["id"],
         "pool": pool.id,
         "user": "bob",
+        **stored,
+    }
+
+
+async def _stored(api: Any, run: Any) -> dict[str, str]:
+    """Something in each of the run's default storages; their names in paths."""
+    store, queue = run["defaultKeyValueStoreId"], run["defaultRequestQueueId"]
+    await api.bob.put(f"/key-value-stores/{store}/records/OUT", 201, json={"a": 1})
+    await api.bob.http.post(f"/v2/datasets/{run['defaultDatasetId']}/items", json=[{"a": 1}])
+    request = await api.bob.post(f"/request-queues/{queue}/requests", json={"url": "http://a.test/", "uniqueKey": "a"})
+    return {
+        "key-value-stores": store,
+        "datasets": run["defaultDatasetId"],
+        "request-queues": queue,
+        "key": "OUT",
+        "request": request["requestId"],
     }
 
 
@@ -58,7 +80,9 @@ def _calls(app: Any) -> list[tuple[str, str]]:
 
 
 def _filled(path: str, names: dict[str, str]) -> str:
-    return re.sub(r"{(\w+)}", lambda found: names[found[1]], path)
+    """*path* with its names filled in; ``{storage}`` is called by what stands before it."""
+    path = re.sub(r"([\w-]+)/{storage}", lambda found: f"{found[1]}/{names[found[1]]}", path)
+    return re.sub(r"{(\w+)(?::\w+)?}", lambda found: names[found[1]], path)
 
 
 async def test_every_route_wants_a_token(api: Any) -> None:
@@ -109,6 +133,11 @@ async def _everything(api: Any, names: dict[str, str]) -> list[Any]:
             "/actors/{actor}/versions/{version}/env-vars",
             "/actor-builds/{build}",
             "/actor-runs/{run}",
+            "/datasets/{storage}",
+            "/key-value-stores/{storage}",
+            "/key-value-stores/{storage}/keys",
+            "/request-queues/{storage}",
+            "/request-queues/{storage}/requests",
         )
     ]
 
@@ -133,7 +162,7 @@ async def test_what_a_run_may_do(api: Any) -> None:
         ("GET", "/v2/actors/{actor}/runs/{run}/log"),
     }
     for method, path in _calls(api.app):
-        if method == "HEAD":
+        if method == "HEAD" or OF_A_STORAGE.search(path) or (method, path) in CREATES_ONES_OWN - NOT_BY_A_RUN:
             continue
         own = _filled(path, names | {"run": mine["id"], "job": mine["id"]})
         answer = await run.http.request(method, own, json={})
@@ -144,9 +173,35 @@ async def test_what_a_run_may_do(api: Any) -> None:
         if (method, path) in allowed and ("{run}" in path or "{job}" in path):
             others = await run.http.request(method, _filled(path, names), json={})
             assert others.status_code == 403, (method, path, others.text)
-    seen = await run.get(f"/actors/{other['id']}")
+    seen = await run.get(f"/actors/{other['id']}")  # which it may run
     assert "envVars" not in seen["versions"][0], "an Actor that it may run is no open book"
     await run.get(f"/actors/{(await api.eve.built_actor('secret'))['id']}", 404)
+
+
+async def test_which_storages_a_run_may_use(api: Any) -> None:
+    """By every route: a run's own storages, those that its Actor made and those of runs that it started; no others."""
+    names = await _bobs(api)
+    mine = await api.bob.post(f"/actors/{names['actor']}/runs")
+    run = await api.run_itself(mine)
+    other = await api.bob.post(f"/actors/{(await api.bob.built_actor('other'))['id']}/runs")
+    child = await run.post(f"/actors/{other['actId']}/runs")
+    for method, path in _calls(api.app):
+        if not OF_A_STORAGE.search(path):
+            continue
+        for owner in (mine, child, other):
+            own = names | {"run": owner["id"], "actor": owner["actId"]} | await _stored(api, owner)
+            if method == "DELETE" and path.endswith(("{storage}", "store", "dataset", "queue")):
+                continue  # what is deleted can't be looked at again
+            answer = await run.http.request(method, _filled(path, own), json={})
+            refused = answer.status_code in (401, 403)
+            assert refused == (owner is other), (method, path, answer.status_code, answer.text)
+    named = await run.post("/datasets?name=made-by-a-run")
+    sibling = await api.run_itself(await api.bob.post(f"/actors/{names['actor']}/runs"))
+    assert (await sibling.get("/datasets/~made-by-a-run"))["id"] == named["id"]
+    stranger = await api.run_itself(other)
+    await stranger.get(f"/datasets/{named['id']}", 403)
+    refused = await stranger.post("/datasets?name=made-by-a-run", 403)
+    assert refused["type"] == "insufficient-permissions"
 
 
 async def test_a_run_reaches_what_it_started(api: Any) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-# Model → its required and its optional fields, each with its kind. Source: apify-wire.md §5, as far as Greenroom answers
-# with it; further fields are allowed everywhere.
+# Model → its required and its optional fields, each with its kind; further fields are allowed everywhere.
+# Source: apify-wire.md §5, as far as Greenroom answers with it.
 MODELS: dict[str, dict[str, dict[str, str]]] = json.loads(Path(__file__).with_name("wire_models.json").read_text())
 
 _MILLIS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
