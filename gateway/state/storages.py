@@ -104,4 +104,5 @@ class SqlStorages(KeyValueRows, DatasetRows, QueueRows):
 
 
 def _taken(kind: StorageKind, name: str | None) -> NameNotUnique:
-    return NameNotUnique(f"There is a {kind} called {name} already: choose another name.")
+    called = f"called {name}" if name else "with this id"
+    return NameNotUnique(f"There is a {kind} {called} already: choose another.")

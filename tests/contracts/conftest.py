@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import pytest
 from obstore.store import MemoryStore
 
+from gateway.core.model import Storage, StorageKind, User
 from gateway.state.blobs import ObjectBlobs, open_blobs
 from gateway.state.ports import Blobs
 from gateway.state.records import SqlRecords, open_records
+from gateway.state.storages import SqlStorages
+
+START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+MakeStorage: TypeAlias = Callable[..., Awaitable[Storage]]
+_numbers = count()
 
 
 @pytest.fixture(params=["sqlite"])
@@ -24,6 +33,25 @@ async def records(records_url: str) -> AsyncIterator[SqlRecords]:
     """Empty records."""
     async with open_records(records_url) as records:
         yield records
+
+
+@pytest.fixture
+async def storages(records: SqlRecords) -> SqlStorages:
+    """Of the user "owner", who has none yet."""
+    await records.add_user(User(id="owner", username="owner", is_admin=False, created_at=START))
+    return records.storages
+
+
+@pytest.fixture
+def make_storage(storages: SqlStorages) -> MakeStorage:
+    """Makes an unnamed storage of "owner", or one with other fields, and answers it."""
+
+    async def make(kind: StorageKind, **fields: Any) -> Storage:
+        times = dict.fromkeys(("created_at", "modified_at", "accessed_at"), START)
+        made = Storage(**{"id": f"{next(_numbers):017}", "kind": kind, "user_id": "owner", **times, **fields})
+        return (await storages.get_or_create(made))[0]
+
+    return make
 
 
 @pytest.fixture(params=["folder", "memory"])
