@@ -18,7 +18,7 @@ from gateway.api.fields import refuse
 from gateway.api.queue_clients import client_key
 from gateway.api.storage_access import storage_endpoints, storage_of_path
 from gateway.api.storage_views import batch_view, registration_view, request_view
-from gateway.core.errors import RecordNotFound
+from gateway.core.errors import InvalidRequest, RecordNotFound
 from gateway.core.model import Storage, StorageKind
 from gateway.core.queue_requests import (
     cursor_after,
@@ -136,22 +136,30 @@ async def list_requests(call: Call) -> Response:
         raise refuse("exclusiveStartId", "the id of a request")
     items: list[bytes] = []
     size = 0
+    # Where the next requests follow: the last one that was read, or one before it where that is deleted by then.
+    anchors = [after]
     while True:
         chunk = min(limit + 1 - len(items), _chunk(len(items), size))
-        found = await call.storages.list_requests(
-            queue.id,
-            after=after,
-            limit=chunk,
-            is_pending="pending" in states,
-            is_locked=states == {"locked"},
-            now=call.services.now(),
-        )
+        try:
+            found = await call.storages.list_requests(
+                queue.id,
+                after=anchors[-1],
+                limit=chunk,
+                is_pending="pending" in states,
+                is_locked=states == {"locked"},
+                now=call.services.now(),
+            )
+        except InvalidRequest:
+            if len(anchors) == 1:
+                raise
+            anchors.pop()
+            continue
         for request in found:
             if len(items) == limit or size > _MAX_PAGE_BYTES:
-                return _page(call, items, limit, cursor_after(after or ""))
+                return _page(call, items, limit, cursor_after(anchors[-1] or ""))
             items.append(encoded(request_view(request)))
             size += len(items[-1])
-            after = request.id
+            anchors.append(request.id)
         if len(found) < chunk:
             return _page(call, items, limit, None)
 

@@ -404,6 +404,36 @@ async def test_a_page_of_large_requests(queue: Queue, monkeypatch: Any) -> None:
     assert pages >= 4
 
 
+async def test_a_list_while_others_delete(api: Any, queue: Queue, monkeypatch: Any) -> None:
+    """A page that is read in parts goes on where it was, also when the request that it had come to is deleted."""
+    await queue.add_all(range(60))
+    storages = api.services.state.storages
+    read, reads = storages.list_requests, 0
+
+    async def read_and_delete(queue_id: str, **options: Any) -> Any:
+        nonlocal reads
+        found = await read(queue_id, **options)
+        reads += 1
+        if reads == 1:
+            gone = [request.id for request in found[-2:]]
+            await storages.delete_requests(queue_id, gone, client=None, now=api.clock.now())
+        return found
+
+    monkeypatch.setattr(
+        type(storages), "list_requests", lambda _self, *args, **options: read_and_delete(*args, **options)
+    )
+    assert [request.unique_key for request in (await queue.listed()).items] == [str(number) for number in range(60)]
+    assert reads > 1
+
+
+async def test_a_cursor_whose_request_is_gone(queue: Queue) -> None:
+    """Nobody knows any more where to go on: the client is told to begin anew."""
+    await queue.add_all(range(4))
+    cursor = (await queue.listed("limit=2")).next_cursor
+    await queue.ask("DELETE", f"/requests/{rid(1)}", 204)
+    assert "begin anew" in (await queue.ask("GET", f"/requests?cursor={cursor}", 400))["message"]
+
+
 @pytest.mark.parametrize(
     ("states", "names"),
     [
