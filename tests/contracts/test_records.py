@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine, make_url
+from sqlalchemy import create_engine, inspect, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.errors import ActorNameNotUnique, Conflict, InvalidRequest, NameNotUnique, RecordNotFound
@@ -917,6 +918,38 @@ def test_head_is_the_newest_migration():
     config = Config()
     config.set_main_option("script_location", str(Path(upgrade.__file__).parent))
     assert ScriptDirectory.from_config(config).get_current_head() == upgrade.HEAD
+
+
+async def test_records_of_the_first_migration_stay(path: Path):
+    """A run keeps its token, and its new fields say what was true then; names of storages are found in any case."""
+    path.parent.mkdir()
+    config = Config()
+    config.set_main_option("script_location", str(Path(upgrade.__file__).parent))
+    engine = create_engine(f"sqlite:///{path}")
+    run = a_run("owner")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        # What a database of that time holds: the rows of today, without the columns that came later.
+        for rows, record in (
+            (USERS, a_user(id="owner")),
+            (RUNS, run),
+            (TOKENS, a_token("owner", run_id=run.id, token_hash="hash")),
+            *((STORAGES, storage) for storage in storages_of(run)),
+            (STORAGES, replace(storages_of(run)[0], id="named", name="State", stats={"writeCount": 1})),
+        ):
+            there = {column["name"] for column in inspect(connection).get_columns(rows.table.name)}
+            row = {name: value for name, value in rows.values(record).items() if name in there}
+            connection.execute(rows.insert, row)
+    engine.dispose()
+
+    async with open_records(sqlite_url(path)) as records:
+        assert await records.run(run.id) == run
+        assert await records.token_by_hash("hash") is not None
+        for storage in storages_of(run):
+            assert await records.storages.storage(storage.kind, storage.id) == storage
+        named = await records.storages.storage_by_name("owner", StorageKind.KEY_VALUE_STORE, "state")
+        assert named == replace(storages_of(run)[0], id="named", name="State", stats={"writeCount": 1})
 
 
 async def test_a_newer_database_is_refused(path: Path):
