@@ -91,6 +91,9 @@ class Settings(BaseSettings):
     waiting_room_size: int = Field(1000, ge=1, description="Requests that may wait for one pool at once.")
     max_websocket_message_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="Largest WebSocket message.")
     max_api_body_bytes: int = Field(9_437_184, ge=1024, description="Largest body of an API call.")
+    max_record_bytes: int = Field(
+        256 * 1024 * 1024, ge=1024, description="Largest record of a key-value store, decoded."
+    )
     token_cache_secs: float = Field(
         5, ge=0, description="How long a verified token is believed without asking records."
     )
@@ -106,6 +109,9 @@ class Settings(BaseSettings):
         15, gt=0, description="After 'aborting' until SIGTERM, and again until SIGKILL."
     )
     abort_grace_secs: float = Field(30, gt=0, description="A graceful abort's time before the run is killed.")
+    migration_grace_secs: float = Field(
+        30, gt=0, le=3600, description="After 'migrating' until the run is stopped and started again."
+    )
     shutdown_timeout_secs: float = Field(30, gt=0, description="For everything to end when Greenroom is stopped.")
     max_runs: int = Field(500, ge=1, description="Runs that may live at once on this machine.")
     max_starting_runs_per_pool: int = Field(10, ge=1, description="Runs of one pool that may be starting at once.")

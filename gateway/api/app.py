@@ -17,10 +17,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.api import (
     actors,
     builds,
+    dataset_items,
     greenroom,
+    key_value_records,
     logs,
     queue_heads,
     queue_requests,
+    run_restarts,
     runs,
     storages,
     users,
@@ -41,10 +44,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *versions.ENDPOINTS,
     *builds.ENDPOINTS,
     *runs.ENDPOINTS,
+    *run_restarts.ENDPOINTS,
     *logs.ENDPOINTS,
     *storages.ENDPOINTS,
     *queue_requests.ENDPOINTS,
     *queue_heads.ENDPOINTS,
+    *key_value_records.ENDPOINTS,
+    *dataset_items.ENDPOINTS,
     *greenroom.ENDPOINTS,
 )
 
@@ -56,7 +62,7 @@ def api_app(services: Services) -> Starlette:
     by_path: dict[str, dict[str, Endpoint]] = {}
     for endpoint in ENDPOINTS:
         by_path.setdefault(f"/v2{endpoint.path}", {})[endpoint.method] = endpoint
-    return Starlette(
+    app = Starlette(
         routes=[
             Route(path, _dispatcher(services, of_method), methods=list(of_method))
             for path, of_method in by_path.items()
@@ -64,6 +70,8 @@ def api_app(services: Services) -> Starlette:
         middleware=[Middleware(Border)],
         exception_handlers={GreenroomError: _on_greenroom_error, HTTPException: _on_http_exception},
     )
+    app.router.redirect_slashes = False  # the border takes them away, so a redirect to one would never end
+    return app
 
 
 def _dispatcher(services: Services, of_method: dict[str, Endpoint]) -> Callable[[Request], Awaitable[Response]]:

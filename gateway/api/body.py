@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any, Protocol
 
 import brotli
@@ -19,14 +19,15 @@ from gateway.api.fields import Fields
 from gateway.core.errors import InvalidRequest, RequestTooLarge
 
 BODY_TIMEOUT_SECS = 300  # Source: apify-wire.md §4.2
+_PART_BYTES = 256 * 1024
 _SUPPORTED = "br, gzip, deflate, identity"
 
 
 class _Decoder(Protocol):
     """Undoes one content encoding, piece by piece."""
 
-    def feed(self, piece: bytes, room: int) -> bytes:
-        """What *piece* unpacks to; more than *room* bytes tell that the bound is passed."""
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        """What *piece* unpacks to, in parts of about ``_PART_BYTES``, each unpacked when it is asked for."""
         ...
 
     @property
@@ -38,8 +39,8 @@ class _Decoder(Protocol):
 class _Identity:
     is_complete = True
 
-    def feed(self, piece: bytes, room: int) -> bytes:
-        return piece
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        yield piece
 
 
 class _Zlib:
@@ -54,18 +55,19 @@ class _Zlib:
     def is_complete(self) -> bool:
         return self._inner.eof
 
-    def feed(self, piece: bytes, room: int) -> bytes:
-        unpacked = b""
-        while piece and len(unpacked) <= room:
-            if self._inner.eof:  # a gzip file may have several members
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        part = b""
+        while piece or len(part) == _PART_BYTES:  # a full part may have left some more inside
+            if piece and self._inner.eof:  # a gzip file may have several members
                 self._inner = zlib.decompressobj(self._wbits)
-            if not self._begun and self._wbits == zlib.MAX_WBITS and piece[0] & 0x0F != zlib.DEFLATED:
-                self._wbits = -zlib.MAX_WBITS
-                self._inner = zlib.decompressobj(self._wbits)
-            self._begun = True
-            unpacked += self._inner.decompress(piece, room + 1 - len(unpacked))
+            if piece and not self._begun:
+                if self._wbits == zlib.MAX_WBITS and piece[0] & 0x0F != zlib.DEFLATED:
+                    self._wbits = -zlib.MAX_WBITS
+                    self._inner = zlib.decompressobj(self._wbits)
+                self._begun = True
+            part = self._inner.decompress(piece, _PART_BYTES)
             piece = self._inner.unused_data if self._inner.eof else self._inner.unconsumed_tail
-        return unpacked
+            yield part
 
 
 class _Brotli:
@@ -76,11 +78,10 @@ class _Brotli:
     def is_complete(self) -> bool:
         return bool(self._inner.is_finished())
 
-    def feed(self, piece: bytes, room: int) -> bytes:
-        unpacked = bytes(self._inner.process(piece, output_buffer_limit=room + 1))
-        while len(unpacked) <= room and not self._inner.can_accept_more_data():
-            unpacked += self._inner.process(b"", output_buffer_limit=room + 1 - len(unpacked))
-        return unpacked
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        yield bytes(self._inner.process(piece, output_buffer_limit=_PART_BYTES))
+        while not self._inner.can_accept_more_data():
+            yield bytes(self._inner.process(b"", output_buffer_limit=_PART_BYTES))
 
 
 def _decoder(encoding: str) -> _Decoder:
@@ -101,9 +102,9 @@ def _too_large(limit: int) -> RequestTooLarge:
     return RequestTooLarge(f"The body is larger than {limit} bytes.", data={"limitBytes": limit})
 
 
-async def pieces(request: Request, limit: int) -> AsyncIterator[bytes]:
+async def pieces(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
     """
-    The decoded body of *request* as it comes, at most *limit* bytes of it.
+    The decoded body of *request* as it comes, at most *limit* bytes of it and never much of it at once.
 
     Raises RequestTooLarge, UnsupportedContentEncoding, BodyTooSlow, and InvalidRequest when it can't be decoded.
     """
@@ -127,15 +128,19 @@ async def pieces(request: Request, limit: int) -> AsyncIterator[bytes]:
         if piece is None:
             break
         received += len(piece)
-        try:
-            decoded = decoder.feed(piece, limit - unpacked)
-        except (zlib.error, brotli.error) as error:
-            raise InvalidRequest(f"The body is not what Content-Encoding '{encoding}' says.") from error
-        unpacked += len(decoded)
-        if received > limit or unpacked > limit:
-            raise _too_large(limit)
-        if decoded:
-            yield decoded
+        parts = decoder.feed(piece)
+        while True:
+            try:
+                part = next(parts, None)
+            except (zlib.error, brotli.error) as error:
+                raise InvalidRequest(f"The body is not what Content-Encoding '{encoding}' says.") from error
+            if part is None:
+                break
+            unpacked += len(part)
+            if received > limit or unpacked > limit:
+                raise _too_large(limit)
+            if part:
+                yield part
     if received and not decoder.is_complete:
         raise InvalidRequest(f"The body is cut off in the middle of its '{encoding}' encoding.")
 

@@ -8,18 +8,29 @@ No I/O: the kinds of error that only the API has; those that other rooms raise t
     │   ├── InvalidIdempotencyKey      400 invalid-idempotency-key
     │   ├── CannotRemoveRunningRun     400 cannot-remove-running-run
     │   ├── DeletingUnfinishedBuild    400 deleting-unfinished-build
-    │   └── DeletingDefaultBuild       400 deleting-default-build
+    │   ├── DeletingDefaultBuild       400 deleting-default-build
+    │   ├── SchemaValidationFailed     400 schema-validation-error
+    │   └── DatasetViewNotFound        400 requested-dataset-view-does-not-exist
+    ├── StandbyRunNotMigrated          400 standby-run-not-migrated
+    ├── JobFinished                    403 job-finished
     ├── InvalidSignature               403 invalid-signature
     ├── BuildNotFound                  404 build-not-found
     ├── BodyTooSlow                    408 request-timeout
+    ├── RunNotRunning                  409 run-not-running
+    ├── RecordTooLarge                 413 record-too-large
+    ├── RangeNotSatisfiable            416 range-not-satisfiable
     ├── UnsupportedContentEncoding     415 unsupported-content-encoding
     ├── InvalidContentType             415 invalid-content-type-header
     └── StoresUnavailable              503 service-unavailable         nothing was changed; clients may repeat
 
-Source of the types: the platform's published list; ``request-timeout`` and ``service-unavailable`` are Greenroom's own.
+Source of the types: the platform's published list; ``request-timeout``, ``range-not-satisfiable`` and
+``service-unavailable`` are Greenroom's own.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from gateway.core.errors import GreenroomError, InvalidRequest
 
@@ -73,6 +84,58 @@ class DeletingDefaultBuild(InvalidRequest):
         self.tags = tags
 
 
+class SchemaValidationFailed(InvalidRequest):
+    """Items of a push do not fit the schema of the dataset; none of it was stored."""
+
+    error_type = "schema-validation-error"
+
+    def __init__(self, invalid_items: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__("Schema validation failed", data={"invalidItems": list(invalid_items)})
+
+
+class DatasetViewNotFound(InvalidRequest):
+    """The schema of the dataset has no view of this name."""
+
+    error_type = "requested-dataset-view-does-not-exist"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"This dataset has no view '{name[:100]}': its Actor's dataset schema lists those it has.")
+
+
+class StandbyRunNotMigrated(GreenroomError):
+    """A standby run has no state to move: it is replaced."""
+
+    http_status, error_type = 400, "standby-run-not-migrated"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A standby run is replaced, not migrated: abort it gracefully, and the next request starts another one."
+        )
+
+
+class JobFinished(GreenroomError):
+    """What is asked for can only be done to a run that lives."""
+
+    http_status, error_type = 403, "job-finished"
+
+    def __init__(self, status: str) -> None:
+        # Tests of the official clients look for these two words.
+        super().__init__(f"This run has already finished ({status}): start a new one.", data={"status": status})
+
+
+class RunNotRunning(GreenroomError):
+    """The run lives, but stands where what is asked for can't be done to it."""
+
+    http_status, error_type = 409, "run-not-running"
+
+    def __init__(self, status: str) -> None:
+        super().__init__(
+            f"This run is {status}, and only one that is RUNNING can be restarted: wait until it is, or start a new "
+            "one where it is about to end.",
+            data={"status": status},
+        )
+
+
 class InvalidSignature(GreenroomError):
     """The signature in the query is not right for what the path names, or has expired."""
 
@@ -92,6 +155,24 @@ class BodyTooSlow(GreenroomError):
     """The request's body did not arrive in time."""
 
     http_status, error_type = 408, "request-timeout"
+
+
+class RecordTooLarge(GreenroomError):
+    """A record of a key-value store above the bound."""
+
+    http_status, error_type = 413, "record-too-large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The record is larger than {limit} bytes.", data={"limitBytes": limit})
+
+
+class RangeNotSatisfiable(GreenroomError):
+    """The asked bytes lie behind the last one."""
+
+    http_status, error_type = 416, "range-not-satisfiable"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"The record has only {size} bytes.", data={"size": size})
 
 
 class UnsupportedContentEncoding(GreenroomError):
