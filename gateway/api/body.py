@@ -79,9 +79,12 @@ class _Brotli:
         return bool(self._inner.is_finished())
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        yield bytes(self._inner.process(piece, output_buffer_limit=_PART_BYTES))
-        while not self._inner.can_accept_more_data():
-            yield bytes(self._inner.process(b"", output_buffer_limit=_PART_BYTES))
+        part = bytes(self._inner.process(piece, output_buffer_limit=_PART_BYTES))
+        yield part
+        # A full part may have left some more inside, though the decoder says that it could take more.
+        while not self._inner.is_finished() and (len(part) >= _PART_BYTES or not self._inner.can_accept_more_data()):
+            part = bytes(self._inner.process(b"", output_buffer_limit=_PART_BYTES))
+            yield part
 
 
 def _decoder(encoding: str) -> _Decoder:

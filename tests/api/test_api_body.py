@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Callable
+from random import Random
 
 import brotli
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.types import Message
 
-from gateway.api.body import parse_object, read_body
+from gateway.api.body import parse_object, pieces, read_body
 from gateway.api.errors import UnsupportedContentEncoding
 from gateway.core.errors import InvalidRequest, RequestTooLarge
 
@@ -141,3 +142,30 @@ def test_no_json_object(raw: bytes) -> None:
 def test_no_body_is_an_empty_object(raw: bytes) -> None:
     """Clients leave out a body that would be empty."""
     assert parse_object(raw).values == {}
+
+
+PACKED = [kind for kind in ENCODINGS if ENCODINGS[kind][0] not in ("", "identity")]
+
+
+@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("size", [1, 2**18 - 1, 2**18, 2**18 + 1, 2**20, 4_800_000])
+@pytest.mark.parametrize("is_dense", [True, False], ids=["dense", "sparse"])
+async def test_unpacked_in_small_parts(kind: str, size: int, is_dense: bool) -> None:
+    """However much a small body unpacks to, it never lies in memory as a whole; nor is any of it lost."""
+    encoding, encode = ENCODINGS[kind]
+    data = Random(size).randbytes(size) if is_dense else b"0" * size
+    found = [piece async for piece in pieces(request_of(cut(encode(data), 65_536), encoding), 2 * size + 100)]
+    assert b"".join(found) == data
+    assert max(map(len, found)) <= 768 * 1024
+
+
+@pytest.mark.parametrize("kind", PACKED)
+async def test_what_comes_after_the_end(kind: str) -> None:
+    """What follows a complete encoding is either refused or of no effect; it never hangs or becomes a 5xx."""
+    encoding, encode = ENCODINGS[kind]
+    data = b"0" * 2**18
+    try:
+        found = await read_body(request_of([encode(data), b"more", b"and more"], encoding), 2**20)
+    except InvalidRequest:
+        return
+    assert found == data

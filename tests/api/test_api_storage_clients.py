@@ -120,3 +120,38 @@ async def test_public_urls(client: Any, expires_in: timedelta | None) -> None:
     assert (record.status_code, record.text) == (200, "value")
     assert (keys.status_code, keys.json()["data"]["items"][0]["key"]) == (200, "k")
     assert (items.status_code, items.json()) == (200, [{"n": 1}])
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 200000", "Transfer-Encoding: chunked"], ids=["length", "chunked"])
+async def test_upload_that_is_cut_off(
+    api: Any, bob: Any, client: Any, url: str, until: Any, monkeypatch: Any, framing: str
+) -> None:
+    """Of a body whose sender goes away in the middle nothing is stored, neither row nor bytes."""
+    store = await client.key_value_stores().get_or_create()
+    await client.key_value_store(store.id).set_record("k", "before")
+    begun, ended = asyncio.Event(), asyncio.Event()
+    put = type(api.services.state.blobs).put
+
+    async def noting_put(blobs: Any, key: str, chunks: Any) -> None:
+        begun.set()
+        try:
+            await put(blobs, key, chunks)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(type(api.services.state.blobs), "put", noting_put)
+    host, port = url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    part = b"x" * 100_000
+    writer.write(
+        f"PUT /v2/key-value-stores/{store.id}/records/k HTTP/1.1\r\nHost: api.localhost\r\n"
+        f"Authorization: Bearer {bob.token}\r\nContent-Type: text/plain\r\n{framing}\r\n\r\n".encode()
+    )
+    writer.write(part if "Length" in framing else b"%x\r\n%s\r\n" % (len(part), part))
+    async with asyncio.timeout(10):
+        await begun.wait()
+        writer.close()
+        await ended.wait()
+    assert (await client.key_value_store(store.id).get_record("k"))["value"] == "before"
+    folder = api.services.settings.data / "blobs" / "key-value-stores"
+    assert not folder.exists() or not any(path.is_file() for path in folder.rglob("*"))
