@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from gateway.core.load import Usage
 from gateway.core.model import Address, Build
 
 
@@ -102,6 +103,14 @@ class Launcher(Protocol):
 
     async def wait(self, run_id: str) -> Exited:
         """Until the run has ended and nothing of it is left."""
+        ...
+
+    async def usage(self) -> Mapping[str, Usage]:
+        """
+        What each living run uses, by run id; its whole process tree, whatever of it has detached itself or ended.
+
+        Runs of which that can't be told are left out; on some systems that is every one.
+        """
         ...
 
     async def list(self) -> Sequence[FoundRun]: ...

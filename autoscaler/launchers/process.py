@@ -30,7 +30,9 @@ from autoscaler.launchers.run_folders import (
     remove_tree,
 )
 from autoscaler.launchers.shim_client import ForkServer, ShimHandle
+from autoscaler.launchers.usage import measure
 from gateway.core.errors import LaunchError
+from gateway.core.load import Usage
 from gateway.core.model import Address, Build
 
 SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
@@ -225,6 +227,15 @@ class ProcessLauncher:
             else:
                 run.exited = Exited(exit_code=exit_code)
         return run.exited
+
+    async def usage(self) -> Mapping[str, Usage]:
+        """What each living run uses, in one pass over the process table; nothing where there is no ``/proc``."""
+        shims = {
+            run_id: (run.record["shim_pid"], run.record["shim_started"])
+            for run_id, run in self._runs.items()
+            if run.shim is not None
+        }
+        return await asyncio.to_thread(measure, shims)
 
     async def list(self) -> Sequence[FoundRun]:
         """

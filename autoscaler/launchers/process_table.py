@@ -38,8 +38,13 @@ class Process(NamedTuple):
         return self.state in "ZX"
 
 
-def process(pid: int) -> Process | None:
-    """What the kernel knows of *pid*, or None where there is no such process or no ``/proc``."""
+def stat_fields(pid: int) -> list[str] | None:
+    """
+    The line of *pid* in the kernel's table from its third field on, the state; None where there is none.
+
+    So what ``man proc`` calls field n is at n - 3. A process that has ended, but that nobody has asked for its exit
+    code, still has its line.
+    """
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
     except OSError:
@@ -50,25 +55,34 @@ def process(pid: int) -> Process | None:
         return None
     finally:
         os.close(fd)
-    # The second field is the name in parentheses and may hold anything, so count from its end; the 22nd is the start.
+    # The second field is the name in parentheses and may hold anything, so count from its end.
     fields = text[text.rfind(")") + 2 :].split()
-    if len(fields) < 20:
+    return fields if len(fields) >= 22 else None
+
+
+def process(pid: int) -> Process | None:
+    """What the kernel knows of *pid*, or None where there is no such process or no ``/proc``."""
+    fields = stat_fields(pid)
+    if fields is None:
         return None
     return Process(pid, fields[0], int(fields[1]), int(fields[2]), int(fields[3]), fields[19])
 
 
-def processes() -> Iterator[Process]:
-    """All processes that still live; nothing where there is no ``/proc``."""
+def pids() -> list[int]:
+    """The numbers of all processes; nothing where there is no ``/proc``."""
     try:
         with os.scandir("/proc") as entries:
-            names = [entry.name for entry in entries]
+            return [int(entry.name) for entry in entries if entry.name.isdigit()]
     except OSError:
-        return
-    for name in names:
-        if name.isdigit():
-            found = process(int(name))
-            if found is not None and not found.is_gone:
-                yield found
+        return []
+
+
+def processes() -> Iterator[Process]:
+    """All processes that still live; nothing where there is no ``/proc``."""
+    for pid in pids():
+        found = process(pid)
+        if found is not None and not found.is_gone:
+            yield found
 
 
 def descendants(root: int) -> list[Process]:

@@ -1,4 +1,4 @@
-"""``greenroom push | ps | logs | abort``: what goes through the API of a running Greenroom."""
+"""``greenroom push | ps | logs | abort | migrate``: what goes through the API of a running Greenroom."""
 
 from __future__ import annotations
 
@@ -158,6 +158,17 @@ def abort(api: Api, run_id: str, *, gracefully: bool) -> int:
     run = api.call("POST", f"actor-runs/{run_id}/abort", params={"gracefully": "1"} if gracefully else {})
     while RunStatus(run["status"]) not in _ENDED:
         run = api.call("GET", f"actor-runs/{run_id}", params={"waitForFinish": 60})
+    print(f"{run['id']} {run['status']}")
+    return 0
+
+
+def migrate(api: Api, run_id: str) -> int:
+    """Have a run migrated, and wait until it has started again or ended."""
+    run = api.call("POST", f"greenroom/runs/{run_id}/migrate")
+    count = run["stats"]["migrationCount"]
+    print(f"{run['id']} is asked to save its state and start again.", file=sys.stderr)
+    while RunStatus(run["status"]) not in _ENDED and run["stats"]["migrationCount"] == count:
+        run = api.call("GET", f"actor-runs/{run_id}", params={"waitForFinish": 1})
     print(f"{run['id']} {run['status']}")
     return 0
 

@@ -14,6 +14,7 @@ Readiness (Greenroom's own word for a live run): starting → serving ⇄ frozen
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 
@@ -55,6 +56,8 @@ class StartOutcome(StrEnum):
 
 TERMINAL = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.ABORTED})
 
+MAX_RESTARTS_IN_WINDOW, RESTART_WINDOW_SECS = 3, 60.0
+
 _ALLOWED: dict[RunStatus, frozenset[RunStatus]] = {
     RunStatus.READY: frozenset({RunStatus.RUNNING, RunStatus.FAILED, RunStatus.ABORTING}),
     RunStatus.RUNNING: frozenset(
@@ -88,6 +91,14 @@ def may_become(old: Readiness, new: Readiness) -> bool:
     SERVING → STARTING is a run whose server refused a connection: it is probed again before it gets more.
     """
     return new in _READINESS_ALLOWED[old]
+
+
+def may_restart_after_error(earlier: Sequence[float], now: float) -> bool:
+    """
+    Whether a program that has failed *now* may be started again, after such restarts at the *earlier* times (seconds of
+    one clock): at most 3 within any 60 s. Source: apify-platform.md §3.8.
+    """
+    return sum(now - at < RESTART_WINDOW_SECS for at in earlier) < MAX_RESTARTS_IN_WINDOW
 
 
 def status_after_exit(status: RunStatus, exit_code: int, *, wound_down: bool) -> RunStatus:

@@ -215,10 +215,17 @@ class AbortWish:
 
 
 class RestartKind(StrEnum):
-    """Why a run's program is to be started again under the same run id."""
+    """
+    Why a run's program is to be started again under the same run id.
+
+    A migration leaves it some time to end by itself; ``MIGRATION_NOW`` is one whose time is over, or of a run that has
+    asked to be started at once. ``AFTER_ERROR``: it has failed, and its options ask for a restart then.
+    """
 
     REBOOT = "reboot"
     MIGRATION = "migration"
+    MIGRATION_NOW = "migration-now"
+    AFTER_ERROR = "error"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,17 @@ from datetime import datetime
 from typing import Any
 
 from gateway.core.lifecycle import RunStatus, may_change, status_after_exit
-from gateway.core.model import AbortWish, Run
+from gateway.core.model import AbortWish, RestartKind, RestartWish, Run
 
 MAX_STATUS_MESSAGE_CHARS = 1000
+
+# A restart that is wished for → the counter in the run's stats.
+_COUNTED_AS = {
+    RestartKind.REBOOT: "rebootCount",
+    RestartKind.MIGRATION: "migrationCount",
+    RestartKind.MIGRATION_NOW: "migrationCount",
+    RestartKind.AFTER_ERROR: "restartCount",
+}
 
 
 def started(run: Run, placement: Mapping[str, Any], *, is_serving: bool = False) -> Run | None:
@@ -59,6 +67,41 @@ def aborting(run: Run, wish: AbortWish) -> Run | None:
     return replace(run, status=RunStatus.ABORTING, abort_wish=wish)
 
 
+def restart_wished(run: Run, wish: RestartWish) -> Run | None:
+    """
+    Somebody wants its program to be started again. That joins a restart which is wished for already; but a reboot ends
+    the time that a migration leaves (SDKs ask for one when they hear of it), and counts as that migration.
+    """
+    if run.status is not RunStatus.RUNNING:
+        return None
+    if run.restart_wish is None:
+        return replace(run, restart_wish=wish)
+    return migration_due(run) if wish.kind is RestartKind.REBOOT else None
+
+
+def migration_due(run: Run) -> Run | None:
+    """The time that a migration leaves is over: however its process ends from now on, it is started again."""
+    wish = run.restart_wish
+    if run.status is not RunStatus.RUNNING or wish is None or wish.kind is not RestartKind.MIGRATION:
+        return None
+    return replace(run, restart_wish=replace(wish, kind=RestartKind.MIGRATION_NOW))
+
+
+def restarted(run: Run, placement: Mapping[str, Any]) -> Run | None:
+    """Its program has been started again as was wished; what was known of its web server holds no more."""
+    wish = run.restart_wish
+    if run.status.is_terminal or wish is None:
+        return None
+    counter = _COUNTED_AS[wish.kind]
+    return replace(
+        run,
+        restart_wish=None,
+        stats={**run.stats, counter: run.stats.get(counter, 0) + 1},
+        placement=dict(placement),
+        is_container_server_ready=False,
+    )
+
+
 def failed_to_start(run: Run, now: datetime, why: str) -> Run | None:
     """
     There is no process and there will be none (any more). A run that somebody was aborting meanwhile ends as ABORTED,
@@ -72,14 +115,49 @@ def failed_to_start(run: Run, now: datetime, why: str) -> Run | None:
     return _ended(replace(run, status=ends.get(run.status, RunStatus.FAILED)), now, why)
 
 
-def exited(run: Run, now: datetime, exit_code: int, reason: str | None) -> Run | None:
-    """Its process has ended with *exit_code*; *reason* is what the launcher knows beyond the code."""
-    if run.status.is_terminal:
+def is_to_go_on(run: Run, exit_code: int) -> bool:
+    """
+    Whether the process that ended with *exit_code* is only to be followed by another one.
+
+    While a migration leaves it time, exit code 0 means that it is done; all else that it wants to be started again.
+    Source: apify-platform.md §3.3.
+    """
+    wish = run.restart_wish
+    if run.status is not RunStatus.RUNNING or run.wound_down_because is not None or wish is None:
+        return False
+    return exit_code != 0 or wish.kind is not RestartKind.MIGRATION
+
+
+def failed_but_restarts(run: Run, now: datetime, exit_code: int) -> Run | None:
+    """
+    Its process has failed, and its options say that it is started again then; None where this failure is its end.
+
+    A standby run is not: the next request starts another. Nor is one that has said itself that it failed.
+    """
+    # A process can fail before its start was recorded; then it has been running all the same.
+    is_live = run.status in (RunStatus.READY, RunStatus.RUNNING) and run.wound_down_because is None
+    if not is_live or exit_code == 0 or run.restart_wish is not None:
+        return None
+    if not run.options.restart_on_error or run.pool_id is not None or run.is_status_message_terminal:
+        return None
+    wish = RestartWish(kind=RestartKind.AFTER_ERROR, requested_at=now)
+    return replace(run, status=RunStatus.RUNNING, restart_wish=wish)
+
+
+def exited(
+    run: Run, now: datetime, exit_code: int, reason: str | None, *, load: Mapping[str, Any] | None = None
+) -> Run | None:
+    """
+    Its process has ended with *exit_code*; *reason* is what the launcher knows beyond the code, *load* goes into its
+    stats. None also for a run that goes on.
+    """
+    if run.status.is_terminal or is_to_go_on(run, exit_code):
         return None
     # A process can end before its start was recorded; then it has been running all the same.
     present = RunStatus.RUNNING if run.status is RunStatus.READY else run.status
     final = status_after_exit(present, exit_code, wound_down=run.wound_down_because is not None)
-    return _ended(replace(run, status=final, exit_code=exit_code), now, reason or _default_message(run, exit_code))
+    ended = replace(run, status=final, exit_code=exit_code, stats={**run.stats, **(load or {})})
+    return _ended(ended, now, reason or _default_message(run, exit_code))
 
 
 def _default_message(run: Run, exit_code: int) -> str:
@@ -101,7 +179,7 @@ def _ended(run: Run, now: datetime, message: str) -> Run:
         "runTimeSecs": round(lasted, 3),
         "computeUnits": round(run.options.memory_mbytes / 1024 * lasted / 3600, 6),
     }
-    ended = replace(run, finished_at=now, stats=stats)
+    ended = replace(run, finished_at=now, stats=stats, restart_wish=None)
     # The Actor's own words win over the defaults, unless the system knows what the Actor can't have meant.
     if run.is_status_message_terminal or (run.status_message and ended.status is RunStatus.SUCCEEDED):
         return ended

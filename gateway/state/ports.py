@@ -10,7 +10,7 @@ Only the adapters import a driver. All methods raise StateUnavailable when the s
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from gateway.core.demand import DemandReport
 from gateway.core.lifecycle import Readiness, RunStatus
+from gateway.core.load import Load
 from gateway.core.model import (
     Actor,
     ActorTask,
@@ -313,6 +314,18 @@ class Signals(Protocol):
 
     def watch_events(self, run_id: str) -> AbstractAsyncContextManager[AsyncIterator[RunEvent]]:
         """While it is entered, the run counts as connected."""
+        ...
+
+    async def connected_runs(self) -> frozenset[str]:
+        """The runs of which at least one events socket is connected: who a frame for all is worth making for."""
+        ...
+
+    async def report_load(self, loads: Mapping[str, Load], *, ttl_secs: float) -> None:
+        """Replace what is known of these runs' load; it counts for *ttl_secs*."""
+        ...
+
+    async def loads(self) -> Mapping[str, Load]:
+        """The load of each run of which it still counts."""
         ...
 
     async def lead(self, name: str, holder: str, *, ttl_secs: float) -> int | None:

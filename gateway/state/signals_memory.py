@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Generic, TypeVar
 
 from gateway.core.demand import DemandReport
+from gateway.core.load import Load
 from gateway.state.ports import (
     Changed,
     NumberedChange,
@@ -69,6 +70,7 @@ class MemorySignals:
         self._change_watchers: set[_Subscription[Changed]] = set()
         self._event_watchers: dict[str, set[_Subscription[RunEvent]]] = {}
         self._reports: dict[str, tuple[float, DemandReport]] = {}
+        self._loads: dict[str, tuple[float, Load]] = {}
         self._poked = asyncio.Event()
         self._reported = asyncio.Event()
         self._leases: dict[str, tuple[str, float, int]] = {}
@@ -171,6 +173,23 @@ class MemorySignals:
             left.discard(watcher)
             if not left:
                 del self._event_watchers[run_id]
+
+    async def connected_runs(self) -> frozenset[str]:
+        return frozenset(self._event_watchers)
+
+    async def report_load(self, loads: Mapping[str, Load], *, ttl_secs: float) -> None:
+        # Also the time to forget the runs that have ended: nobody may ever ask for loads.
+        self._forget_old_loads()
+        until = self._clock() + ttl_secs
+        self._loads |= {run_id: (until, load) for run_id, load in loads.items()}
+
+    async def loads(self) -> Mapping[str, Load]:
+        self._forget_old_loads()
+        return {run_id: load for run_id, (_, load) in self._loads.items()}
+
+    def _forget_old_loads(self) -> None:
+        now = self._clock()
+        self._loads = {run_id: kept for run_id, kept in self._loads.items() if kept[0] > now}
 
     async def lead(self, name: str, holder: str, *, ttl_secs: float) -> int | None:
         now = self._clock()

@@ -12,6 +12,7 @@ import sys
 import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -469,6 +470,92 @@ async def test_ports_are_reserved(launcher):
         await launcher.place("other", port)
     await launcher.forget("run0")
     assert (await launcher.place("other", port)).port == port
+
+
+USES_CPU = """
+    import os, sys, time
+    def burn(secs):
+        until = time.process_time() + secs
+        while time.process_time() < until: pass
+    if os.fork() == 0:
+        burn(.4)
+        os._exit(0)
+    os.wait()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        block = bytearray(50_000_000)
+        block[::1000] = b"x" * 50_000
+        burn(.3)
+        os.write(1, b"burnt\\n")
+        time.sleep(60)
+    os.wait()
+    time.sleep(60)
+"""
+
+
+async def test_usage_is_of_the_whole_process_tree(launcher, start):
+    """CPU of children that have ended, or have detached themselves, counts; and the memory that is in use."""
+    idle = await start("import time; print('up'); time.sleep(60)")
+    run = await start(USES_CPU)
+    await until(lambda: run.log() == ["burnt"] and idle.log() == ["up"])
+    usages = await launcher.usage()
+    assert set(usages) == {idle.id, run.id}
+    assert 0.7 <= usages[run.id].cpu_secs < 1.2
+    assert usages[idle.id].cpu_secs < 0.4
+    assert 50_000_000 <= usages[run.id].memory_bytes < 100_000_000
+    assert 0 < usages[idle.id].memory_bytes < 20_000_000
+    assert (usages[run.id].processes, usages[idle.id].processes) == (2, 1)
+
+
+async def test_what_ended_processes_have_used_stays_in_the_sum(launcher, start):
+    """
+    Children come and go, and one look may miss what ends at that moment, but no more; of a run that has ended nothing
+    is told.
+    """
+    run = await start("""
+        import os, time
+        for number in range(15):
+            if os.fork() == 0:
+                until = time.process_time() + .03
+                while time.process_time() < until: pass
+                os._exit(0)
+            os.wait()
+        print("done")
+        time.sleep(60)
+    """)
+    seen = []
+    while run.log() != ["done"]:
+        seen.append((await launcher.usage())[run.id].cpu_secs)
+    assert all(later > earlier - 0.1 for earlier, later in pairwise(seen))
+    assert (await launcher.usage())[run.id].cpu_secs >= 0.45
+    await launcher.stop(run.id, grace_secs=0)
+    await launcher.wait(run.id)
+    assert await launcher.usage() == {}
+
+
+async def test_usage_begins_anew_with_another_start(launcher, builds, tmp_path):
+    """The same run started again is another life, and its log goes on in the same file."""
+    build = builds.script("import time; print('up'); time.sleep(60)")
+    run = await start_run(launcher, build, tmp_path)
+    await until(lambda: run.log() == ["up"])
+    first = (await launcher.usage())[run.id]
+    await launcher.stop(run.id, grace_secs=0)
+    assert await launcher.wait(run.id) == Exited(exit_code=137)
+    await launcher.forget(run.id)
+    spec = LaunchSpec(
+        run_id=run.id,
+        build=build,
+        env={},
+        placement=await launcher.place(run.id, None),
+        memory_mbytes=128,
+        log_path=run.log_path,
+        max_log_chars=1000,
+    )
+    await launcher.start(spec)
+    await until(lambda: run.log() == ["up", "up"])
+    assert (await launcher.usage())[run.id].life != first.life
 
 
 # --- A second life --------------------------------------------------------------------------------------------------

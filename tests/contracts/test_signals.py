@@ -9,6 +9,7 @@ import pytest
 
 from gateway.core.demand import DemandReport, PoolDemand
 from gateway.core.lifecycle import Readiness
+from gateway.core.load import Load
 from gateway.core.standby import PoolKey
 from gateway.state.ports import Changed, NumberedChange, RouteEnded, RoutesReset, RunEvent, RunRoute, Signals
 from gateway.state.signals_memory import MemorySignals
@@ -128,6 +129,40 @@ async def test_events_are_counted_by_connected_sockets(signals: Signals) -> None
         assert await signals.send_event(event) == 1
         assert await anext(events) == event
     assert await signals.send_event(event) == 0
+
+
+async def test_who_is_connected_can_be_asked(signals: Signals) -> None:
+    """A run counts while at least one of its events sockets is open."""
+    assert await signals.connected_runs() == frozenset()
+    async with signals.watch_events("r"), signals.watch_events("other"):
+        async with signals.watch_events("r"):
+            assert await signals.connected_runs() == {"r", "other"}
+        assert await signals.connected_runs() == {"r", "other"}
+    assert await signals.connected_runs() == frozenset()
+
+
+def busy(percent: float) -> Load:
+    return Load(
+        cpu_current=percent,
+        cpu_avg=percent,
+        cpu_max=percent,
+        memory_current=1,
+        memory_avg=1,
+        memory_max=1,
+        is_cpu_overloaded=percent > 95,
+    )
+
+
+async def test_loads_replace_each_other_run_by_run_and_expire(signals: Signals, clock: Clock) -> None:
+    """The last report of a run counts until its time to live is over; one about other runs leaves it alone."""
+    await signals.report_load({"a": busy(10), "b": busy(20)}, ttl_secs=5)
+    clock.now += 3
+    await signals.report_load({"b": busy(99)}, ttl_secs=5)
+    assert await signals.loads() == {"a": busy(10), "b": busy(99)}
+    clock.now += 3
+    assert await signals.loads() == {"b": busy(99)}
+    clock.now += 3
+    assert await signals.loads() == {}
 
 
 async def test_one_autoscaler_leads(signals: Signals, clock: Clock) -> None:

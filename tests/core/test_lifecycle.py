@@ -6,7 +6,15 @@ from itertools import product
 
 import pytest
 
-from gateway.core.lifecycle import TERMINAL, Readiness, RunStatus, may_become, may_change, status_after_exit
+from gateway.core.lifecycle import (
+    TERMINAL,
+    Readiness,
+    RunStatus,
+    may_become,
+    may_change,
+    may_restart_after_error,
+    status_after_exit,
+)
 
 S, R = RunStatus, Readiness
 
@@ -91,3 +99,19 @@ def test_status_after_exit(status: RunStatus, exit_code: int, wound_down: bool, 
     """What was stored first decides, then the wind-down, then the exit code; the table allows each outcome."""
     assert status_after_exit(status, exit_code, wound_down=wound_down) is expected
     assert may_change(status, expected)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "expected"),
+    [
+        pytest.param([], True, id="the first failure"),
+        pytest.param([90.0, 95.0], True, id="the third"),
+        pytest.param([90.0, 95.0, 99.0], False, id="the fourth within a minute"),
+        pytest.param([40.0, 95.0, 99.0], True, id="the first is exactly a minute ago"),
+        pytest.param([41.0, 95.0, 99.0], False, id="the first is not quite a minute ago"),
+        pytest.param([1.0, 2.0, 3.0, 4.0, 99.0], True, id="many, but long ago"),
+    ],
+)
+def test_three_failures_a_minute_are_forgiven(earlier: list[float], expected: bool) -> None:
+    """The window slides: each restart counts for 60 s."""
+    assert may_restart_after_error(earlier, 100.0) is expected

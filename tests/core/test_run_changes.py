@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from gateway.core import run_changes
 from gateway.core.lifecycle import RunStatus, may_change
-from gateway.core.model import AbortWish, Origin, Run, RunOptions
+from gateway.core.model import AbortWish, Origin, RestartKind, RestartWish, Run, RunOptions
 
 S = RunStatus
+K = RestartKind
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 LATER = AT + timedelta(seconds=90, milliseconds=500)
 RUN = Run(
@@ -48,6 +49,10 @@ STEPS: dict[str, Step] = {
     "timing out": run_changes.timing_out,
     "aborting gracefully": lambda run: run_changes.aborting(run, AbortWish(gracefully=True, requested_at=LATER)),
     "aborting": lambda run: run_changes.aborting(run, AbortWish(gracefully=False, requested_at=LATER, reason="stop")),
+    "reboot": lambda run: run_changes.restart_wished(run, RestartWish(kind=K.REBOOT, requested_at=LATER)),
+    "migrate": lambda run: run_changes.restart_wished(run, RestartWish(kind=K.MIGRATION, requested_at=LATER)),
+    "migration due": run_changes.migration_due,
+    "restarted": lambda run: run_changes.restarted(run, {"pid": 2}),
     "failed to start": lambda run: run_changes.failed_to_start(run, LATER, "no such command"),
     "exited 0": lambda run: run_changes.exited(run, LATER, 0, None),
     "exited 137": lambda run: run_changes.exited(run, LATER, 137, "Out of memory"),
@@ -78,11 +83,14 @@ def test_whatever_happens_the_table_is_followed(names: list[str]) -> None:
 
 @given(st.lists(st.sampled_from(sorted(STEPS)), max_size=30), st.sampled_from(["exited 0", "exited 137"]))
 def test_an_exit_always_ends_it(names: list[str], exit_name: str) -> None:
-    """Whatever came before."""
+    """Whatever came before; unless somebody has wished for another process, and then after that one's exit."""
     present = RUN
     for name in [*names, exit_name]:
         present = STEPS[name](present) or present
+    assert present.status.is_terminal or present.restart_wish is not None
+    present = STEPS[exit_name](STEPS["restarted"](present) or present) or present
     assert present.status.is_terminal
+    assert present.restart_wish is None
 
 
 @pytest.mark.parametrize(
@@ -261,3 +269,112 @@ def test_an_abort_may_say_why(before: Run, expected: str) -> None:
     ended = run_changes.exited(new, LATER, 143, None)
     assert ended is not None
     assert ended.status_message == expected
+
+
+def wished(kind: RestartKind, status: RunStatus = S.RUNNING, **facts: object) -> Run:
+    return run(status, restart_wish=RestartWish(kind=kind, requested_at=AT), **facts)
+
+
+@pytest.mark.parametrize("kind", [K.REBOOT, K.MIGRATION])
+@pytest.mark.parametrize("status", S)
+def test_only_a_running_run_can_be_restarted(status: RunStatus, kind: RestartKind) -> None:
+    """One that has not begun, is about to end or has ended is left as it is."""
+    wish = RestartWish(kind=kind, requested_at=LATER)
+    new = run_changes.restart_wished(run(status), wish)
+    assert (new.restart_wish if new else None) == (wish if status is S.RUNNING else None)
+    assert new is None or new.status is S.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("pending", "wish", "expected"),
+    [
+        pytest.param(K.REBOOT, K.REBOOT, None, id="a second reboot joins the first"),
+        pytest.param(K.REBOOT, K.MIGRATION, None, id="a migration joins a reboot"),
+        pytest.param(K.MIGRATION, K.MIGRATION, None, id="a second migration joins the first, and its time"),
+        pytest.param(K.MIGRATION, K.REBOOT, K.MIGRATION_NOW, id="a reboot ends the time of a migration"),
+        pytest.param(K.MIGRATION_NOW, K.REBOOT, None, id="but only once"),
+        pytest.param(K.AFTER_ERROR, K.REBOOT, None, id="a reboot joins a restart after a failure"),
+    ],
+)
+def test_a_restart_joins_one_that_is_pending(
+    pending: RestartKind, wish: RestartKind, expected: RestartKind | None
+) -> None:
+    """There is never more than one restart for all who wished for it, and the first keeps its time."""
+    new = run_changes.restart_wished(wished(pending), RestartWish(kind=wish, requested_at=LATER))
+    assert (new.restart_wish if new else None) == (RestartWish(kind=expected, requested_at=AT) if expected else None)
+
+
+@pytest.mark.parametrize(
+    ("before", "exit_code", "expected"),
+    [
+        pytest.param(wished(K.REBOOT), 0, True, id="rebooted, whatever the code"),
+        pytest.param(wished(K.REBOOT), 137, True, id="rebooted, though it was killed"),
+        pytest.param(wished(K.MIGRATION), 0, False, id="done before the time of its migration was over"),
+        pytest.param(wished(K.MIGRATION), 1, True, id="failed while migrating"),
+        pytest.param(wished(K.MIGRATION_NOW), 0, True, id="stopped for its migration"),
+        pytest.param(wished(K.AFTER_ERROR), 1, True, id="failed, and to be restarted"),
+        pytest.param(wished(K.REBOOT, S.ABORTING), 137, False, id="an abort wins"),
+        pytest.param(wished(K.REBOOT, S.TIMING_OUT), 137, False, id="the timeout wins"),
+        pytest.param(wished(K.REBOOT, wound_down_because="idle"), 137, False, id="a wind-down wins"),
+        pytest.param(run(), 1, False, id="nobody wished for it"),
+    ],
+)
+def test_what_goes_on_after_the_end_of_its_process(before: Run, exit_code: int, expected: bool) -> None:
+    """A run that goes on does not end by that exit; one that doesn't ends, and the wish with it."""
+    assert run_changes.is_to_go_on(before, exit_code) is expected
+    new = run_changes.exited(before, LATER, exit_code, None)
+    assert (new is None) is expected
+    assert new is None or (new.status.is_terminal and new.restart_wish is None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "counter"),
+    [
+        pytest.param(K.REBOOT, "rebootCount", id="reboot"),
+        pytest.param(K.MIGRATION, "migrationCount", id="migration that failed before its time was over"),
+        pytest.param(K.MIGRATION_NOW, "migrationCount", id="migration, by reboot or time"),
+        pytest.param(K.AFTER_ERROR, "restartCount", id="failure"),
+    ],
+)
+def test_a_restart_is_counted_once_and_as_what_it_was(kind: RestartKind, counter: str) -> None:
+    """The wish is taken back in the same write; what was known of the process before is forgotten."""
+    before = wished(kind, is_container_server_ready=True, placement={"pid": 1})
+    new = run_changes.restarted(before, {"pid": 2})
+    assert new is not None
+    assert (new.restart_wish, new.placement, new.is_container_server_ready) == (None, {"pid": 2}, False)
+    assert new.stats == {**RUN.stats, counter: RUN.stats.get(counter, 0) + 1}
+    assert run_changes.restarted(new, {"pid": 3}) is None
+
+
+FORGIVING = RunOptions(restart_on_error=True)
+
+
+@pytest.mark.parametrize(
+    ("before", "exit_code", "expected"),
+    [
+        pytest.param(run(options=FORGIVING), 1, True, id="it failed"),
+        pytest.param(run(S.READY, options=FORGIVING), 1, True, id="it failed faster than its start was recorded"),
+        pytest.param(run(options=FORGIVING), 0, False, id="it succeeded"),
+        pytest.param(run(), 1, False, id="nobody asked for restarts"),
+        pytest.param(run(options=FORGIVING, pool_id="p"), 1, False, id="a standby run"),
+        pytest.param(run(options=FORGIVING, is_status_message_terminal=True), 1, False, id="it said that it failed"),
+        pytest.param(run(S.ABORTING, options=FORGIVING), 1, False, id="aborted"),
+        pytest.param(run(S.TIMING_OUT, options=FORGIVING), 1, False, id="out of time"),
+        pytest.param(run(options=FORGIVING, wound_down_because="idle"), 1, False, id="wound down"),
+        pytest.param(wished(K.REBOOT, options=FORGIVING), 137, False, id="a reboot is no failure"),
+    ],
+)
+def test_which_failures_are_forgiven(before: Run, exit_code: int, expected: bool) -> None:
+    """Those of batch runs that asked for it and did not declare them themselves."""
+    new = run_changes.failed_but_restarts(before, LATER, exit_code)
+    assert (new is not None) is expected
+    assert new is None or new == replace(
+        before, status=S.RUNNING, restart_wish=RestartWish(kind=K.AFTER_ERROR, requested_at=LATER)
+    )
+
+
+def test_its_load_is_in_the_stats_of_an_ended_run() -> None:
+    """Beside what else is counted."""
+    new = run_changes.exited(run(), LATER, 0, None, load={"memMaxBytes": 7})
+    assert new is not None
+    assert (new.stats["memMaxBytes"], new.stats["restartCount"]) == (7, 2)

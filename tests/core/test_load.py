@@ -1,0 +1,132 @@
+"""How busy a run is, from consecutive samples."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.load import Load, LoadHistory, Usage, load_stats
+
+MIB = 1024 * 1024
+
+
+def usage(cpu_secs: float, memory_mib: int = 100, *, life: str = "first") -> Usage:
+    return Usage(life=life, cpu_secs=cpu_secs, memory_bytes=memory_mib * MIB, processes=1)
+
+
+def after(
+    *samples: tuple[float, Usage], start: float | None = 0.0, cpu_share: float = 1.0, cores: int = 4
+) -> LoadHistory:
+    history = LoadHistory(at=start)
+    for at, sample in samples:
+        history = history.after(sample, at, cpu_share=cpu_share, cores=cores)
+    return history
+
+
+def load(*samples: tuple[float, Usage], **options: Any) -> Load:
+    found = after(*samples, **options).load
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("samples", "current", "avg", "highest"),
+    [
+        pytest.param([(1, usage(0))], 0, 0, 0, id="idle"),
+        pytest.param([(1, usage(1))], 100, 100, 100, id="one core, from the start on"),
+        pytest.param([(1, usage(2)), (2, usage(4))], 200, 200, 200, id="two cores"),
+        pytest.param([(1, usage(1)), (3, usage(1))], 0, pytest.approx(100 / 3), 100, id="then idle for 2 s"),
+        pytest.param([(2, usage(1)), (4, usage(2))], 50, 50, 50, id="a late look is a longer mean, not a peak"),
+        pytest.param([(1, usage(5)), (2, usage(0.5, life="second"))], 50, 225, 400, id="restarted: counted from zero"),
+        pytest.param(
+            [(1, usage(3)), (2, usage(2)), (3, usage(3))], 100, pytest.approx(400 / 3), 300, id="a shrunk sum"
+        ),
+        pytest.param([(1, usage(1)), (1, usage(1.5)), (2, usage(2))], 100, 100, 100, id="twice at one time"),
+        pytest.param([(1, usage(1)), (0.5, usage(1.5)), (2, usage(2))], 100, 100, 100, id="the clock went back"),
+        pytest.param([(1, usage(99))], 400, 400, 400, id="more than there are cores"),
+    ],
+)
+def test_cpu(samples: list[tuple[float, Usage]], current: float, avg: float, highest: float) -> None:
+    """Percent of one core: since the last sample, over all, and at most; a sample of no time changes nothing."""
+    found = load(*samples)
+    assert (found.cpu_current, found.cpu_avg, found.cpu_max) == (current, avg, highest)
+
+
+def test_of_an_adopted_run_the_first_sample_is_only_where_counting_begins() -> None:
+    """What it used before nobody looked is not taken for the load of one second."""
+    first = after((50, usage(1000)), start=None)
+    assert first.load is None
+    assert load((50, usage(1000)), (51, usage(1000.5)), start=None).cpu_current == 50
+
+
+def test_memory_is_weighted_by_time() -> None:
+    """Three seconds at 100 MiB and one at 300 are 150 on average."""
+    found = load((3, usage(0, 100)), (4, usage(0, 300)), (4.01, usage(0, 900)))
+    assert (found.memory_current, found.memory_avg, found.memory_max) == (300 * MIB, 150 * MIB, 300 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("used_secs", "cpu_share", "expected"),
+    [
+        pytest.param(0.95, 1.0, False, id="exactly 95 % of one core"),
+        pytest.param(0.96, 1.0, True, id="more than 95 % of one core"),
+        pytest.param(1.5, 2.0, False, id="one and a half of two cores"),
+        pytest.param(1.99, 2.0, True, id="all of two cores"),
+        pytest.param(0.3, 0.25, True, id="more than a quarter core"),
+    ],
+)
+def test_overload_is_of_the_share(used_secs: float, cpu_share: float, expected: bool) -> None:
+    """A run is overloaded by what it was given, not by what the machine has; a calm second ends it."""
+    assert load((1, usage(used_secs)), cpu_share=cpu_share).is_cpu_overloaded is expected
+    assert not load((1, usage(used_secs)), (2, usage(used_secs)), cpu_share=cpu_share).is_cpu_overloaded
+
+
+SAMPLES = st.lists(
+    st.tuples(
+        st.floats(-1e6, 1e6, allow_nan=False),
+        st.builds(
+            Usage,
+            life=st.sampled_from(["a", "b"]),
+            cpu_secs=st.floats(0, 1e7),
+            memory_bytes=st.integers(0, 2**50),
+            processes=st.integers(0, 1000),
+        ),
+    ),
+    max_size=20,
+)
+
+
+@given(SAMPLES, st.one_of(st.none(), st.floats(-1e6, 1e6)), st.integers(1, 64))
+def test_whatever_is_sampled_the_figures_make_sense(
+    samples: list[tuple[float, Usage]], start: float | None, cores: int
+) -> None:
+    """Never negative, never more than all cores, the mean below the peak; clocks and sums may jump as they like."""
+    found = after(*samples, start=start, cores=cores).load
+    if found is None:
+        return
+    assert all(value >= 0 for value in asdict(found).values())
+    slack = 1 + 1e-6
+    assert found.cpu_current <= found.cpu_max * slack
+    assert found.cpu_avg <= found.cpu_max * slack
+    assert found.cpu_max <= 100 * cores * slack
+    assert found.memory_current <= found.memory_max
+    assert found.memory_avg <= found.memory_max * slack
+
+
+def test_stats_are_what_clients_can_parse() -> None:
+    """Bytes are integers, percents may be fractions; of a run that was never seen nothing is said."""
+    stats = load_stats(load((3, usage(1, 7)), (4, usage(1, 8))))
+    assert stats == {
+        "memAvgBytes": 7.25 * MIB,
+        "memMaxBytes": 8 * MIB,
+        "memCurrentBytes": 8 * MIB,
+        "cpuAvgUsage": 25,
+        "cpuMaxUsage": 33.333,
+        "cpuCurrentUsage": 0,
+    }
+    assert all(isinstance(value, int) for name, value in stats.items() if name.startswith("mem"))
+    assert load_stats(None) == {}
