@@ -1,7 +1,7 @@
 """
 What quickstart.sh shows: Greenroom with the example Actors, and a first call that wakes one of them.
 
-Standard library only. Calls go to 127.0.0.1 with the Actor's name in ``Host``, so no name needs to be resolved.
+Standard library only. What is called of the examples on the SDKs stands in ``sdk_examples``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
-import json
 import os
 import re
 import signal
@@ -18,53 +17,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-EXAMPLES = Path(__file__).resolve().parent / "examples"
+import sdk_examples
+from calls import Api, Failed, call
+
 LABEL = "local--hello"
 READY_SECS = 60.0
-CALL_SECS = 300.0
 STOP_SECS = 60.0
-
-
-class Failed(Exception):
-    """Something is not as it should be; the message says what."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer and how long it took."""
-
-    status: int
-    body: str
-    took_ms: float
-    phases_ms: dict[str, float]
-
-    @property
-    def run_id(self) -> str:
-        """The run that answered, as the hello Actor tells it."""
-        found = re.match(r"Hello from run (\w+):", self.body)
-        if self.status != 200 or found is None:
-            raise Failed(f"the hello Actor was expected to greet, but the answer was {self.status}: {self.body[:500]}")
-        return found.group(1)
-
-
-def call(
-    port: int, host: str, path: str, headers: dict[str, str] | None = None, timeout_secs: float = CALL_SECS
-) -> Answer:
-    """``GET path`` of *host* at Greenroom on this machine."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_secs)
-    with contextlib.closing(connection):
-        began = time.monotonic()
-        connection.request("GET", path, headers={"Host": host, **(headers or {})})
-        answer = connection.getresponse()
-        body = answer.read().decode("utf-8", "replace")
-        took_ms = (time.monotonic() - began) * 1000
-        timing = answer.getheader("Server-Timing", "")
-    phases = {name: float(ms) for name, ms in re.findall(r"([\w-]+)\s*;[^,]*?dur=([\d.]+)", timing)}
-    return Answer(answer.status, body, took_ms, phases)
-
 
 GREENROOM = [sys.executable, "-m", "gateway.cli"]
 
@@ -77,10 +37,21 @@ def usual_data_dir() -> Path:
     return Path(next(re.split("  +", line)[1] for line in shown.stdout.splitlines() if line.startswith("data ")))
 
 
+def usual_token(data: Path) -> str | None:
+    """The administrator's token, where it is told or lies in the data folder."""
+    given = os.environ.get("GREENROOM_TOKEN")
+    with contextlib.suppress(OSError):
+        return given or (data / "token").read_text().strip()
+    return None
+
+
 @contextlib.contextmanager
 def greenroom(*flags: str, is_check: bool) -> Iterator[subprocess.Popen[bytes]]:
     """``greenroom serve`` with the examples; told to stop at the end, if it has not been."""
-    command = [*GREENROOM, "serve", "--actors", str(EXAMPLES), *flags]
+    folders, left_out = sdk_examples.servable()
+    if left_out is not None:
+        print(left_out, flush=True)
+    command = [*GREENROOM, "serve", *(word for folder in folders for word in ("--actors", str(folder))), *flags]
     variables = dict(os.environ)
     if is_check:
         # A check is about this checkout, not about the settings of whoever runs it.
@@ -151,13 +122,15 @@ def check(process: subprocess.Popen[bytes], port: int, data: Path) -> None:
     by_path = call(port, f"127.0.0.1:{port}", f"/standby/{LABEL}/below")
     if by_path.run_id != run_id or not by_path.body.rstrip().endswith("/below"):
         raise Failed(f"the path form was expected to reach the same run without its prefix, not: {by_path.body}")
-    token = (data / "token").read_text().strip()
-    found = call(port, f"127.0.0.1:{port}", f"/v2/actor-runs/{run_id}", {"Authorization": f"Bearer {token}"})
-    if found.status != 200 or json.loads(found.body)["data"]["status"] != "RUNNING":
-        raise Failed(f"the API was expected to know the run as RUNNING, not: {found.status} {found.body[:500]}")
+    api = Api(port, (data / "token").read_text().strip())
+    status = api.value(f"/actor-runs/{run_id}")["status"]
+    if status != "RUNNING":
+        raise Failed(f"the API was expected to know the run as RUNNING, not as {status}.")
     unknown = call(port, f"nobody--nothing.localhost:{port}", "/")
     if unknown.status != 404:
         raise Failed(f"an unknown host was expected to get 404, not {unknown.status}.")
+    print("Checking the examples on the SDKs; the first time their packages are installed ...", flush=True)
+    sdk_examples.check(api)
     code = stop(process)
     if code != 0:
         raise Failed(f"Greenroom was expected to stop with exit code 0, not {code}.")
@@ -186,7 +159,8 @@ def main() -> int:
             print(
                 f"Open http://{LABEL}.localhost:{port}/ and http://local--fastapi-live.localhost:{port}/ in a browser."
             )
-            print("Greenroom stays up; Ctrl-C stops it.\n", flush=True)
+            sdk_examples.show(port, usual_token(data), lambda line: print(line, flush=True))
+            print("\nGreenroom stays up; Ctrl-C stops it.\n", flush=True)
             return _wait(process)
     except (Failed, OSError, http.client.HTTPException) as error:
         print(f"quickstart: {error}", file=sys.stderr)

@@ -13,7 +13,7 @@ export async function run(sdk, { endsByItself }) {
     const { events } = sdk;
     const firstLoad = once(events, 'systemInfo');
     events.on('systemInfo', (data) => Object.assign(load, data));
-    events.on('persistState', ({ isMigrating }) => heard.push(`persistState ${isMigrating}`));
+    events.on('persistState', ({ isMigrating }) => heard.push(isMigrating ? 'persistState while migrating' : 'persistState'));
     const abort = new Promise((resolve) => {
         events.on('aborting', async () => {
             heard.push('aborting');

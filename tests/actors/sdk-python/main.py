@@ -28,7 +28,7 @@ async def on_system_info(event):
 
 
 async def on_persist_state(event):
-    heard.append(f"persistState {event.is_migrating}")
+    heard.append("persistState while migrating" if event.is_migrating else "persistState")
 
 
 async def on_aborting(_event):

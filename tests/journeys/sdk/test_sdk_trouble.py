@@ -1,0 +1,112 @@
+"""Greenroom is reloaded, or killed and started again, in the middle of runs on the SDKs: they end well all the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from journeys.greenroom import Greenroom, eventually
+from journeys.sdk import sdk_actors
+from journeys.sdk.sdk_actors import Sdk, needs_npm
+from journeys.sdk.site import PAGES, serve_site
+
+pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
+
+NUMBERS = 40
+PAUSE_MS = 150
+AT_ONCE = 20  # pages that a crawler works on at the same time
+Trouble = Callable[[Greenroom], Awaitable[None]]
+
+
+async def reload(greenroom: Greenroom) -> None:
+    """New code takes over while the old one finishes what it has."""
+    await greenroom.command("reload")
+
+
+async def kill_and_start(greenroom: Greenroom) -> None:
+    """As a power cut of the server alone, which then comes back at the same port."""
+    await greenroom.client.aclose()
+    await greenroom.kill()
+    greenroom.start()
+    await greenroom.wait_until_ready()
+
+
+each_trouble = pytest.mark.parametrize("trouble", [reload, kill_and_start])
+
+
+def _server(tmp_path: Path, factory: pytest.TempPathFactory, sdk: Sdk) -> Greenroom:
+    data = sdk_actors.with_packages(tmp_path / "data", sdk_actors.packages_for_all(factory))
+    return Greenroom(data, (sdk.lay_out(tmp_path / "actors"),))
+
+
+@each_trouble
+@pytest.mark.parametrize(
+    "sdk",
+    [
+        pytest.param(sdk_actors.PYTHON, id="python"),
+        pytest.param(sdk_actors.JAVASCRIPT, id="javascript", marks=needs_npm),
+    ],
+)
+async def test_a_batch_run_loses_nothing_acknowledged(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, sdk: Sdk, trouble: Trouble
+) -> None:
+    """
+    Each number is stored, in order, and the run succeeds with its output. Only the one item that was under way when
+    the server was killed, so that its acknowledgement could not arrive, may have been stored before it was sent again.
+    """
+    async with _server(tmp_path, tmp_path_factory, sdk) as greenroom:
+        started = await sdk_actors.start(greenroom, sdk, {"numbers": NUMBERS, "pauseMs": PAUSE_MS})
+        await _has_logged(greenroom, started["id"], "acknowledged 10\n")
+        await trouble(greenroom)
+        run = await greenroom.ended(started["id"], within_secs=120)
+        log = await greenroom.log_of(run["id"])
+        assert (run["status"], run["exitCode"], run["statusMessage"]) == ("SUCCEEDED", 0, "all done"), log
+        assert [f"acknowledged {number}" in log for number in range(NUMBERS)] == [True] * NUMBERS
+        numbers = [item["number"] for item in await sdk_actors.items_of(greenroom, run)]
+        doubled = [number for number, count in Counter(numbers).items() if count > 1]
+        assert list(dict.fromkeys(numbers)) == list(range(NUMBERS))
+        assert len(doubled) <= (1 if trouble is kill_and_start else 0), doubled
+        dataset = await greenroom.data_of("GET", f"/datasets/{run['defaultDatasetId']}")
+        assert dataset["itemCount"] == len(numbers)
+        assert (await sdk_actors.record_of(greenroom, run, "OUTPUT"))["numbers"] == NUMBERS
+
+
+@each_trouble
+@pytest.mark.parametrize(
+    "crawler",
+    [
+        pytest.param(sdk_actors.CRAWL_PYTHON, id="python"),
+        pytest.param(sdk_actors.CRAWL_JAVASCRIPT, id="javascript", marks=needs_npm),
+    ],
+)
+async def test_a_crawl_handles_each_page_once(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, crawler: Sdk, trouble: Trouble
+) -> None:
+    """
+    All pages are in the dataset, each from one handling of it, and the queue counts them all as handled. Only what was
+    under way when the server was killed, and so was sent again, may be stored a second time.
+    """
+    async with _server(tmp_path, tmp_path_factory, crawler) as greenroom, serve_site(delay_secs=0.4) as site:
+        started = await sdk_actors.start(greenroom, crawler, {"start": site.url}, memory=2048)
+        await site.wait_for_pages(60, within_secs=200)
+        assert len(site.hits) < PAGES
+        await trouble(greenroom)
+        run = await greenroom.ended(started["id"], within_secs=250)
+        assert run["status"] == "SUCCEEDED", await greenroom.log_of(run["id"])
+        items = await sdk_actors.items_of(greenroom, run)
+        handlings = {(item["url"], item["push"]) for item in items}
+        assert sorted(url for url, _ in handlings) == sorted(site.urls)
+        assert len(items) - PAGES <= (AT_ONCE if trouble is kill_and_start else 0)
+        queue = await greenroom.data_of("GET", f"/request-queues/{run['defaultRequestQueueId']}")
+        counted = {name: queue[f"{name}RequestCount"] for name in ("total", "handled", "pending")}
+        assert counted == {"total": PAGES, "handled": PAGES, "pending": 0}
+
+
+async def _has_logged(greenroom: Greenroom, run_id: str, text: str) -> None:
+    async def logged() -> Any:
+        return text in await greenroom.log_of(run_id)
+
+    await eventually(logged, within_secs=200, what=f"{text!r} in the log")
