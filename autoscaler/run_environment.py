@@ -7,6 +7,7 @@ JavaScript SDK prefers them. Source: apify-wire.md §1; whitepaper, "Environment
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +15,7 @@ from decimal import Decimal
 
 from gateway.core.model import Actor, Build, EnvVar, Run
 from gateway.core.times import iso
+from gateway.new_run import storage_ids
 
 # name → the older names that SDKs still read
 _ALIASES: dict[str, tuple[str, ...]] = {
@@ -35,7 +37,6 @@ _ALIASES: dict[str, tuple[str, ...]] = {
 }
 
 PORT_VARIABLES = ("ACTOR_WEB_SERVER_PORT", "ACTOR_STANDBY_PORT", "APIFY_CONTAINER_PORT")
-INPUT_KEY = "INPUT"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +92,9 @@ def run_environment(
         "ACTOR_DEFAULT_KEY_VALUE_STORE_ID": run.default_key_value_store_id,
         "ACTOR_DEFAULT_DATASET_ID": run.default_dataset_id,
         "ACTOR_DEFAULT_REQUEST_QUEUE_ID": run.default_request_queue_id,
-        "ACTOR_INPUT_KEY": INPUT_KEY,
+        "ACTOR_INPUT_KEY": run.input_key,
+        # Only where there is more than the default ones, which have variables of their own.
+        "ACTOR_STORAGES_JSON": json.dumps(storage_ids(run)) if run.storage_ids else None,
         "ACTOR_EVENTS_WEBSOCKET_URL": context.events_url,
         "ACTOR_MEMORY_MBYTES": str(options.memory_mbytes),
         "ACTOR_STARTED_AT": iso(run.started_at),

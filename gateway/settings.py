@@ -90,6 +90,9 @@ class Settings(BaseSettings):
     connect_timeout_secs: float = Field(5, gt=0, description="To connect to a run's web server.")
     waiting_room_size: int = Field(1000, ge=1, description="Requests that may wait for one pool at once.")
     max_websocket_message_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="Largest WebSocket message.")
+    run_sync_timeout_secs: float = Field(
+        300, gt=0, le=3600, description="How long a call that waits for a run's result waits."
+    )
     max_api_body_bytes: int = Field(9_437_184, ge=1024, description="Largest body of an API call.")
     max_record_bytes: int = Field(
         256 * 1024 * 1024, ge=1024, description="Largest record of a key-value store, decoded."

@@ -10,17 +10,22 @@ No I/O: the kinds of error that only the API has; those that other rooms raise t
     │   ├── DeletingUnfinishedBuild    400 deleting-unfinished-build
     │   ├── DeletingDefaultBuild       400 deleting-default-build
     │   ├── SchemaValidationFailed     400 schema-validation-error
-    │   └── DatasetViewNotFound        400 requested-dataset-view-does-not-exist
+    │   ├── DatasetViewNotFound        400 requested-dataset-view-does-not-exist
+    │   ├── InvalidInput               400 invalid-input               a run's, told by field
+    │   ├── InvalidInputSchema         400 invalid-input-schema
+    │   └── RunFailed                  400 run-failed                  of one that was waited for
     ├── StandbyRunNotMigrated          400 standby-run-not-migrated
     ├── JobFinished                    403 job-finished
     ├── InvalidSignature               403 invalid-signature
     ├── BuildNotFound                  404 build-not-found
     ├── BodyTooSlow                    408 request-timeout
+    ├── RunTimeoutExceeded             408 run-timeout-exceeded        it goes on
     ├── RunNotRunning                  409 run-not-running
     ├── RecordTooLarge                 413 record-too-large
     ├── RangeNotSatisfiable            416 range-not-satisfiable
     ├── UnsupportedContentEncoding     415 unsupported-content-encoding
     ├── InvalidContentType             415 invalid-content-type-header
+    ├── NotImplementedHere             501 not-implemented             nothing was changed
     └── StoresUnavailable              503 service-unavailable         nothing was changed; clients may repeat
 
 Source of the types: the platform's published list; ``request-timeout``, ``range-not-satisfiable`` and
@@ -102,6 +107,37 @@ class DatasetViewNotFound(InvalidRequest):
         super().__init__(f"This dataset has no view '{name[:100]}': its Actor's dataset schema lists those it has.")
 
 
+class InvalidInput(InvalidRequest):
+    """The input of a run is not what its Actor takes; nothing was started. *fields* are the paths of what is wrong."""
+
+    error_type = "invalid-input"
+
+    def __init__(self, message: str, fields: Sequence[str] = ()) -> None:
+        named = list(dict.fromkeys(field for field in fields if field))
+        super().__init__(message, data={"field": named[0] if len(named) == 1 else named} if named else None)
+
+
+class InvalidInputSchema(InvalidRequest):
+    """The build's input schema is none; nothing was started."""
+
+    error_type = "invalid-input-schema"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"Input schema is not valid: {problem}")
+
+
+class RunFailed(InvalidRequest):
+    """A run that was waited for did not succeed."""
+
+    error_type = "run-failed"
+
+    def __init__(self, run_id: str, status: str) -> None:
+        super().__init__(
+            f"Actor run did not succeed (run ID: {run_id}, status: {status}).",
+            data={"runId": run_id, "status": status},
+        )
+
+
 class StandbyRunNotMigrated(GreenroomError):
     """A standby run has no state to move: it is replaced."""
 
@@ -157,6 +193,17 @@ class BodyTooSlow(GreenroomError):
     http_status, error_type = 408, "request-timeout"
 
 
+class RunTimeoutExceeded(GreenroomError):
+    """A run was not waited for to its end; it goes on."""
+
+    http_status, error_type = 408, "run-timeout-exceeded"
+
+    def __init__(self, run_id: str, why: str) -> None:
+        super().__init__(
+            f"{why} The run {run_id} is not affected: ask /v2/actor-runs/{run_id} for it.", data={"runId": run_id}
+        )
+
+
 class RecordTooLarge(GreenroomError):
     """A record of a key-value store above the bound."""
 
@@ -185,6 +232,12 @@ class InvalidContentType(GreenroomError):
     """A body of another kind than the call takes."""
 
     http_status, error_type = 415, "invalid-content-type-header"
+
+
+class NotImplementedHere(GreenroomError):
+    """The platform can do this, Greenroom can't."""
+
+    http_status, error_type = 501, "not-implemented"
 
 
 class StoresUnavailable(GreenroomError):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from gateway.api.actor_changes import checked_memory
+from gateway.api.errors import NotImplementedHere
 from gateway.api.fields import Query, refuse
 from gateway.core.model import MEMORY_STEPS_MBYTES, RunDefaults, RunOptions
+
+_LIMITED, _FULL = "LIMITED_PERMISSIONS", "FULL_PERMISSIONS"
 
 
 def nearest_step(mbytes: float) -> int:
@@ -48,6 +53,33 @@ def _charge_limit(query: Query) -> float | None:
     if not math.isfinite(limit) or limit < 0:
         raise refuse("maxTotalChargeUsd", "a number of at least 0")
     return limit
+
+
+def refuse_unknown_powers(query: Query) -> None:
+    """
+    Refuse what a start asks for and would not get: webhooks of its own, and full permissions.
+
+    Raises NotImplementedHere, and InvalidRequest for what nobody understands.
+    """
+    webhooks = query.text("webhooks")
+    if webhooks is not None and _webhooks(webhooks):
+        raise NotImplementedHere("Runs with webhooks are not supported yet: start the run without 'webhooks'.")
+    level = query.text("forcePermissionLevel")
+    if level == _FULL:
+        raise NotImplementedHere(f"Every run has {_LIMITED} here: leave 'forcePermissionLevel' out.")
+    if level not in {None, _LIMITED}:
+        raise refuse("forcePermissionLevel", f"{_LIMITED} or {_FULL}")
+
+
+def _webhooks(text: str) -> list[Any]:
+    try:
+        # A plus sign that was not escaped arrives as a blank.
+        value = json.loads(base64.b64decode(text.replace(" ", "+"), validate=True))
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, list):
+        raise refuse("webhooks", "a list of webhooks as JSON, in base64")
+    return value
 
 
 def run_options(query: Query, build: str, defaults: RunDefaults, definition: Mapping[str, Any]) -> RunOptions:

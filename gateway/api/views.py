@@ -27,7 +27,7 @@ from gateway.core.model import (
 )
 from gateway.core.standby import as_api_object, effective
 from gateway.core.times import iso, iso_or_none
-from gateway.new_run import ZERO_STATS
+from gateway.new_run import ZERO_STATS, storage_ids
 from gateway.urls import Urls
 
 View = dict[str, Any]
@@ -297,11 +297,7 @@ def run_view(run: Run, urls: Urls) -> View:
         "defaultKeyValueStoreId": run.default_key_value_store_id,
         "defaultDatasetId": run.default_dataset_id,
         "defaultRequestQueueId": run.default_request_queue_id,
-        "storageIds": {
-            "keyValueStores": {"default": run.default_key_value_store_id},
-            "datasets": {"default": run.default_dataset_id},
-            "requestQueues": {"default": run.default_request_queue_id},
-        },
+        "storageIds": storage_ids(run),
         "containerUrl": urls.live_view(run.live_view_label),
         "isContainerServerReady": run.is_container_server_ready,
         "usage": dict(_ZERO_RUN_USAGE),

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
+from gateway.core.errors import RecordNotFound
 from gateway.core.lifecycle import RunStatus
-from gateway.state.ports import Signals
+from gateway.core.model import Run
+from gateway.state.ports import Records, Signals
 
 # Signals may be lost, so records are looked at again at least so often.
 LOOK_AGAIN_SECS = 5.0
@@ -21,6 +23,18 @@ class _Job(Protocol):
 
 
 J = TypeVar("J", bound=_Job)
+
+
+async def awaited_run(records: Records, signals: Signals, run_id: str, secs: float) -> Run:
+    """The run as soon as it has ended, or as it is after *secs*. Raises RecordNotFound, also where it is deleted."""
+
+    async def read() -> Run:
+        run = await records.run(run_id)
+        if run is None:
+            raise RecordNotFound("Actor run")
+        return run
+
+    return await until_ended(signals, read, "run", run_id, secs)
 
 
 async def until_ended(signals: Signals, read: Callable[[], Awaitable[J]], kind: str, job_id: str, secs: float) -> J:

@@ -11,7 +11,6 @@ import pytest
 
 from gateway.api import waiting
 from gateway.api.app import api_app
-from gateway.api.runs import input_key
 from gateway.core.lifecycle import RunStatus
 from gateway.core.model import AbortWish, StorageKind
 from gateway.state.changes import change_run
@@ -52,6 +51,11 @@ async def test_start(api: Any, bob: Any) -> None:
         ("waitForFinish=-1", 400, "invalid-request"),
         ("build=nightly", 400, "unknown-build-tag"),
         ("build=0.1.99", 400, "unknown-build-tag"),
+        ("webhooks=W3siZXZlbnRUeXBlcyI6W119XQ%3D%3D", 501, "not-implemented"),
+        ("webhooks=nonsense", 400, "invalid-request"),
+        ("webhooks=e30%3D", 400, "invalid-request"),
+        ("forcePermissionLevel=FULL_PERMISSIONS", 501, "not-implemented"),
+        ("forcePermissionLevel=SOME", 400, "invalid-request"),
     ],
 )
 async def test_bad_starts(bob: Any, query: str, status: int, kind: str) -> None:
@@ -75,23 +79,20 @@ async def test_builds_by_tag_and_number(bob: Any) -> None:
         assert run["buildNumber"] == number
 
 
-async def test_input_is_kept(api: Any, bob: Any) -> None:
-    """A body is there before the run can start, byte by byte, with its content type."""
-    run = await bob.post(
-        "/actors/hello/runs", content=b'{"hello": "world"}', headers={"Content-Type": "application/json; charset=utf-8"}
-    )
-    assert await api.services.state.blobs.get(input_key(run["defaultKeyValueStoreId"])) == b'{"hello": "world"}'
-    assert run["stats"]["inputBodyLen"] == 18
-    stored = await api.services.state.records.run(run["id"])
-    assert stored.meta["inputContentType"] == "application/json; charset=utf-8"
-    assert "inputContentType" not in run["meta"]
-
-
 async def test_a_runs_own_start(api: Any, bob: Any) -> None:
-    """A run that starts an Actor is its origin."""
+    """A run that starts an Actor is its origin and its parent."""
     first = await bob.post("/actors/hello/runs")
     run = await api.run_itself(first)
-    assert (await run.post("/actors/bob~hello/runs"))["meta"]["origin"] == "ACTOR"
+    second = await run.post("/actors/bob~hello/runs")
+    assert second["meta"]["origin"] == "ACTOR"
+    assert (await api.services.state.records.run(second["id"])).parent_run_id == first["id"]
+    assert (await run.get(f"/actor-runs/{second['id']}"))["id"] == second["id"]
+
+
+async def test_options_that_change_nothing(bob: Any) -> None:
+    """No webhooks, and the permissions that every run has."""
+    run = await bob.post("/actors/hello/runs?webhooks=W10%3D&forcePermissionLevel=LIMITED_PERMISSIONS")
+    assert run["status"] == "READY"
 
 
 async def test_idempotency(api: Any, bob: Any) -> None:
@@ -269,12 +270,28 @@ async def test_status_messages(api: Any, bob: Any) -> None:
 
 
 async def test_delete(api: Any, bob: Any) -> None:
-    """Only a finished run can be deleted; its log and input go with it."""
-    run = await bob.post("/actors/hello/runs", json={"a": 1})
+    """Only a finished run can be deleted; its log and what its storages hold go with it, small or large."""
+    run = await bob.post("/actors/hello/runs", json={"a": "x" * 20_000})
+    store_id = run["defaultKeyValueStoreId"]
+    record = await api.services.state.storages.record(store_id, "INPUT")
     assert (await bob.delete(f"/actor-runs/{run['id']}", 400))["type"] == "cannot-remove-running-run"
     api.services.logs.append(run["id"], "hello")
     await api.finish(run)
     await bob.delete(f"/actor-runs/{run['id']}")
     await bob.get(f"/actor-runs/{run['id']}", 404)
     await bob.get(f"/logs/{run['id']}", 404)
-    assert await api.services.state.blobs.get(input_key(run["defaultKeyValueStoreId"])) is None
+    await bob.get(f"/key-value-stores/{store_id}", 404)
+    await bob.get(f"/datasets/{run['defaultDatasetId']}", 404)
+    await bob.get(f"/request-queues/{run['defaultRequestQueueId']}", 404)
+    assert record.blob is not None
+    assert await api.services.state.blobs.size(record.blob) is None
+    await bob.delete(f"/actor-runs/{run['id']}", 404)
+
+
+async def test_what_got_a_name_outlives_its_run(api: Any, bob: Any) -> None:
+    """Named storages are kept until somebody deletes them."""
+    run = await bob.post("/actors/hello/runs")
+    await bob.put(f"/datasets/{run['defaultDatasetId']}", json={"name": "kept"})
+    await api.finish(run)
+    await bob.delete(f"/actor-runs/{run['id']}")
+    assert (await bob.get("/datasets/kept"))["id"] == run["defaultDatasetId"]

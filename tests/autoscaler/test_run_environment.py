@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -141,6 +142,22 @@ def test_a_batch_run_with_everything() -> None:
         "ACTOR_MAX_PAID_DATASET_ITEMS": "100",
         "ACTOR_MAX_TOTAL_CHARGE_USD": "12345.67",
         "ACTOR_RESTART_ON_ERROR": "1",
+    }
+
+
+def test_the_key_of_the_input_is_the_runs() -> None:
+    """It changes with a metamorph."""
+    made = run_environment(replace(BATCH_RUN, input_key="INPUT-2"), ACTOR, BUILD, CONTEXT, {})
+    assert (made["ACTOR_INPUT_KEY"], made["APIFY_INPUT_KEY"]) == ("INPUT-2", "INPUT-2")
+
+
+def test_declared_storages() -> None:
+    """All of them, the default ones too, where the build declares more than those."""
+    run = replace(BATCH_RUN, storage_ids={"datasets": {"products": "DatasetId00000002"}})
+    assert json.loads(run_environment(run, ACTOR, BUILD, CONTEXT, {})["ACTOR_STORAGES_JSON"]) == {
+        "keyValueStores": {"default": "KeyValueStoreId01"},
+        "datasets": {"default": "DatasetId00000001", "products": "DatasetId00000002"},
+        "requestQueues": {"default": "RequestQueueId001"},
     }
 
 
