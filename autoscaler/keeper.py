@@ -1,4 +1,10 @@
-"""The keeper of one run: from its record to its process, and from its process's end to its record's end."""
+"""
+The keeper of one run: from its record to its process, and from its process's end to its record's end.
+
+A run may have several processes, one after the other: a reboot, a migration or a failure that its options forgive ends
+one and starts the next, under the same id. Such a restart is first a wish in the record. It is taken back, and counted,
+in one write when the next process exists; so whoever finds the wish, after whatever crash, knows what is left to do.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +14,17 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
-from autoscaler.keeper_tools import KeeperTools
 from autoscaler.launch import Launch
 from autoscaler.launchers.base import Exited, FoundRun, Launcher
 from autoscaler.launchers.readiness import wait_until_serving
+from autoscaler.run_environment import dedicated_cpus
+from autoscaler.run_record import RunRecord
 from gateway.core import run_changes
 from gateway.core.demand import is_drained
 from gateway.core.errors import (
-    Conflict,
     GreenroomError,
     LaunchError,
     RecordNotFound,
@@ -25,12 +32,11 @@ from gateway.core.errors import (
     StandbyRunFinished,
     StandbyRunNotReady,
 )
-from gateway.core.lifecycle import Readiness, RunStatus, StartOutcome, may_become
-from gateway.core.model import Actor, Address, Build, Run, User
+from gateway.core.lifecycle import Readiness, RunStatus, StartOutcome, may_become, may_restart_after_error
+from gateway.core.load import Load, LoadHistory, Usage, load_stats
+from gateway.core.model import Actor, Address, Build, RestartKind, Run, User
 from gateway.core.standby import Generation, PoolKey
-from gateway.core.system_events import abort_frames
-from gateway.new_run import store_run
-from gateway.state.changes import change_run
+from gateway.core.system_events import abort_frames, migrating_frame
 from gateway.state.ports import Changed, RouteEnded, RunEvent, RunRoute, StateUnavailable
 
 _log = logging.getLogger(__name__)
@@ -40,26 +46,23 @@ _FOREVER_SECS = 365 * 24 * 3600.0
 _EAGER_SECS = 0.002
 _UNHURRIED_SECS = 0.25
 _SOON_SECS = 1.0
-_RETRY_SECS = 1.0
+# What a program says as its last word ('fail') may arrive a moment after it has ended.
+_LAST_WORD_SECS = 0.5
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Keeper:
+class Keeper(RunRecord):
     """
     One live run. ``live`` is its life; the other methods only tell it something and return at once.
 
     A standby run has ``pool`` and ``generation``. ``known``: the records that it is made from, where they are at hand
-    (a wake has no time to read them again). ``is_stored``: its record exists already. ``adopted``: so does its
-    process, or at least its exit code.
+    (a wake has no time to read them again). ``adopted``: its process exists already, or at least its exit code.
     """
 
-    run: Run
-    tools: KeeperTools
     launcher: Launcher
     pool: PoolKey | None = None
     generation: Generation | None = None
     known: tuple[Actor, User, Build] | None = None
-    is_stored: bool = False
     adopted: FoundRun | None = None
     readiness: Readiness = Readiness.STARTING
     began: float = field(default_factory=time.monotonic)
@@ -72,16 +75,15 @@ class Keeper:
     _ready_secs: float | None = None
     _wind_down_reason: str | None = None
     _not_ready_message: str | None = None
+    _restarts_after_error: list[float] = field(default_factory=list)
+    _history: LoadHistory = field(default_factory=LoadHistory)
     _abort_in_force: bool | None = None  # None: no; else whether it is a graceful one
-    _news: asyncio.Event = field(default_factory=asyncio.Event)
     _probe: asyncio.Event = field(default_factory=asyncio.Event)
-    _letting_go: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def look(self, run: Run | None = None) -> None:
-        """The record may hold a new wish."""
-        if run is not None and run.version > self.run.version:
-            self.run = run
-        self._news.set()
+    @property
+    def has_process(self) -> bool:
+        """Whether its first process has been started, or was adopted."""
+        return bool(self._placement) or self.adopted is not None
 
     def wind_down(self, reason: str) -> None:
         """Drain, then stop, for *reason*; asked twice, the first holds."""
@@ -94,17 +96,25 @@ class Keeper:
         if self.readiness is Readiness.SERVING:
             self._probe.set()
 
-    def let_go(self) -> None:
-        """Greenroom ends, the run goes on."""
-        self._letting_go.set()
+    def measured(self, usage: Usage, at: float) -> Load | None:
+        """Take one more sample of what it uses; its load, once it is known."""
+        cores = self.tools.cores
+        share = dedicated_cpus(self.run.options.memory_mbytes, cores)
+        self._history = self._history.after(usage, at, cpu_share=share, cores=cores)
+        return self._history.load
 
     async def live(self) -> None:
-        """From start (or adoption) to the recorded end."""
+        """From start (or adoption) to the recorded end, over all restarts."""
+        while await self._live_once() and not self._letting_go.is_set():
+            self._forget_process()
+
+    async def _live_once(self) -> bool:
+        """One process from start to end; whether it is to be followed by another one."""
         try:
             await self._begin()
         except GreenroomError as error:
             await self._end_unstarted(error)
-            return
+            return False
         async with asyncio.TaskGroup() as group:
             exit_watch = group.create_task(self.launcher.wait(self.run.id))
             leaver = group.create_task(self._letting_go.wait())
@@ -118,8 +128,14 @@ class Keeper:
             exited = exit_watch.result() if exit_watch.done() else None
             for helper in (exit_watch, leaver, *helpers):
                 helper.cancel()
-        if exited is not None:
-            await self._end(exited)
+        return exited is not None and await self._end(exited)
+
+    def _forget_process(self) -> None:
+        """What was known of the process that has ended does not hold for the next one."""
+        self.adopted = self._address = self._ready_secs = self._not_ready_message = None
+        self.readiness = Readiness.STARTING  # whatever it was: a new program begins
+        self._is_serving.clear()
+        self._probe.clear()
 
     # -- beginning ----------------------------------------------------------------------------------------------
 
@@ -129,8 +145,12 @@ class Keeper:
             self._placement = self.adopted.placement
             self._wind_down_reason = self.run.wound_down_because
             await self._publish()
+            if self.run.restart_wish is not None and self.run.placement != self._placement:
+                await self._record_restart()  # it was under way when Greenroom was killed, and all but on record
             return
         await self._publish()
+        if self.run.restart_wish is not None:
+            await self.launcher.forget(self.run.id)
         launch = Launch(
             run=lambda: self.run,
             known=self.known,
@@ -142,19 +162,12 @@ class Keeper:
         )
         self._address, spec = await launch.prepare()
         self._placement = await self.launcher.start(spec, self._store)
-        self._start_secs = time.monotonic() - self.began
+        if self._start_secs is None:
+            self._start_secs = time.monotonic() - self.began
+            self._history = LoadHistory(at=time.monotonic())
         await self._publish()
-
-    async def _store(self) -> None:
-        """Put the run on record, where that has not been done. No program of its begins before."""
-        if self.is_stored:
-            return
-        self.is_stored = True
-        try:
-            await store_run(self.tools.state.records, self.run, self.tools.box, self.tools.new_id())
-        except StateUnavailable as error:
-            raise LaunchError(f"The run could not be put on record. {error}") from error
-        await self._tell_changed()
+        if self.run.restart_wish is not None:
+            await self._record_restart()
 
     # -- while it lives -----------------------------------------------------------------------------------------
 
@@ -167,12 +180,19 @@ class Keeper:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SOON_SECS):
                     await self._is_serving.wait()
-        await self._change(lambda run: run_changes.started(run, self._placement, is_serving=self._is_serving.is_set()))
-        await self._tell_changed()
-        if not self._is_serving.is_set():
+        if self.run.placement != self._placement or self.run.status is RunStatus.READY:
+            is_serving = self._is_serving.is_set()
+            await self._change(lambda run: run_changes.started(run, self._placement, is_serving=is_serving))
+            await self._tell_changed()
+        if not self.run.is_container_server_ready:
             await self._is_serving.wait()
             await self._change(run_changes.serving)
             await self._tell_changed()
+
+    async def _record_restart(self) -> None:
+        """What was wished has been done."""
+        await self._change(lambda run: run_changes.restarted(run, self._placement))
+        await self._tell_changed()
 
     async def _watch_readiness(self) -> None:
         """Probe until it serves; again whenever a gateway was refused. A pool's run that never serves is stopped."""
@@ -235,8 +255,8 @@ class Keeper:
             await self._ask_to_end(self.tools.settings.abort_grace_secs, sigterm_grace_secs=0)
 
     async def _fulfil_wishes(self) -> None:
-        """Aborts and wind-downs, each once; a hard abort overtakes whatever is under way."""
-        is_winding_down = False
+        """Aborts, wind-downs and restarts, each once; what is harder overtakes whatever is under way."""
+        is_winding_down = is_migrating = is_restarting = False
         async with asyncio.TaskGroup() as group:
             while True:
                 self._news.clear()
@@ -249,7 +269,25 @@ class Keeper:
                 if self._wind_down_reason is not None and not is_winding_down:
                     is_winding_down = True
                     group.create_task(self._wind_down(self._wind_down_reason))
+                if self.run.restart_wish is not None and self.run.status is RunStatus.RUNNING:
+                    is_open = self.run.restart_wish.kind is RestartKind.MIGRATION
+                    if is_open and not is_migrating:
+                        is_migrating = True
+                        group.create_task(self._migrate(self.run.restart_wish.requested_at))
+                    elif not is_open and not is_restarting:
+                        is_restarting = True
+                        self._say("Restarting Actor run.")
+                        await self.launcher.stop(self.run.id, grace_secs=0)  # SDKs only sleep until it comes
                 await self._news.wait()
+
+    async def _migrate(self, since: datetime) -> None:
+        """Tell it, and have it stopped when the time is over; it may end, or ask for a reboot, before."""
+        left_secs = self.tools.settings.migration_grace_secs - (self.tools.now() - since).total_seconds()
+        self._say(f"Migrating Actor run, within {max(0.0, left_secs):.0f} s.")
+        frame = migrating_frame(self.tools.now(), left_secs)
+        await self.tools.state.signals.send_event(RunEvent(run_id=self.run.id, frames=(frame,)))
+        await asyncio.sleep(max(0.0, left_secs))
+        await self._change(run_changes.migration_due)
 
     async def _abort(self, gracefully: bool) -> None:
         if not gracefully:
@@ -286,14 +324,19 @@ class Keeper:
 
     # -- the end ------------------------------------------------------------------------------------------------
 
-    async def _end(self, exited: Exited) -> None:
+    async def _end(self, exited: Exited) -> bool:
+        """Put the end of its process on record; whether that is not its own end, since it is to be restarted."""
         reason = exited.reason or self._not_ready_message
         if exited.out_of_memory:
             reason = reason or f"Out of memory ({self.run.options.memory_mbytes} MiB): give the run more."
-        if not await self._change_at_end(
-            lambda run: run_changes.exited(run, self.tools.now(), exited.exit_code, reason)
-        ):
-            return
+        if not await self._change_at_end(await self._change_after(exited, reason)):
+            return False
+        wish = self.run.restart_wish
+        if not self.run.status.is_terminal and wish is not None:
+            if wish.kind is RestartKind.AFTER_ERROR:
+                self._restarts_after_error.append(time.monotonic())
+                self._say(f"Actor run failed with exit code {exited.exit_code}, restarting it.")
+            return True
         self._say(f"Actor run {self.run.status} with exit code {exited.exit_code}.")
         error = None
         if not self._has_served and not self._wind_down_reason:
@@ -305,10 +348,34 @@ class Keeper:
             f"exit code {exited.exit_code}).{why} The next request starts another one."
         )
         await self._close_books(error, message, exited.exit_code)
+        return False
+
+    async def _change_after(self, exited: Exited, reason: str | None) -> Callable[[Run], Run | None]:
+        """How its record changes by the end of a process: by its own end, or by the wish for another process."""
+        now, load = self.tools.now(), load_stats(self._history.load)
+        may_restart = run_changes.failed_but_restarts(self.run, now, exited.exit_code) is not None
+        if may_restart:
+            await self._pause(_LAST_WORD_SECS)
+            may_restart = may_restart_after_error(self._restarts_after_error, time.monotonic())
+        if self._wind_down_reason is not None and self.run.restart_wish is not None:
+            await self._retire()
+
+        def change(run: Run) -> Run | None:
+            restarting = run_changes.failed_but_restarts(run, now, exited.exit_code) if may_restart else None
+            return restarting or run_changes.exited(run, now, exited.exit_code, reason, load=load)
+
+        return change
+
+    async def _retire(self) -> None:
+        """What is being wound down is not started again."""
+        reason = self._wind_down_reason or ""
+        await self._change(lambda run: run_changes.winding_down(run, reason))
 
     async def _end_unstarted(self, error: GreenroomError) -> None:
         self._say(error.message)
         self._tell_start(StartOutcome.FAILED)
+        if self._wind_down_reason is not None and self.run.restart_wish is not None:
+            await self._retire()
         message = f"The Actor could not be started: {error.message}"
         try:
             await self._store()
@@ -400,46 +467,6 @@ class Keeper:
                 ready_secs=self._ready_secs,
             )
         )
-
-    async def _change(self, change: Callable[[Run], Run | None]) -> bool:
-        """
-        Until it is stored: a disk that is full for a while must not end a run, nor hide its end.
-
-        False where Greenroom ends before.
-        """
-        while True:
-            try:
-                await self._change_once(change)
-            except StateUnavailable as error:
-                _log.warning("a run's change waits to be recorded: %s", error, extra={"run_id": self.run.id})
-                if self._letting_go.is_set():
-                    return False
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_RETRY_SECS):
-                        await self._letting_go.wait()
-            else:
-                return True
-
-    async def _change_once(self, change: Callable[[Run], Run | None]) -> None:
-        """Most changes of a run are its keeper's, so the record that he has is tried before it is read again."""
-        wanted = change(self.run)
-        try:
-            if wanted is None:
-                raise Conflict("The record at hand needs no change; the present one may.")
-            changed = await self.tools.state.records.replace_run(wanted)
-        except Conflict:
-            changed = await change_run(self.tools.state.records, self.run.id, change)
-        if changed.version > self.run.version:
-            self.run = changed
-        self._news.set()
-
-    async def _tell_changed(self) -> None:
-        await self.tools.state.signals.changed(Changed(kind="run", id=self.run.id))
-
-    def _say(self, line: str) -> None:
-        """A line of the system's in the run's log; a full disk keeps it out and ends nothing."""
-        with contextlib.suppress(OSError):
-            self.tools.logs.append(self.run.id, f"ACTOR: {line}")
 
 
 def _address_of(found: FoundRun) -> Address | None:

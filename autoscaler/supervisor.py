@@ -21,12 +21,14 @@ from autoscaler.keeper import Keeper
 from autoscaler.keeper_tools import KeeperTools
 from autoscaler.launchers.base import FoundRun, Launcher
 from autoscaler.policy.scaling import RunView
+from autoscaler.pulse import Pulse
 from gateway.core import run_changes
 from gateway.core.errors import LaunchError, RecordNotFound, StandbyRunFailed
 from gateway.core.lifecycle import RunStatus
 from gateway.core.model import AbortWish, Actor, Build, Origin, Run, RunOptions, User
 from gateway.core.standby import Generation, PoolKey, StandbyTarget
-from gateway.new_run import bare_run
+from gateway.new_run import RANDOM_BYTES, bare_run
+from gateway.run_input import standby_input
 from gateway.state.changes import change_run
 from gateway.state.ports import Changed, RouteEnded, StateUnavailable
 from gateway.state.steady import steadily
@@ -50,6 +52,7 @@ class Supervisor:
     launcher: Launcher
     clock: Callable[[], float] = time.monotonic
     _keepers: dict[str, Keeper] = field(default_factory=dict)
+    _lives: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _builds: dict[str, Build] = field(default_factory=dict)
     _group: asyncio.TaskGroup | None = None
     _is_stopping: bool = False
@@ -61,12 +64,25 @@ class Supervisor:
             self._group = group
             await self._take_over()
             watcher = group.create_task(steadily("the supervisor", self._follow_wishes))
+            pulse = Pulse(
+                runs=lambda: list(self._keepers.values()),
+                measure=self.launcher.usage,
+                signals=self.tools.state.signals,
+                now=self.tools.now,
+                clock=self.clock,
+            )
+            beating = group.create_task(steadily("the measurement of load", pulse.beat_for_ever))
             try:
                 yield
             finally:
                 watcher.cancel()
+                beating.cancel()
                 for keeper in self._keepers.values():
                     keeper.let_go()
+                for run_id, life in self._lives.items():
+                    # What is only being prepared leaves nothing behind; the next worker begins it anew.
+                    if not self._keepers[run_id].has_process:
+                        life.cancel()
 
     def start_standby(
         self, target: StandbyTarget, pool: PoolKey, known: tuple[Actor, User, Build], memory_mbytes: int
@@ -81,13 +97,21 @@ class Supervisor:
                 build=target.config.build, timeout_secs=0, memory_mbytes=memory_mbytes, disk_mbytes=2 * memory_mbytes
             ),
             now=self.tools.now(),
-            random_bytes=os.urandom(80),
+            random_bytes=os.urandom(RANDOM_BYTES),
             pool=pool,
             meta={"tenancy": str(target.config.tenancy)},
         )
         generation = Generation(build_id=build.id, memory_mbytes=memory_mbytes)
         self._keep(
-            Keeper(run=run, tools=self.tools, launcher=self.launcher, pool=pool, generation=generation, known=known)
+            Keeper(
+                run=run,
+                tools=self.tools,
+                launcher=self.launcher,
+                pool=pool,
+                generation=generation,
+                known=known,
+                contents=standby_input(run, build) if target.config.should_pass_actor_input else (),
+            )
         )
         return run.id
 
@@ -175,7 +199,7 @@ class Supervisor:
     def _keep(self, keeper: Keeper) -> None:
         assert self._group is not None, "the supervisor is not running"
         self._keepers[keeper.run.id] = keeper
-        self._group.create_task(self._live(keeper))
+        self._lives[keeper.run.id] = self._group.create_task(self._live(keeper))
 
     async def _live(self, keeper: Keeper) -> None:
         try:
@@ -186,6 +210,7 @@ class Supervisor:
             await self._give_up(keeper)
         finally:
             self._keepers.pop(keeper.run.id, None)
+            self._lives.pop(keeper.run.id, None)
             keeper.ended.set()
 
     async def _give_up(self, keeper: Keeper) -> None:
@@ -239,6 +264,8 @@ class Supervisor:
             item = found.pop(run.id, None)
             if item is not None and await self.launcher.adopt(run.id, item.placement):
                 self._adopt(run, item)
+            elif run.status is RunStatus.RUNNING and run.restart_wish is not None:
+                self._adopt(run, None)  # killed amid its restart
             elif run.status is RunStatus.READY and run.pool_id is None:
                 pass  # was promised to an API caller: _follow_wishes starts it
             elif run.status is RunStatus.READY:
@@ -262,10 +289,11 @@ class Supervisor:
             elif job.status.is_terminal and job_id not in self._keepers:
                 await logs.keep(job_id)
 
-    def _adopt(self, run: Run, item: FoundRun) -> None:
+    def _adopt(self, run: Run, item: FoundRun | None) -> None:
         pool = PoolKey.parse(run.pool_id) if run.pool_id else None
         generation = Generation(build_id=run.build_id, memory_mbytes=run.options.memory_mbytes) if pool else None
-        _log.info("adopted a run that %s", "lives" if item.is_alive else "ended meanwhile", extra={"run_id": run.id})
+        state = "was being restarted" if item is None else "lives" if item.is_alive else "ended meanwhile"
+        _log.info("adopted a run that %s", state, extra={"run_id": run.id})
         keeper = Keeper(
             run=run,
             tools=self.tools,

@@ -31,7 +31,7 @@ def measure(shims: Mapping[str, tuple[int, str]]) -> dict[str, Usage]:
     The usage of each run, by the pid and the start of its shim; nothing of one whose shim has gone.
 
     A process that ends amid the look may be missed in it, or counted twice. Blocks for as long as the kernel takes:
-    about 20 µs for each process of the machine and of the runs.
+    about 10 µs for each process of the machine, and as much again for each of a run.
     """
     lines: dict[int, _Line] = {}
     children: dict[int, list[_Line]] = {}
