@@ -1,6 +1,5 @@
 // What the Actor does, whatever the SDK's version: `sdk` has the few commands that differ.
 
-import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -11,9 +10,11 @@ const load = {};
 
 export async function run(sdk, { endsByItself }) {
     const { events } = sdk;
-    const firstLoad = once(events, 'systemInfo');
+    const firstLoad = new Promise((resolve) => { events.on('systemInfo', resolve); });
     events.on('systemInfo', (data) => Object.assign(load, data));
-    events.on('persistState', ({ isMigrating }) => heard.push(isMigrating ? 'persistState while migrating' : 'persistState'));
+    events.on('persistState', ({ isMigrating }) => {
+        heard.push(isMigrating ? 'persistState while migrating' : 'persistState');
+    });
     const abort = new Promise((resolve) => {
         events.on('aborting', async () => {
             heard.push('aborting');

@@ -24,6 +24,7 @@ class Sdk:
     dependencies: Mapping[str, str]
     program: str = "exec python3 main.py"
     crash_code: int = 91  # of an error that nobody catches
+    exits_with_its_code: bool = True  # or an exit in the middle counts as such an error
 
     def lay_out(self, parent: Path) -> Path:
         """A folder of this Actor, named after the version."""
@@ -48,7 +49,7 @@ PYTHON_PACKAGES = {"requirements.txt": "apify==4.1.0\n"}
 NODE_PACKAGES = _npm({"apify": "3.7.2", "@crawlee/basic": "3.18.1"})
 
 PYTHON = Sdk("python-4", "sdk-python", PYTHON_PACKAGES)
-PYTHON_BEFORE = Sdk("python-3", "sdk-python", {"requirements.txt": "apify==3.4.1\n"})
+PYTHON_BEFORE = Sdk("python-3", "sdk-python", {"requirements.txt": "apify==3.4.1\n"}, exits_with_its_code=False)
 JAVASCRIPT = Sdk("javascript-3", "sdk-javascript", NODE_PACKAGES, "exec node main.mjs", crash_code=1)
 JAVASCRIPT_BEFORE = Sdk("javascript-2", "sdk-javascript", _npm({"apify": "2.3.2"}), "exec node main-2.cjs")
 CRAWL_PYTHON = Sdk("crawl-python", "crawl-python", PYTHON_PACKAGES)

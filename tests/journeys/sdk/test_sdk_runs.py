@@ -151,7 +151,8 @@ async def test_a_batch_run_is_read_back_alike_by_both_clients(
 async def test_how_it_ends_makes_status_and_exit_code(greenroom: Greenroom, sdk: Sdk, ending: str) -> None:
     """A failure that is told, an error nobody catches, a code of its own: FAILED, with what was kept before."""
     run = await finished(greenroom, sdk, ending=ending, code=7)
-    code = {"fail": 1, "crash": sdk.crash_code, "code": 7}[ending]
+    own = 7 if sdk.exits_with_its_code else sdk.crash_code
+    code = {"fail": 1, "crash": sdk.crash_code, "code": own}[ending]
     message = "it could not be done" if ending == "fail" else None
     assert (run["status"], run["exitCode"]) == ("FAILED", code), await greenroom.log_of(run["id"])
     if message is not None:
