@@ -32,7 +32,14 @@ from gateway.core.errors import (
     StandbyRunFinished,
     StandbyRunNotReady,
 )
-from gateway.core.lifecycle import Readiness, RunStatus, StartOutcome, may_become, may_restart_after_error
+from gateway.core.lifecycle import (
+    MAX_RESTARTS_IN_WINDOW,
+    Readiness,
+    RunStatus,
+    StartOutcome,
+    may_become,
+    may_restart_after_error,
+)
 from gateway.core.load import Load, LoadHistory, Usage, load_stats
 from gateway.core.model import Actor, Address, Build, RestartKind, Run, User
 from gateway.core.standby import Generation, PoolKey
@@ -334,7 +341,7 @@ class Keeper(RunRecord):
         wish = self.run.restart_wish
         if not self.run.status.is_terminal and wish is not None:
             if wish.kind is RestartKind.AFTER_ERROR:
-                self._restarts_after_error.append(time.monotonic())
+                self._restarts_after_error = [*self._restarts_after_error, time.monotonic()][-MAX_RESTARTS_IN_WINDOW:]
                 self._say(f"Actor run failed with exit code {exited.exit_code}, restarting it.")
             return True
         self._say(f"Actor run {self.run.status} with exit code {exited.exit_code}.")
