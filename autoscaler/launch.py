@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoscaler.keeper_tools import KeeperTools
 from autoscaler.launchers.base import Launcher, LaunchSpec, Placement
@@ -16,6 +16,7 @@ from gateway.core.ids import shown_standby_label
 from gateway.core.lifecycle import RunStatus
 from gateway.core.model import Actor, Address, Build, Run, User
 from gateway.core.standby import effective, parse_standby
+from gateway.input_secrets import private_key
 
 _log = logging.getLogger(__name__)
 
@@ -47,11 +48,13 @@ class Launch:
         await self._prepare(build)
         env_vars = opened(build.env_vars, self.tools.box.open)
         run = self.run()
+        input_key = await private_key(self.tools.state.blobs, self.tools.box, run)
         placement = await self.launcher.place(run.id, wanted_port(env_vars))
+        context = replace(self._context(run, actor, owner, placement), input_key=input_key)
         spec = LaunchSpec(
             run_id=run.id,
             build=build,
-            env=run_environment(run, actor, build, self._context(run, actor, owner, placement), env_vars),
+            env=run_environment(run, actor, build, context, env_vars),
             placement=placement,
             memory_mbytes=run.options.memory_mbytes,
             log_path=self.tools.logs.path(run.id),

@@ -15,6 +15,7 @@ from decimal import Decimal
 
 from gateway.core.model import Actor, Build, EnvVar, Run
 from gateway.core.times import iso
+from gateway.input_secrets import PrivateKey
 from gateway.new_run import storage_ids
 
 # name → the older names that SDKs still read
@@ -41,7 +42,10 @@ PORT_VARIABLES = ("ACTOR_WEB_SERVER_PORT", "ACTOR_STANDBY_PORT", "APIFY_CONTAINE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """What the environment is made from, besides the records; URLs as ``gateway.urls`` makes them."""
+    """
+    What the environment is made from, besides the records; URLs as ``gateway.urls`` makes them. ``input_key`` opens the
+    secret fields of the input.
+    """
 
     owner_name: str
     token: str
@@ -52,6 +56,7 @@ class RunContext:
     standby_url: str | None
     web_server_port: int
     dedicated_cpus: float
+    input_key: PrivateKey | None = None
 
 
 def wanted_port(env_vars: Mapping[str, str]) -> int | None:
@@ -93,6 +98,8 @@ def run_environment(
         "ACTOR_DEFAULT_DATASET_ID": run.default_dataset_id,
         "ACTOR_DEFAULT_REQUEST_QUEUE_ID": run.default_request_queue_id,
         "ACTOR_INPUT_KEY": run.input_key,
+        "APIFY_INPUT_SECRETS_PRIVATE_KEY_FILE": context.input_key.pem_base64 if context.input_key else None,
+        "APIFY_INPUT_SECRETS_PRIVATE_KEY_PASSPHRASE": context.input_key.passphrase if context.input_key else None,
         # Only where there is more than the default ones, which have variables of their own.
         "ACTOR_STORAGES_JSON": json.dumps(storage_ids(run)) if run.storage_ids else None,
         "ACTOR_EVENTS_WEBSOCKET_URL": context.events_url,

@@ -54,6 +54,12 @@ class InputSchema:
     has_patterns: bool
     _rules: Mapping[str, Any]
 
+    @property
+    def secret_fields(self) -> tuple[str, ...]:
+        """The fields whose values are to be kept encrypted."""
+        fields = self.document.get("properties", {})
+        return tuple(name for name, of_field in fields.items() if _is_secret(of_field))
+
     def completed(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """*given* with the schema's defaults."""
         return with_defaults(self.document, given)
@@ -193,6 +199,10 @@ def _check_required(document: Mapping[str, Any]) -> None:
                 f"Field schema.properties.{name} does not exist, but it is specified in schema.required. "
                 "Either define the field or remove it from schema.required."
             )
+
+
+def _is_secret(of_field: Any) -> bool:
+    return isinstance(of_field, Mapping) and of_field.get("isSecret") is True
 
 
 def _has_patterns(schema: Any) -> bool:

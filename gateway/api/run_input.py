@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.responses import Response
@@ -21,7 +21,8 @@ from gateway.api.call import Call, Endpoint
 from gateway.api.errors import InvalidContentType, InvalidInput, InvalidInputSchema
 from gateway.api.run_build import asked_build
 from gateway.core.errors import InvalidRequest
-from gateway.core.model import Build
+from gateway.core.model import Build, Run
+from gateway.input_secrets import KEY_ID, public_key, with_secrets_encrypted
 from gateway.run_input import JSON_CONTENT_TYPE, json_input
 
 _JSON = "application/json"
@@ -34,11 +35,15 @@ _KINDS = {list: "array", str: "string", int: "number", float: "number", bool: "b
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenInput:
-    """An input that is right. *body_bytes* is the size of what was sent, *content* is what is to be stored."""
+    """
+    An input that is right. *body_bytes* is the size of what was sent, *content* is what is to be stored, once the
+    *secret_fields* of the object that it is have been encrypted.
+    """
 
     content: bytes
     content_type: str
     body_bytes: int
+    secret_fields: tuple[str, ...] = ()
 
 
 async def given_input(call: Call, build: Build) -> GivenInput | None:
@@ -62,7 +67,25 @@ async def given_input(call: Call, build: Build) -> GivenInput | None:
         content = _checked(schema, body)
     else:
         content = await asyncio.to_thread(_checked, schema, body)
-    return GivenInput(content=content, content_type=JSON_CONTENT_TYPE, body_bytes=len(body))
+    return GivenInput(
+        content=content,
+        content_type=JSON_CONTENT_TYPE,
+        body_bytes=len(body),
+        secret_fields=schema.secret_fields,
+    )
+
+
+async def encrypted(call: Call, run: Run, given: GivenInput) -> tuple[Run, GivenInput]:
+    """*given* as the run may store it, and the run that knows with which key it is encrypted, if any of it is."""
+    if not given.secret_fields:
+        return run, given
+    key = await public_key(call.services.state.blobs, call.services.box, run.user_id, run.actor_id)
+
+    def encrypt() -> bytes:
+        return json_input(with_secrets_encrypted(json.loads(given.content), given.secret_fields, key))
+
+    content = await asyncio.to_thread(encrypt)
+    return replace(run, meta={**run.meta, KEY_ID: key.id}), replace(given, content=content)
 
 
 async def validate_input(call: Call) -> Response:

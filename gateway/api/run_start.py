@@ -15,7 +15,7 @@ from gateway.api.call import Call, Endpoint, answer
 from gateway.api.idempotency import StartKey
 from gateway.api.meta import request_meta, request_origin
 from gateway.api.run_build import asked_build, asked_tag
-from gateway.api.run_input import GivenInput, given_input
+from gateway.api.run_input import GivenInput, encrypted, given_input
 from gateway.api.run_options import refuse_unknown_powers, run_options
 from gateway.api.views import run_view
 from gateway.api.waiting import awaited_run
@@ -65,6 +65,7 @@ async def begin_run(call: Call, actor: Actor) -> Started:
     given = await given_input(call, build)
     contents: tuple[KeyValueRecord, ...] = ()
     if given is not None:
+        run, given = await encrypted(call, run, given)
         run = replace(run, stats={**run.stats, "inputBodyLen": given.body_bytes})
         contents = (await _stored_input(call, run, given),)
     try:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.core.model import StorageKind
+from gateway.input_secrets import KEY_ID, private_key
 
 SCHEMA = {
     "title": "Input",
@@ -207,3 +208,19 @@ async def test_declared_datasets_are_made_with_the_run(api: Any, bob: Any) -> No
     await api.finish(run)
     await bob.delete(f"/actor-runs/{run['id']}")
     await bob.get(f"/datasets/{datasets['products']}", 404)
+
+
+async def test_secret_fields_are_stored_encrypted(api: Any, bob: Any) -> None:
+    """Checked in plain, kept unreadable; the run alone knows the key, and the dry run makes none."""
+    secret = {"type": "string", "editor": "textfield", "isSecret": True, "minLength": 5}
+    await built(bob, "secretive", input={"type": "object", "properties": {"password": secret}})
+    answer = await bob.http.post("/v2/actors/secretive/validate-input", json={"password": "hunter22"})
+    assert answer.status_code == 200
+    assert not [*api.services.settings.data.glob("blobs/input-keys/*")]
+    assert (await bob.post("/actors/secretive/runs", 400, json={"password": "x"}))["type"] == "invalid-input"
+    run = await bob.post("/actors/secretive/runs", json={"password": "hunter22"})
+    _, content = await stored(bob, run)
+    assert json.loads(content)["password"].startswith("ENCRYPTED_VALUE:")
+    record = await api.services.state.records.run(run["id"])
+    assert await private_key(api.services.state.blobs, api.services.box, record) is not None
+    assert KEY_ID not in run["meta"]

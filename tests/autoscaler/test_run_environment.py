@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from autoscaler.run_environment import RunContext, dedicated_cpus, opened, run_environment, wanted_port
 from gateway.core.lifecycle import RunStatus
 from gateway.core.model import Actor, Build, EnvVar, Origin, Run, RunOptions, TaggedBuild
+from gateway.input_secrets import PrivateKey
 from gateway.secret_box import SecretBox
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
@@ -149,6 +150,15 @@ def test_the_key_of_the_input_is_the_runs() -> None:
     """It changes with a metamorph."""
     made = run_environment(replace(BATCH_RUN, input_key="INPUT-2"), ACTOR, BUILD, CONTEXT, {})
     assert (made["ACTOR_INPUT_KEY"], made["APIFY_INPUT_KEY"]) == ("INPUT-2", "INPUT-2")
+
+
+def test_the_key_for_secret_fields() -> None:
+    """Both variables, which SDKs want together, where the input has secrets; else neither."""
+    context = replace(CONTEXT, input_key=PrivateKey("cGVt", "phrase"))
+    made = run_environment(BATCH_RUN, ACTOR, BUILD, context, {})
+    assert made["APIFY_INPUT_SECRETS_PRIVATE_KEY_FILE"] == "cGVt"
+    assert made["APIFY_INPUT_SECRETS_PRIVATE_KEY_PASSPHRASE"] == "phrase"
+    assert not [name for name in run_environment(BATCH_RUN, ACTOR, BUILD, CONTEXT, {}) if "SECRETS" in name]
 
 
 def test_declared_storages() -> None:
