@@ -52,6 +52,7 @@ GROUPS: dict[str, tuple[Verb, ...]] = {
         Verb("ps", "list the runs that live", "greenroom ps"),
         Verb("logs", "print the log of a run or build", "greenroom logs Ab3dEf6hIj9lMn2pQ --follow"),
         Verb("abort", "stop a run", "greenroom abort Ab3dEf6hIj9lMn2pQ --gracefully"),
+        Verb("migrate", "have a batch run save its state and start again", "greenroom migrate Ab3dEf6hIj9lMn2pQ"),
     ),
     "Users and tokens": (
         Verb("user add", "add a user", "greenroom user add jane"),
@@ -165,6 +166,9 @@ def build_parser() -> argparse.ArgumentParser:
     abort.add_argument("run", metavar="RUN", help="The id of the run.")
     abort.add_argument("--gracefully", action="store_true", help="Give it time to finish what it does.")
     _add_api_flags(abort)
+    migrate = add("migrate")
+    migrate.add_argument("run", metavar="RUN", help="The id of the run.")
+    _add_api_flags(migrate)
 
     user_add = add("user add")
     user_add.add_argument("name", metavar="NAME")
@@ -212,7 +216,7 @@ def _run(arguments: argparse.Namespace) -> int:
             for row in rows:
                 print(f"{row.name:<{widths[0]}}  {row.value:<{widths[1]}}  {row.origin}")
             return 0
-        case "push" | "ps" | "logs" | "abort":
+        case "push" | "ps" | "logs" | "abort" | "migrate":
             from gateway.commands import api_verbs
 
             with api_verbs.connect(settings, arguments.url) as api:
@@ -223,6 +227,8 @@ def _run(arguments: argparse.Namespace) -> int:
                         return api_verbs.list_runs(api)
                     case "logs":
                         return api_verbs.print_log(api, arguments.job, follow=arguments.follow)
+                    case "migrate":
+                        return api_verbs.migrate(api, arguments.run)
                     case _:
                         return api_verbs.abort(api, arguments.run, gracefully=arguments.gracefully)
         case _:
