@@ -21,7 +21,7 @@ from gateway.api.item_query import items_query
 from gateway.api.key_value_records import record_answer
 from gateway.api.run_start import begin_run
 from gateway.api.waiting import awaited_run
-from gateway.core.errors import RecordNotFound
+from gateway.core.errors import MethodNotAllowed, RecordNotFound
 from gateway.core.lifecycle import RunStatus
 from gateway.core.model import Run, StorageKind
 from gateway.core.storages import checked_record_key
@@ -58,6 +58,8 @@ async def run_sync_items(call: Call) -> Response:
 
 async def _result(call: Call, result: Result) -> Response:
     """Raises RunTimeoutExceeded, RunFailed; and no error of the stores, since clients would repeat the call."""
+    if call.request.method == "HEAD":
+        raise MethodNotAllowed("HEAD starts nothing: use POST, or GET for a run without an input.")
     started = (await begin_run(call, await visible_actor(call))).run
     limit_secs = call.services.settings.run_sync_timeout_secs
     try:

@@ -128,6 +128,13 @@ async def test_what_is_wrong_is_told_before_anything_starts(bob: Any, path: str,
     assert (await bob.get("/actor-runs"))["total"] == 0
 
 
+@pytest.mark.parametrize("path", ["run-sync", "run-sync-get-dataset-items"])
+async def test_a_look_at_the_head_starts_nothing(bob: Any, path: str) -> None:
+    """Whoever asks for no body wants no run."""
+    assert (await bob.http.head(f"/v2/actors/hello/{path}")).status_code == 405
+    assert (await bob.get("/actor-runs"))["total"] == 0
+
+
 async def test_a_caller_who_goes_away(api: Any, bob: Any) -> None:
     """Nothing waits for him any more, and the run goes on."""
     gone = asyncio.Event()
