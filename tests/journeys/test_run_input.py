@@ -31,6 +31,7 @@ async def test_a_run_has_the_key_to_its_secret_input(tmp_path: Path) -> None:
     """The same key after a restart of Greenroom, which finds it again."""
     async with Greenroom(tmp_path / "data") as greenroom:
         actor = await greenroom.push(actor_folder(tmp_path, "secretive", main=TELLS, input=SECRET))
+        keys = set()
         for attempt in range(2):
             if attempt:
                 await greenroom.stop()
@@ -43,6 +44,7 @@ async def test_a_run_has_the_key_to_its_secret_input(tmp_path: Path) -> None:
             file, passphrase = json.loads(
                 next(line for line in log.splitlines() if "KEY [" in line).partition("KEY ")[2]
             )
+            keys.add(file)
             key = load_pem_private_key(base64.b64decode(file), passphrase.encode())
             assert isinstance(key, rsa.RSAPrivateKey)
             record = await greenroom.api("GET", f"/key-value-stores/{run['defaultKeyValueStoreId']}/records/INPUT")
@@ -50,6 +52,7 @@ async def test_a_run_has_the_key_to_its_secret_input(tmp_path: Path) -> None:
             assert kind == "ENCRYPTED_VALUE"
             oaep = padding.OAEP(mgf=padding.MGF1(hashes.SHA1()), algorithm=hashes.SHA1(), label=None)
             assert len(key.decrypt(base64.b64decode(wrapped), oaep)) == 48
+        assert len(keys) == 1
 
 
 @pytest.mark.parametrize("passes", [True, False])
