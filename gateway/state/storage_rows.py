@@ -73,8 +73,8 @@ async def note_stats(connection: AsyncConnection, storage_id: str, stats: JsonOb
 
 
 def added(stats: JsonObject, **amounts: int) -> dict[str, Any]:
-    """*stats* with *amounts* added to its counters, none of which goes below 0."""
-    return {**stats, **{name: max(0, count(stats, name) + amount) for name, amount in amounts.items()}}
+    """*stats* with *amounts* added to its counters."""
+    return {**stats, **{name: count(stats, name) + amount for name, amount in amounts.items()}}
 
 
 def count(stats: Mapping[str, Any], name: str) -> int:

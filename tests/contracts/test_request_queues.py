@@ -480,12 +480,15 @@ async def test_polling_takes_nobodys_turn(queue: Queue):
         begun.set()
         await end.wait()
 
-    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+    async with asyncio.TaskGroup() as group:
         group.create_task(queue.storages._database.write(write))
         await begun.wait()
-        assert await queue.head() == []
-        assert await queue.lock() == []
-        end.set()
+        try:
+            async with asyncio.timeout(5):
+                assert await queue.head() == []
+                assert await queue.lock() == []
+        finally:
+            end.set()
 
 
 # A model
