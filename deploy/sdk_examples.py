@@ -66,9 +66,11 @@ def wake(port: int, name: str, path: str) -> Answer:
 
 def show(port: int, token: str | None, say: Callable[[str], None]) -> None:
     """Wake the standby examples one after the other, telling how the preparation goes and what came of it."""
-    names = [folder.name for folder in servable()[0] if folder.name in STANDBY]
+    servable_names = {folder.name for folder in servable()[0]}
     say("\nPreparing the examples on the SDKs; the first time their packages are installed ...")
-    for name in names:
+    for name in STANDBY:
+        if name not in servable_names:
+            continue
         with _telling_progress(port, token, name, say):
             try:
                 wake(port, name, "/figures")
@@ -100,10 +102,10 @@ def _tell_log(api: Api, name: str, say: Callable[[str], None], is_awake: threadi
             run = api.value(f"/actors/local~{name}/runs/last")
             lines = api.call(f"/logs/{run['id']}").body.splitlines()
             for line in lines[told:]:
-                # Each begins with its time; of what installers say, the names of packages are the progress.
-                text = line.partition(" ")[2]
-                if text.startswith(("Collecting ", "Making ", "Installing ", "The ")):
-                    say(f"  {name}: {text[:90]}")
+                # Each begins with its time and who says it; of what installers say, names of packages are the progress.
+                text = line.partition("ACTOR: ")[2]
+                if text.startswith(("Collecting ", "Making ", "Installing ", "added ", "The ")):
+                    say(f"  {name}: {text.partition(' (from')[0][:90]}")
             told = max(told, len(lines))
 
 
