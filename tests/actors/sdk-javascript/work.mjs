@@ -7,11 +7,15 @@ const PICTURE = Buffer.from(Array.from({ length: 2048 }, (_, i) => i % 256));
 
 const heard = [];
 const load = {};
+let loads = 0;
 
 export async function run(sdk, { endsByItself }) {
     const { events } = sdk;
     const firstLoad = new Promise((resolve) => { events.on('systemInfo', resolve); });
-    events.on('systemInfo', (data) => Object.assign(load, data));
+    events.on('systemInfo', (data) => {
+        loads += 1;
+        Object.assign(load, data);
+    });
     events.on('persistState', ({ isMigrating }) => {
         heard.push(isMigrating ? 'persistState while migrating' : 'persistState');
     });
@@ -64,6 +68,6 @@ function serve(keep) {
         const { pathname, searchParams } = new URL(request.url, 'http://actor');
         if (pathname === '/keep') await keep(Number(searchParams.get('number')));
         response.writeHead(200, { 'Content-Type': 'application/json' });
-        response.end(JSON.stringify({ runId: process.env.ACTOR_RUN_ID, load, heard }));
+        response.end(JSON.stringify({ runId: process.env.ACTOR_RUN_ID, load, loads, heard }));
     }).listen(Number(process.env.ACTOR_WEB_SERVER_PORT), '0.0.0.0');
 }

@@ -18,11 +18,14 @@ from apify import Actor, Event
 PICTURE = bytes(range(256)) * 8
 heard = []
 load = {}
+loads = 0
 is_aborting = asyncio.Event()
 has_load = asyncio.Event()
 
 
 async def on_system_info(event):
+    global loads
+    loads += 1
     load.update(cpuRatio=event.cpu_info.used_ratio, memoryBytes=event.memory_info.current_size.bytes)
     has_load.set()
 
@@ -95,7 +98,7 @@ async def serve():
             if url.path == "/keep":
                 number = int(parse_qs(url.query)["number"][0])
                 asyncio.run_coroutine_threadsafe(keep(number), loop).result(60)
-            told = {"runId": os.environ["ACTOR_RUN_ID"], "load": load, "heard": heard}
+            told = {"runId": os.environ["ACTOR_RUN_ID"], "load": load, "loads": loads, "heard": heard}
             body = json.dumps(told).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")

@@ -74,6 +74,35 @@ async def test_a_batch_run_loses_nothing_acknowledged(
         assert (await sdk_actors.record_of(greenroom, run, "OUTPUT"))["numbers"] == NUMBERS
 
 
+@pytest.mark.parametrize(
+    ("sdk", "trouble"),
+    [
+        pytest.param(sdk_actors.PYTHON, reload, id="python-reload"),
+        pytest.param(sdk_actors.PYTHON, kill_and_start, id="python-kill"),
+        # Its socket can't outlive a kill, and this SDK never opens another one.
+        pytest.param(sdk_actors.JAVASCRIPT, reload, id="javascript-reload", marks=needs_npm),
+    ],
+)
+async def test_events_are_heard_afterwards(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, sdk: Sdk, trouble: Trouble
+) -> None:
+    """The same run goes on hearing of its load, and hears 'aborting' and 'persistState', each once, at last."""
+    async with _server(tmp_path, tmp_path_factory, sdk) as greenroom:
+        seen = (await greenroom.call(sdk.name, timeout=240)).json()
+        await trouble(greenroom)
+
+        async def hears_more() -> Any:
+            now = (await greenroom.call(sdk.name)).json()
+            assert now["runId"] == seen["runId"]
+            return now["loads"] >= seen["loads"] + 5
+
+        await eventually(hears_more, within_secs=30, what="more events")
+        await greenroom.data_of("POST", f"/actor-runs/{seen['runId']}/abort", params={"gracefully": "true"})
+        run = await greenroom.ended(seen["runId"], within_secs=20)
+        assert (run["status"], run["statusMessage"]) == ("ABORTED", "left politely")
+        assert await sdk_actors.record_of(greenroom, run, "LAST-WORD") == ["aborting", "persistState"]
+
+
 @each_trouble
 @pytest.mark.parametrize(
     "crawler",
