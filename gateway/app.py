@@ -33,6 +33,7 @@ from gateway.state.steady import steadily
 _REPORT_TTL_FACTOR = 10
 # Sockets are said goodbye to a little before the run behind them is stopped, so that the goodbye still arrives.
 _SOCKET_DRAIN_RATIO = 0.9
+_FORGET_PUSHES_SECS = 0.2
 
 
 @dataclass(slots=True)
@@ -131,6 +132,7 @@ class Gateway:
                 group.create_task(steadily("the route table", self._follow_routes))
                 group.create_task(steadily("the forgetting of tokens", self._follow_tokens))
                 group.create_task(steadily("the report of demand", self._report_demand))
+                group.create_task(steadily("the forgetting of answered pushes", self._forget_answered_pushes))
         finally:
             with contextlib.suppress(StateUnavailable):  # then the report ends by its time
                 await signals.forget_demand(self.gateway_id)
@@ -157,6 +159,12 @@ class Gateway:
             async for change in changes:
                 if change.kind in ("token", "user"):
                     self.services.auth.forget_all()
+
+    async def _forget_answered_pushes(self) -> None:
+        """Soon: after a kill, a new push of the same items is taken for the repetition of one that is remembered."""
+        while True:
+            await asyncio.sleep(_FORGET_PUSHES_SECS)
+            await self.services.state.storages.flush_answered()
 
     async def _report_demand(self) -> None:
         every_secs = self.services.settings.demand_report_secs

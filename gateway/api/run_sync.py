@@ -58,9 +58,10 @@ async def run_sync_items(call: Call) -> Response:
 
 async def _result(call: Call, result: Result) -> Response:
     """Raises RunTimeoutExceeded, RunFailed; and no error of the stores, since clients would repeat the call."""
+    actor = await visible_actor(call)
     if call.request.method == "HEAD":
         raise MethodNotAllowed("HEAD starts nothing: use POST, or GET for a run without an input.")
-    started = (await begin_run(call, await visible_actor(call))).run
+    started = (await begin_run(call, actor)).run
     limit_secs = call.services.settings.run_sync_timeout_secs
     try:
         wait = partial(awaited_run, call.records, call.signals, started.id, limit_secs)

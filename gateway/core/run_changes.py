@@ -180,7 +180,9 @@ def _ended(run: Run, now: datetime, message: str) -> Run:
         "computeUnits": round(run.options.memory_mbytes / 1024 * lasted / 3600, 6),
     }
     ended = replace(run, finished_at=now, stats=stats, restart_wish=None)
-    # The Actor's own words win over the defaults, unless the system knows what the Actor can't have meant.
-    if run.is_status_message_terminal or (run.status_message and ended.status is RunStatus.SUCCEEDED):
+    # Given words win over the defaults, unless the system knows what they can't have meant. Who aborts a run may say why
+    # just before (the SDKs' ``abort`` does); where the system aborts it, the wish has the reason.
+    is_by_wish = ended.status is RunStatus.ABORTED and (run.abort_wish is None or run.abort_wish.reason is None)
+    if run.is_status_message_terminal or (run.status_message and (is_by_wish or ended.status is RunStatus.SUCCEEDED)):
         return ended
     return replace(ended, status_message=message[:MAX_STATUS_MESSAGE_CHARS])

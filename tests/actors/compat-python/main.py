@@ -283,7 +283,12 @@ async def main() -> None:
                     await Actor.reboot()
                 await Actor.set_status_message("started twice", is_terminal=True)
             case "abort":
-                Actor.on(Event.ABORTING, lambda _: Actor.set_value("HEARD", "aborting"))
+
+                async def heard(_: object) -> None:
+                    await Actor.set_value("HEARD", "aborting")
+                    await Actor.exit()
+
+                Actor.on(Event.ABORTING, heard)
                 await Actor.abort(Actor.configuration.actor_run_id, gracefully=True, status_message="I give up")
                 await asyncio.sleep(60)
             case other:
