@@ -1,7 +1,7 @@
 """
 What of both SDKs' ``Actor`` works, found out by calling all of it in real runs, and the page that tells so.
 
-``deploy/COMPATIBILITY.md`` is made by this test: with GREENROOM_WRITE_COMPATIBILITY=1 it writes the page, else it
+``deploy/COMPATIBILITY.md`` is made by this test: with WRITE_COMPATIBILITY_PAGE=1 it writes the page, else it
 fails where the page and what was found differ.
 """
 
@@ -98,7 +98,7 @@ async def test_the_page_tells_what_works(greenroom: Greenroom) -> None:
     """Every public method of both SDKs' Actor has been called in a run, and the page says what came of it."""
     found = [await _found(greenroom, sdk) for sdk in SDKS]
     page = _page(dict(zip((sdk.title for sdk in SDKS), found, strict=True)))
-    if os.environ.get("GREENROOM_WRITE_COMPATIBILITY"):
+    if os.environ.get("WRITE_COMPATIBILITY_PAGE"):
         PAGE.write_text(page)
     broken = {name: what for verdicts in found for name, what in verdicts.items() if what.startswith("fails")}
     assert not broken, "\n\n".join(f"{name}: {what}" for name, what in broken.items())
