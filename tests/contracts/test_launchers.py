@@ -529,7 +529,8 @@ async def test_what_ended_processes_have_used_stays_in_the_sum(launcher, start):
     while run.log() != ["done"]:
         seen.append((await launcher.usage())[run.id].cpu_secs)
     assert all(later > earlier - 0.1 for earlier, later in pairwise(seen))
-    assert (await launcher.usage())[run.id].cpu_secs >= 0.45
+    # The kernel tells whole ticks of 10 ms, of user and of system time, for each process that lives.
+    assert (await launcher.usage())[run.id].cpu_secs >= 0.4
     await launcher.stop(run.id, grace_secs=0)
     await launcher.wait(run.id)
     assert await launcher.usage() == {}
