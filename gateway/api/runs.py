@@ -7,6 +7,7 @@ This room only writes what is wanted (the wish to abort) and signals it; the sup
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from starlette.responses import Response
@@ -19,8 +20,10 @@ from gateway.api.run_changes import run_update
 from gateway.api.views import run_list_item, run_view
 from gateway.api.waiting import awaited_run
 from gateway.core.errors import RecordNotFound
+from gateway.core.lifecycle import RunStatus
+from gateway.core.load import load_stats
 from gateway.core.model import AbortWish, StorageKind
-from gateway.core.run_changes import aborting
+from gateway.core.run_changes import aborting, lasted_stats
 from gateway.new_run import storages_of
 from gateway.state.changes import change_run
 
@@ -49,9 +52,13 @@ async def list_runs_of_actor(call: Call) -> Response:
 
 
 async def get_run(call: Call) -> Response:
-    """One run, waited for up to ``waitForFinish``."""
-    run = await run_of_path(call)
-    return await _shown(call, run.id, call.query.wait_secs(), 200)
+    """One run, waited for up to ``waitForFinish``; while it lives, its ``stats`` are those of this moment."""
+    asked = await run_of_path(call)
+    run = await awaited_run(call.records, call.signals, asked.id, call.query.wait_secs())
+    if run.status is RunStatus.RUNNING:
+        load = (await call.signals.loads()).get(run.id)
+        run = replace(run, stats={**run.stats, **load_stats(load), **lasted_stats(run, call.services.now())})
+    return answer(run_view(run, call.services.urls))
 
 
 async def update_run(call: Call) -> Response:
@@ -96,11 +103,6 @@ async def _delete_storage(call: Call, kind: StorageKind, storage_id: str) -> Non
     with suppress(RecordNotFound):
         for blob in await call.storages.delete_storage(kind, storage_id):
             await call.services.state.blobs.delete(blob)
-
-
-async def _shown(call: Call, run_id: str, wait_secs: int, status: int) -> Response:
-    run = await awaited_run(call.records, call.signals, run_id, wait_secs)
-    return answer(run_view(run, call.services.urls), status)
 
 
 _OF_ACTOR = "/actors/{actor}/runs"

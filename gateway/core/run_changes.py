@@ -171,17 +171,20 @@ def _default_message(run: Run, exit_code: int) -> str:
     return f"Actor finished with exit code {exit_code}"
 
 
-def _ended(run: Run, now: datetime, message: str) -> Run:
+def lasted_stats(run: Run, now: datetime) -> dict[str, Any]:
+    """What a run's ``stats`` say at *now* of how long it has lasted."""
     lasted = max(0.0, (now - run.started_at).total_seconds())
-    stats = {
-        **run.stats,
+    return {
         "durationMillis": int(lasted * 1000),
         "runTimeSecs": round(lasted, 3),
         "computeUnits": round(run.options.memory_mbytes / 1024 * lasted / 3600, 6),
     }
-    ended = replace(run, finished_at=now, stats=stats, restart_wish=None)
-    # Given words win over the defaults, unless the system knows what they can't have meant. Who aborts a run may say why
-    # just before (the SDKs' ``abort`` does); where the system aborts it, the wish has the reason.
+
+
+def _ended(run: Run, now: datetime, message: str) -> Run:
+    ended = replace(run, finished_at=now, stats={**run.stats, **lasted_stats(run, now)}, restart_wish=None)
+    # Given words win over the defaults, unless the system knows what they can't have meant. Who aborts a run may say
+    # why just before (the SDKs' ``abort`` does); where the system aborts it, the wish has the reason.
     is_by_wish = ended.status is RunStatus.ABORTED and (run.abort_wish is None or run.abort_wish.reason is None)
     if run.is_status_message_terminal or (run.status_message and (is_by_wish or ended.status is RunStatus.SUCCEEDED)):
         return ended

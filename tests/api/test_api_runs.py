@@ -12,6 +12,7 @@ import pytest
 from gateway.api import waiting
 from gateway.api.app import api_app
 from gateway.core.lifecycle import RunStatus
+from gateway.core.load import Load
 from gateway.core.model import AbortWish, StorageKind
 from gateway.state.changes import change_run
 from gateway.state.ports import Changed, StateUnavailable
@@ -295,3 +296,24 @@ async def test_what_got_a_name_outlives_its_run(api: Any, bob: Any) -> None:
     await api.finish(run)
     await bob.delete(f"/actor-runs/{run['id']}")
     assert (await bob.get("/datasets/kept"))["id"] == run["defaultDatasetId"]
+
+
+async def test_a_living_run_shows_its_load(api: Any, bob: Any) -> None:
+    """While a run lives, its ``stats`` tell its present load and how long it has lasted."""
+    actor = await bob.built_actor("lives")
+    run = await bob.post(f"/actors/{actor['id']}/runs?memory=1024")
+    await api.supervise(run, status=RunStatus.RUNNING)
+    load = Load(
+        cpu_current=50,
+        cpu_avg=40,
+        cpu_max=60,
+        memory_current=30,
+        memory_avg=20,
+        memory_max=40,
+        is_cpu_overloaded=False,
+    )
+    await api.services.state.signals.report_load({run["id"]: load}, ttl_secs=60)
+    api.clock.pass_by(seconds=90)
+    stats = (await bob.get(f"/actor-runs/{run['id']}"))["stats"]
+    assert (stats["cpuCurrentUsage"], stats["memCurrentBytes"], stats["memMaxBytes"]) == (50, 30, 40)
+    assert (stats["runTimeSecs"], stats["durationMillis"], stats["computeUnits"]) == (90, 90_000, 0.025)

@@ -211,8 +211,7 @@ async def test_the_token_of_a_run_is_its_own_and_dies_with_it(greenroom: Greenro
     await greenroom.ended(run_id)
 
     async def is_dead() -> bool:
-        answer = await greenroom.api("GET", f"/actor-runs/{run_id}", token=token)
-        return answer.status_code == 401
+        return (await greenroom.api("GET", "/users/me", token=token)).status_code == 401
 
     await eventually(is_dead, within_secs=2, what="the end of the token")
     assert error_of(await greenroom.call("beside", token=token)) == (401, "user-or-token-not-found")
