@@ -1,27 +1,37 @@
-"""uvicorn's HTTP/1.1 with a bound on the head of a request: its parser would collect one without end in memory."""
+"""
+uvicorn's HTTP/1.1 with a bound on the head of a request: its parser would collect one without end in memory.
+
+Connections that are to outlive this process can leave it here, before uvicorn makes WebSockets of them.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.core.errors import HeadTooLarge
+from gateway.whole_requests import WholeRequest
 
 MAX_HEAD_BYTES = 64 * 1024
 _LINGER_SECS = 1.0
 _AROUND_HEADER = len(": \r\n")
 
+# Method, target, headers and descriptor of a connection that asks for an upgrade: whether somebody else has taken it.
+PassOn = Callable[[str, bytes, Sequence[tuple[bytes, bytes]], int], bool]
+
 
 class BoundedHead(HttpToolsProtocol):
     """
     A head of more than 64 KiB is answered with 431, and the connection closed. Of one that has no end at most as much
-    again as one read of the socket is taken in before that.
+    again as one read of the socket is taken in before that. *pass_on* is offered each upgrade to a WebSocket.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, pass_on: PassOn | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._pass_on = pass_on
         self._is_in_head = False
         self._is_too_large = False
         self._head_bytes = 0
@@ -58,6 +68,30 @@ class BoundedHead(HttpToolsProtocol):
         """The head is whole."""
         self._is_in_head = False
         super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """A request has its head: it is served with all of it that comes, whether or not its sender stays."""
+        whole: Any = WholeRequest(app, cycle)
+        super()._start_asgi_task(cycle, whole)
+
+    @property
+    def has_asked(self) -> bool:
+        """Whether a request has come over this connection, or has begun to."""
+        return self.cycle is not None or self._is_in_head
+
+    def handle_websocket_upgrade(self) -> None:
+        """Asked for a WebSocket: one that somebody else takes is dropped here without being shut down."""
+        if self._pass_on is not None and self._may_leave():
+            connection = self.transport.get_extra_info("socket").fileno()
+            if self._pass_on(self.scope["method"], self.url, self.headers, connection):
+                self.transport.abort()
+                return
+        super().handle_websocket_upgrade()
+
+    def _may_leave(self) -> bool:
+        """Nothing of an earlier answer is still on its way."""
+        is_idle = self.cycle is None or self.cycle.response_complete
+        return is_idle and not self.transport.get_write_buffer_size() and self.scope["http_version"] == "1.1"
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn answers to that which is no HTTP; here also what is answered to too long a head."""

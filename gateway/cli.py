@@ -32,6 +32,12 @@ a TOML file, in that order; 'greenroom config' shows the effective ones. Command
 it and its token in the data folder; elsewhere give --url, and the token in GREENROOM_TOKEN or by --token-file.
 """
 
+RELOADING = """\
+A new worker is prepared beside the one that serves: with the code that is installed now, the files of the --actors
+folders as they are now, and the settings that the server was started with. It takes over once it is prepared; runs,
+requests and the event sockets of Actors live on. Where that fails, the old worker goes on, and the reason is told.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Verb:
@@ -45,6 +51,7 @@ class Verb:
 GROUPS: dict[str, tuple[Verb, ...]] = {
     "Serve": (
         Verb("serve", "run Greenroom: gateway, API and autoscaler, in one", "greenroom serve --actors ./my-actors"),
+        Verb("reload", "replace the code that serves, without a gap", "greenroom reload"),
         Verb("config", "show every setting and where it comes from", "greenroom config --port 9000"),
     ),
     "Actors and runs": (
@@ -152,6 +159,9 @@ def build_parser() -> argparse.ArgumentParser:
         return parser
 
     _add_setting_flags(add("serve"), *FLAGS)
+    reloading = add("reload")
+    reloading.epilog = RELOADING
+    _add_setting_flags(reloading, "data")
     _add_setting_flags(add("config"), *FLAGS)
 
     push = add("push")
@@ -210,6 +220,10 @@ def _run(arguments: argparse.Namespace) -> int:
             from gateway.parent import serve
 
             return serve(settings)
+        case "reload":
+            from gateway.commands.reload import reload
+
+            return reload(settings.data)
         case "config":
             rows = explain(settings, given)
             widths = max(len(row.name) for row in rows), max(len(row.value) for row in rows)

@@ -2,6 +2,10 @@
 The worker of ``greenroom serve``: gateway, API, events, autoscaler and supervisor in one process under uvicorn.
 
 Started by ``gateway.parent``; how the two talk stands there. Here alone gateway and autoscaler are composed.
+
+A successor, which a reload starts beside the worker that serves, does all that needs no lead, then waits for its turn.
+The old one hands over: it stops accepting, lets go of its runs, which live on under their shims, and finishes what it
+has; what that still uses it tells its successor, so that no run in use is taken for idle.
 """
 
 from __future__ import annotations
@@ -15,27 +19,26 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import uvicorn
+from typing import Any
 
 from gateway.actor_files.snapshot import pack_folder
 from gateway.app import Gateway
 from gateway.auth import Authenticator
-from gateway.bounded_head import BoundedHead
 from gateway.builds import Builder
-from gateway.core.errors import DefinitionError, GreenroomError
+from gateway.child import enter_child
+from gateway.core.errors import DefinitionError, GreenroomError, ShuttingDown
 from gateway.core.ids import shown_standby_label
 from gateway.core.lifecycle import RunStatus, StartOutcome
 from gateway.core.model import Actor, Origin
 from gateway.core.standby import PoolKey
 from gateway.data_dir import FirstUser, ensure_first_user, read_token, records_url, token_path
+from gateway.held_sockets import HeldSockets
 from gateway.live_logs import Logs
 from gateway.observability import Metrics, configure_logging
-from gateway.parent import STOPPED_AT_ONCE, enter_worker
-from gateway.proxy.http import quiet_cut_answers
+from gateway.parent import STOPPED_AT_ONCE
 from gateway.refusals import FAILED, Refused
 from gateway.secret_box import SecretBox
 from gateway.services import Services, new_id, utc_now
@@ -45,10 +48,17 @@ from gateway.state.ports import State, StateUnavailable
 from gateway.state.records import open_records
 from gateway.state.signals_memory import MemorySignals
 from gateway.urls import Urls
+from gateway.worker_place import ParentLine, Place
+from gateway.worker_server import Server
 
 _log = logging.getLogger(__name__)
 
-_UVICORN_GRACE_SECS = 5
+# For requests that wait for a run at the moment of a hand-over: first while new ones are still accepted, then without.
+_HELD_SECS = 10.0
+_LAST_HELD_SECS = 3.0
+_FRESH_SECS = 0.3  # for connections that were accepted just before, to send their request
+_LINGER_SECS = 1.0
+_POLL_SECS = 0.02
 
 
 @dataclass(slots=True)
@@ -72,19 +82,6 @@ class StopSignals:
     def _quit(self) -> None:
         self.drain.set()
         self.at_once.set()
-
-
-class _Server(uvicorn.Server):
-    """Uvicorn without its own ideas about signals."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def has_started(self, serving: asyncio.Task[None]) -> None:
-        """Until it accepts connections; uvicorn tells that by a flag alone. Ends too when *serving* does."""
-        while not self.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
-            await asyncio.sleep(0.005)
 
 
 @contextlib.asynccontextmanager
@@ -118,8 +115,8 @@ async def open_services(settings: Settings, port: int) -> AsyncIterator[Services
         )
 
 
-async def serve_worker(settings: Settings, sockets: list[socket.socket], ready_fd: int | None) -> int:
-    """Serve until a signal; the exit code."""
+async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> int:
+    """Serve until a signal or a hand-over; the exit code."""
     # The autoscaler is imported here alone: no other part of the gateway may know it.
     from autoscaler.keeper_tools import KeeperTools
     from autoscaler.launchers.environments import Environments
@@ -129,19 +126,25 @@ async def serve_worker(settings: Settings, sockets: list[socket.socket], ready_f
 
     stop = StopSignals()
     stop.listen()
+    parent.listen()
     metrics = Metrics()
     async with contextlib.AsyncExitStack() as stack:
-        services = await stack.enter_async_context(open_services(settings, sockets[0].getsockname()[1]))
+        services = await stack.enter_async_context(open_services(settings, place.sockets[0].getsockname()[1]))
         state = services.state
         first = await ensure_first_user(
             state.records, settings, now=utc_now(), new_id=new_id, random_bytes=services.random_bytes
         )
-        await services.builder.recover()
+        held = HeldSockets(services, place.rendezvous)
+        await stack.enter_async_context(held.running())
+        if not place.is_successor:  # else builds under way are those of the worker that serves
+            await services.builder.recover()
         registered = [await _register(services, first, folder) for folder in actor_folders(settings.actors)]
-        environments = await stack.enter_async_context(
+        # Closed by a hand-over, too: the next worker may have to wait for an environment that is being made.
+        launching = await stack.enter_async_context(contextlib.AsyncExitStack())
+        environments = await launching.enter_async_context(
             Environments(settings.data / "process", state.blobs, services.logs)
         )
-        launcher = await stack.enter_async_context(
+        launcher = await launching.enter_async_context(
             ProcessLauncher(settings.data / "process", environments, port_range=settings.port_range)
         )
 
@@ -176,30 +179,90 @@ async def serve_worker(settings: Settings, sockets: list[socket.socket], ready_f
             on_decision=metrics.decisions.inc,
         )
         gateway = Gateway(services, metrics, gateway_id=new_id())
-        server = _Server(_uvicorn_config(gateway))
+        server = Server(gateway, held.take)
         await gateway.directory.load()
+        if place.is_successor:
+            parent.say("prepared")
+            await parent.go.wait()
+        await held.lead()
         async with asyncio.TaskGroup() as group:
             running = group.create_task(gateway.run())
             async with supervisor.running():
                 scaling = group.create_task(autoscaler.run())
-                serving = group.create_task(server.serve(sockets=sockets))
+                serving = group.create_task(server.serve(sockets=place.sockets))
                 await server.has_started(serving)
                 gateway.is_ready = True
                 _announce(services, first, registered)
-                _tell_ready(ready_fd)
-                waiting = group.create_task(stop.drain.wait())
-                await asyncio.wait([waiting, serving], return_when=asyncio.FIRST_COMPLETED)
-                _log.info("stopping: finishing what is in flight")
+                parent.say("ready")
+                waiting: list[asyncio.Task[Any]] = [
+                    group.create_task(event.wait()) for event in (stop.drain, parent.hand_over)
+                ]
+                await asyncio.wait([*waiting, serving], return_when=asyncio.FIRST_COMPLETED)
+                is_handing_over = parent.hand_over.is_set() and not stop.drain.is_set()
+                if is_handing_over:
+                    await _let_waiters_in(gateway, server, place.sockets)
+                    scaling.cancel()
+                    await asyncio.wait([scaling])
+                else:
+                    _log.info("stopping: finishing what is in flight")
+                    gateway.stop_taking()
+                    scaling.cancel()
+                    await _end_runs(supervisor.stop_all, stop, settings.shutdown_timeout_secs)
+            if is_handing_over:
+                held.let_go()
+                waiting.append(group.create_task(held.tell_use(gateway.desk.report)))
+                await asyncio.sleep(0)  # the first report is on its way before the next worker may look at it
+                await launching.aclose()
+                parent.say("handed over")
+                _log.info("handed over: finishing what is in flight")
+                await _linger(stop)
                 gateway.stop_taking()
-                scaling.cancel()
-                await _end_runs(supervisor.stop_all, stop, settings.shutdown_timeout_secs)
+                server.finish_within(settings.shutdown_timeout_secs)
             server.should_exit = True
             if stop.at_once.is_set():
                 server.force_exit = True
-            await serving
-            for task in (running, waiting):
+            await _until_served(serving, server, stop)
+            for task in (running, *waiting):
                 task.cancel()
     return STOPPED_AT_ONCE if stop.at_once.is_set() else 0
+
+
+async def _let_waiters_in(gateway: Gateway, server: Server, sockets: list[socket.socket]) -> None:
+    """
+    Stop accepting at a moment at which no request waits for a run, if one comes soon.
+
+    While this worker leads, those that wait are served; the next one would not know of them. What waits for longer is
+    told to try again.
+    """
+    await _until(lambda: not gateway.desk.held, _HELD_SECS)
+    await server.stop_accepting(sockets, _FRESH_SECS)
+    await _until(lambda: not gateway.desk.held, _LAST_HELD_SECS)
+    gateway.desk.refuse_all(ShuttingDown())
+
+
+async def _until(holds: Callable[[], bool], limit_secs: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit_secs):
+            while not holds():  # noqa: ASYNC110 - nobody tells of it
+                await asyncio.sleep(_POLL_SECS)
+
+
+async def _linger(stop: StopSignals) -> None:
+    """For requests on connections that stand, before these are closed."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_SECS):
+            await stop.drain.wait()
+
+
+async def _until_served(serving: asyncio.Task[None], server: Server, stop: StopSignals) -> None:
+    """Until the last request is answered; when told to stop at once, not even that."""
+    async with asyncio.TaskGroup() as group:
+        at_once = group.create_task(stop.at_once.wait())
+        await asyncio.wait([serving, at_once], return_when=asyncio.FIRST_COMPLETED)
+        at_once.cancel()
+    if stop.at_once.is_set():
+        server.force_exit = True
+    await serving
 
 
 async def _end_runs(
@@ -264,43 +327,24 @@ def _announce(services: Services, first: FirstUser, actors: list[Actor]) -> None
     print(f"API: {urls.public}/v2", flush=True)
 
 
-def _tell_ready(ready_fd: int | None) -> None:
-    if ready_fd is None:
-        return
-    with contextlib.suppress(OSError):
-        os.write(ready_fd, b"ready\n")
-        os.close(ready_fd)
-
-
-def _uvicorn_config(gateway: Gateway) -> uvicorn.Config:
-    quiet_cut_answers()
-    return uvicorn.Config(
-        gateway,
-        http=BoundedHead,
-        ws="websockets-sansio",
-        loop="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        # The Actor's own Date and Server pass; X-Forwarded-* are for gateway.client_address to believe or not.
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        ws_max_size=gateway.services.settings.max_websocket_message_bytes,
-        timeout_graceful_shutdown=_UVICORN_GRACE_SECS,
-    )
-
-
 def main() -> None:
     """The process's entry: settings as JSON on stdin, sockets as inherited descriptors."""
     parser = argparse.ArgumentParser(prog="greenroom-worker")
     parser.add_argument("--sockets", required=True)
-    parser.add_argument("--ready-fd", type=int)
+    parser.add_argument("--control-fd", type=int)
+    parser.add_argument("--rendezvous-fd", type=int)
+    parser.add_argument("--successor", action="store_true")
     arguments = parser.parse_args()
     numbers = [int(number) for number in arguments.sockets.split(",")]
-    enter_worker([*numbers, arguments.ready_fd] if arguments.ready_fd is not None else numbers)
+    extra = [number for number in (arguments.control_fd, arguments.rendezvous_fd) if number is not None]
+    enter_child([*numbers, *extra])
     settings = Settings(**json.load(sys.stdin))
-    sockets = [socket.socket(fileno=number) for number in numbers]
+    place = Place(
+        sockets=[socket.socket(fileno=number) for number in numbers],
+        rendezvous=_socket(arguments.rendezvous_fd),
+        is_successor=arguments.successor,
+    )
+    parent = ParentLine(_socket(arguments.control_fd))
     # The event loop and the threads of the records hand work to each other; the default of 5 ms is a whole wake.
     sys.setswitchinterval(0.0005)
     try:
@@ -308,18 +352,29 @@ def main() -> None:
         token = settings.token or read_token(token_path(settings))
         configure_logging(settings.log_format, settings.log_level, secrets=[token] if token else [])
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            code = runner.run(serve_worker(settings, sockets, arguments.ready_fd))
+            code = runner.run(serve_worker(settings, place, parent))
     except Refused as error:
-        print(f"greenroom: {error}", file=sys.stderr, flush=True)
+        _refuse(parent, [str(error)])
         code = error.exit_code or FAILED
     except Exception as error:
         reasons = reasons_in_words(error)
         if reasons is None:
             raise
-        for reason in reasons:
-            print(f"greenroom: {reason}", file=sys.stderr, flush=True)
+        _refuse(parent, reasons)
         code = FAILED
     raise SystemExit(code)
+
+
+def _socket(number: int | None) -> socket.socket | None:
+    return None if number is None else socket.socket(fileno=number)
+
+
+def _refuse(parent: ParentLine, reasons: list[str]) -> None:
+    """Tell the person at the terminal, and whoever asked for a reload."""
+    for reason in reasons:
+        print(f"greenroom: {reason}", file=sys.stderr, flush=True)
+        for line in reason.splitlines():
+            parent.say(f"refused: {line}")
 
 
 def reasons_in_words(error: Exception) -> list[str] | None:

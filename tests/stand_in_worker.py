@@ -1,9 +1,11 @@
 """
 A small worker in place of ``gateway.worker``: it keeps the parent's side of the bargain and can misbehave on request.
 
-Behaviour is chosen by the path of a request (``/pid``, ``/settings``, ``/crash``) and by the variable ``STAND_IN``:
-``refuse`` (ends with 2 before it serves), ``stubborn`` (ignores SIGTERM), ``deaf`` (ignores SIGQUIT too),
-``leaving`` (as one whose loop has ended already: SIGTERM is ignored, SIGQUIT kills it).
+Behaviour is chosen by the path of a request (``/pid``, ``/settings``, ``/crash``), by the variable ``STAND_IN`` and,
+before that, by the file ``stand-in`` in the data folder: ``refuse`` (ends with 2 before it serves), ``stubborn``
+(ignores SIGTERM), ``deaf`` (ignores SIGQUIT too), ``leaving`` (as one whose loop has ended already: SIGTERM is ignored,
+SIGQUIT kills it), ``fall`` (prepares itself, and ends with 5 when told to go), ``crash on hand over``, ``keep`` (does
+not end after it has handed over, until it is told to stop).
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import signal
 import socket
 import sys
 
-from gateway.parent import enter_worker
+from gateway.child import enter_child
 from gateway.settings import Settings
 
 
@@ -33,18 +35,40 @@ def _answer(connection: socket.socket, settings: Settings) -> None:
     connection.close()
 
 
+def _behaviour(settings: Settings) -> str:
+    try:
+        return (settings.data / "stand-in").read_text()
+    except FileNotFoundError:
+        return os.environ.get("STAND_IN", "")
+
+
+def _end_on(behaviour: str, told: set[int]) -> int | None:
+    ignored = {"stubborn": {signal.SIGTERM}, "leaving": {signal.SIGTERM}, "deaf": {signal.SIGTERM, signal.SIGQUIT}}
+    told -= ignored.get(behaviour, set())
+    if signal.SIGQUIT in told:
+        return 7
+    if told:
+        print("drained", flush=True)
+        return 0
+    return None
+
+
 def main() -> int:
-    """Serve until told to stop."""
+    """Serve until told to stop or to hand over."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--sockets", required=True)
-    parser.add_argument("--ready-fd", required=True, type=int)
+    parser.add_argument("--control-fd", required=True, type=int)
+    parser.add_argument("--rendezvous-fd", required=True, type=int)
+    parser.add_argument("--successor", action="store_true")
     arguments = parser.parse_args()
     numbers = [int(number) for number in arguments.sockets.split(",")]
-    enter_worker([*numbers, arguments.ready_fd])
-    behaviour = os.environ.get("STAND_IN")
+    enter_child([*numbers, arguments.control_fd, arguments.rendezvous_fd])
     settings = Settings.model_validate_json(sys.stdin.read())
+    control = socket.socket(fileno=arguments.control_fd)
+    behaviour = _behaviour(settings)
     if behaviour == "refuse":
         print("greenroom: this Actor file is broken", file=sys.stderr)
+        control.sendall(b"refused: this Actor file is broken\n")
         return 2
     reader, writer = socket.socketpair()
     writer.setblocking(False)
@@ -53,26 +77,39 @@ def main() -> int:
         signal.signal(number, lambda _number, _frame: None)
     if behaviour == "leaving":
         signal.signal(signal.SIGQUIT, signal.SIG_DFL)
-    ignored = {"stubborn": {signal.SIGTERM}, "leaving": {signal.SIGTERM}, "deaf": {signal.SIGTERM, signal.SIGQUIT}}.get(
-        behaviour or "", set()
-    )
+    if arguments.successor:
+        control.sendall(b"prepared\n")
+        assert control.recv(64) == b"go\n"
+        if behaviour == "fall":
+            return 5
     with selectors.DefaultSelector() as selector:
         selector.register(reader, selectors.EVENT_READ)
-        for number in numbers:
-            selector.register(socket.socket(fileno=number), selectors.EVENT_READ)
-        os.write(arguments.ready_fd, b"ready\n")
-        os.close(arguments.ready_fd)
+        selector.register(control, selectors.EVENT_READ)
+        listening = [socket.socket(fileno=number) for number in numbers]
+        for sock in listening:
+            sock.setblocking(False)
+            selector.register(sock, selectors.EVENT_READ)
+        control.sendall(b"ready\n")
         while True:
             for key, _ in selector.select():
                 sock = key.fileobj
                 assert isinstance(sock, socket.socket)
                 if sock is reader:
-                    told = set(reader.recv(64)) - ignored
-                    if signal.SIGQUIT in told:
-                        return 7
-                    if told:
-                        print("drained", flush=True)
+                    code = _end_on(behaviour, set(reader.recv(64)))
+                    if code is not None:
+                        return code
+                elif sock is control:
+                    assert control.recv(64) == b"hand over\n"
+                    if behaviour == "crash on hand over":
+                        return 6
+                    for one in listening:
+                        selector.unregister(one)
+                        one.close()
+                    control.sendall(b"handed over\n")
+                    if behaviour != "keep":
                         return 0
+                    selector.unregister(control)
+                    print("keeps what it has", flush=True)
                 else:
                     _answer(sock.accept()[0], settings)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import http.client
 import json
@@ -18,8 +19,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gateway.parent import listen
+from gateway.commands.reload import reload
+from gateway.listening import listen
 from gateway.refusals import Refused
+from gateway.reload_status import read_status
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT_SECS = 30.0
@@ -81,6 +84,20 @@ class Parent:
             return lines if lines[:1] == [str(self.process.pid)] else []
 
         return int(wait_until(own_lines)[1].rpartition(":")[2])
+
+    def behave(self, behaviour: str) -> None:
+        """How workers that start from now on do; as the first one without a word."""
+        (self.data / "stand-in").write_text(behaviour)
+
+    @property
+    def children(self) -> list[str]:
+        """The programs of its children that live, sorted: workers, and the holder of the events sockets."""
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.status() != psutil.STATUS_ZOMBIE:
+                    found += [word for word in child.cmdline() if word.endswith(("event_holder", "worker.py"))]
+        return sorted(found)
 
     def get(self, path: str, host: str = "127.0.0.1") -> str:
         """The worker's answer; waits for a worker."""
@@ -225,6 +242,117 @@ def test_kill_9_takes_the_worker_along(start, behaviour):
     successor = start(port=port)
     assert successor.get("/pid")
     assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+
+
+ONE_OF_EACH = ["gateway.event_holder", "tests/stand_in_worker.py"]
+
+
+def test_reload_replaces_the_worker(start):
+    """The new one serves, the old one has gone, and whoever asked is told the steps."""
+    parent, told = start(), []
+    first = parent.get("/pid")
+    assert reload(parent.data, told.append) == 0
+    assert parent.get("/pid") != first
+    assert told[-1] == "the new worker serves."
+    wait_until(lambda: parent.children == ONE_OF_EACH)
+    parent.process.send_signal(signal.SIGTERM)
+    assert parent.wait() == 0
+
+
+def test_a_reload_that_is_refused_leaves_the_old_worker(start):
+    """The reason is told to whoever asked; the next reload works."""
+    parent = start()
+    first = parent.get("/pid")
+    parent.behave("refuse")
+    with pytest.raises(Refused, match="old worker goes on: this Actor file is broken"):
+        reload(parent.data, lambda _: None)
+    assert parent.get("/pid") == first
+    assert parent.children == ONE_OF_EACH
+    parent.behave("")
+    assert reload(parent.data, lambda _: None) == 0
+    assert parent.get("/pid") != first
+
+
+def test_a_successor_that_falls_after_the_hand_over_is_replaced(start):
+    """Then nobody serves for a moment, as after a crash; the reload has failed, and says so."""
+    parent = start()
+    first = parent.get("/pid")
+    parent.behave("fall")
+    with pytest.raises(Refused, match="exit code 5"):
+        reload(parent.data, lambda _: None)
+    parent.behave("")
+    assert parent.get("/pid") != first
+    wait_until(lambda: parent.children == ONE_OF_EACH)
+
+
+def test_a_worker_that_dies_while_it_hands_over_makes_room(start):
+    """Its successor is prepared already, and takes its place at once."""
+    parent = start(behaviour="crash on hand over")
+    first = parent.get("/pid")
+    assert reload(parent.data, lambda _: None) == 0
+    assert parent.get("/pid") != first
+    assert "exit code 6" in parent.heard + _heard_so_far(parent)
+    wait_until(lambda: parent.children == ONE_OF_EACH)
+
+
+def _heard_so_far(parent: Parent) -> str:
+    parent.wait_for("takes over")
+    return parent.heard
+
+
+def test_two_reloads_at_once_are_two_reloads(start):
+    """The second is for what has changed since the first began, so it waits for that, and begins anew."""
+    parent = start()
+    first = parent.get("/pid")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for _ in range(2):
+            asked = [pool.submit(reload, parent.data, lambda _: None) for _ in range(2)]
+            assert [one.result(LIMIT_SECS) for one in asked] == [0, 0]
+    assert parent.get("/pid") != first
+    assert read_status(parent.data).is_over
+    wait_until(lambda: parent.children == ONE_OF_EACH)
+
+
+def test_a_worker_that_has_handed_over_is_told_to_stop_too(start):
+    """Ctrl-C after a reload ends both workers, and the parent waits for both."""
+    parent = start(behaviour="keep")
+    first = int(parent.get("/pid"))
+    assert reload(parent.data, lambda _: None) == 0
+    parent.wait_for("keeps what it has")
+    assert psutil.pid_exists(first)
+    parent.process.send_signal(signal.SIGINT)
+    assert parent.wait() == 0
+    assert parent.heard.count("drained") == 2
+    assert not psutil.pid_exists(first)
+
+
+def test_reload_without_a_server(tmp_path):
+    """Nobody is sent a signal where no lock is held, whatever the lock file says."""
+    (tmp_path / "lock").write_text(f"{os.getpid()}\nhttp://127.0.0.1:1\n")
+    with pytest.raises(Refused, match="no Greenroom serves"):
+        reload(tmp_path, lambda _: None)
+
+
+def test_a_dead_holder_of_events_sockets_is_replaced(start):
+    """It is not part of the worker, and neither ends with the other."""
+    parent = start()
+    first = parent.get("/pid")
+
+    def holder() -> list[psutil.Process]:
+        found = psutil.Process(parent.process.pid).children()
+        return [one for one in found if one.status() != "zombie" and "gateway.event_holder" in one.cmdline()]
+
+    (dead,) = wait_until(holder)
+    dead.kill()
+    (second,) = wait_until(lambda: [one for one in holder() if one.pid != dead.pid])
+    assert parent.get("/pid") == first
+    with pytest.raises((http.client.BadStatusLine, ConnectionError)):
+        parent.get("/crash")
+    assert parent.get("/pid") != first
+    assert [one.pid for one in holder()] == [second.pid]
+    parent.process.send_signal(signal.SIGTERM)
+    assert parent.wait() == 0
+    assert not psutil.pid_exists(second.pid)
 
 
 def test_second_server_on_the_same_data_is_refused(start):

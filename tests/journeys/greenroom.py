@@ -62,8 +62,25 @@ async def eventually(check: Any, *, within_secs: float = 10.0, what: str = "the 
 
 
 def children_of(pid: int) -> list[int]:
-    """The pids of the children of a process; the only one of ``greenroom serve`` is its worker."""
+    """The pids of the children of a process."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def workers_of(pid: int) -> list[int]:
+    """The workers of ``greenroom serve``, which has other children too; more than one while it reloads."""
+    return [child for child in children_of(pid) if "gateway.worker" in _words_of(child)]
+
+
+def holders_of(pid: int) -> list[int]:
+    """The holders of events sockets of ``greenroom serve``: one, or none for a moment after its death."""
+    return [child for child in children_of(pid) if "gateway.event_holder" in _words_of(child)]
+
+
+def _words_of(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:  # it has ended in this moment
+        return []
 
 
 @dataclass

@@ -7,7 +7,7 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
-from journeys.greenroom import Greenroom, actor_folder, children_of, error_of, eventually
+from journeys.greenroom import Greenroom, actor_folder, error_of, eventually, workers_of
 
 
 @contextlib.contextmanager
@@ -33,7 +33,7 @@ async def test_a_full_disk_stops_nothing_that_is_warm_and_is_survived(tmp_path: 
         await greenroom.api("POST", f"/actor-runs/{woken}/abort")
         await greenroom.ended(woken)
         assert greenroom.process is not None
-        (worker,) = children_of(greenroom.process.pid)
+        (worker,) = workers_of(greenroom.process.pid)
         with full_disk(worker):
             refused = await greenroom.call("cold")
             assert error_of(refused) == (503, "standby-run-failed")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import httpx
 import pytest
-from journeys.greenroom import Greenroom, actor_folder, children_of
+from journeys.greenroom import Greenroom, actor_folder, children_of, holders_of, workers_of
 
 SEED = int(os.environ.get("KILLS_SEED", "20260"))
 ROUNDS = int(os.environ.get("KILLS_ROUNDS", "20"))
@@ -51,9 +51,11 @@ def victims(greenroom: Greenroom, kind: str) -> list[int]:
     assert greenroom.process is not None
     if kind == "parent":
         return [greenroom.process.pid]
-    workers = children_of(greenroom.process.pid)
+    workers = workers_of(greenroom.process.pid)
     if kind == "worker":
         return workers
+    if kind == "holder of events sockets":
+        return holders_of(greenroom.process.pid)
     if kind == "fork server":
         return [child for worker in workers for child in children_of(worker)]
     actors = processes_below(greenroom.data)
@@ -115,7 +117,9 @@ async def one_round(greenroom: Greenroom, traffic: Traffic, chance: random.Rando
     async with asyncio.TaskGroup() as group:
         group.create_task(traffic.run(greenroom))
         await asyncio.sleep(chance.random() * chance.choice([0.05, 0.15, 0.4]))
-        kind = chance.choice(["parent", "parent", "parent", "worker", "shim", "actor", "fork server"])
+        kind = chance.choice(
+            ["parent", "parent", "parent", "worker", "shim", "actor", "fork server", "holder of events sockets"]
+        )
         there = victims(greenroom, kind)
         for pid in chance.sample(there, min(2, len(there))):
             with contextlib.suppress(ProcessLookupError):

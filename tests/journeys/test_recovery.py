@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from journeys.greenroom import Greenroom, actor_folder, children_of, eventually
+from journeys.greenroom import Greenroom, actor_folder, eventually, workers_of
 
 
 async def test_kill_9_and_a_new_start_adopts_the_runs_that_live(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ async def test_a_crash_of_the_worker_alone_is_mended_by_the_parent(tmp_path: Pat
     async with Greenroom(tmp_path / "data", (folder,)) as greenroom:
         before = (await greenroom.call("probe")).text
         assert greenroom.process is not None
-        (worker,) = children_of(greenroom.process.pid)
+        (worker,) = workers_of(greenroom.process.pid)
         os.kill(worker, signal.SIGKILL)
         await eventually(lambda: "the new worker serves" in greenroom.log, within_secs=20)
         assert (await greenroom.call("probe")).text == before

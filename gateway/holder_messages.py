@@ -1,0 +1,122 @@
+"""
+No I/O: what workers and the holder of the events sockets say to each other, as lines of JSON over a Unix socket.
+
+    worker → holder   Take (with the descriptor of an accepted connection), Send, Close; Lead: "I serve from now on"
+    holder → worker   Held: runs with sockets, all of them in answer to Lead, else those with a new one; Gone
+    worker → worker   Use and Told, by way of the holder: what a worker that drains still does, and what has changed
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+MAX_MESSAGE_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """A connection that asks for the events of a run; *head* is its request, as ASCII. Its descriptor goes along."""
+
+    run_id: str
+    head: str
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """
+    Frames for all sockets of a run. *name* is the first one's event.
+
+    ``once``: not to a socket that has heard an event of this name.
+    """
+
+    run_id: str
+    name: str
+    frames: tuple[str, ...]
+    once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close all sockets of a run."""
+
+    run_id: str
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """The worker that says so serves from now on: it is told what is held, and sends the events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """These runs have sockets. ``is_answer``: to Lead, hence all of them."""
+
+    runs: tuple[str, ...]
+    is_answer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A run's last socket has gone."""
+
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """
+    What a worker that drains still does with runs: requests, seconds of rest, viewers. The last one counts until that
+    worker ends, or until the next; an empty one ends it.
+    """
+
+    gateway_id: str
+    runs: dict[str, tuple[int, float, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A record changed."""
+
+    kind: str
+    id: str
+
+
+Message = Take | Send | Close | Lead | Held | Gone | Use | Told
+
+_KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Take, Send, Close, Lead, Held, Gone, Use, Told)}
+
+
+def encode(message: Message) -> bytes:
+    """*message* as one line."""
+    return json.dumps([type(message).__name__, asdict(message)], separators=(",", ":")).encode() + b"\n"
+
+
+def decode(line: bytes) -> Message:
+    """The message of one line. Raises ValueError for what is none."""
+    try:
+        name, fields = json.loads(line)
+        given = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+        message: Message = _KINDS[name](**given)
+    except (TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"no message: {line[:80]!r}") from error
+    return message
+
+
+class Lines:
+    """Cuts a stream of bytes into messages."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """The messages that *data* completes. Raises ValueError for what is none, and for one without an end."""
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        for line in whole:
+            yield decode(line)
+        if len(self._rest) > MAX_MESSAGE_BYTES:
+            raise ValueError("a message without an end")

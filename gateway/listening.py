@@ -1,0 +1,67 @@
+"""The listening sockets of ``greenroom serve``."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from typing import Any
+
+from gateway.refusals import USAGE, Refused
+
+_BACKLOG = 2048
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """
+    The listening sockets for *host*; port 0 takes a free one. Raises Refused, saying what to do.
+
+    For 127.0.0.1 the same port is opened on ::1 too, where that is possible: some browsers resolve ``*.localhost``
+    to it first.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
+        )[0]
+    except (OSError, UnicodeError) as error:
+        raise Refused(
+            f"the address {host!r} to listen on is unknown ({error}): give another one with --host.", exit_code=USAGE
+        ) from error
+    try:
+        sockets = [_bound(family, address)]
+    except OSError as error:
+        raise Refused(_why_not(error, host, port)) from error
+    if host in ("127.0.0.1", "localhost"):
+        twin_host = "::1" if family == socket.AF_INET else "127.0.0.1"
+        twin_family = socket.AF_INET6 if family == socket.AF_INET else socket.AF_INET
+        with contextlib.suppress(OSError):
+            sockets.append(_bound(twin_family, (twin_host, sockets[0].getsockname()[1])))
+    return sockets
+
+
+def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and address[0] != "::":
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _why_not(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"port {port} on {host} is taken by another program: stop that one, "
+            "or choose another port with --port N (0 takes a free one)."
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"port {port} on {host} needs rights that this user lacks: choose one above 1023 with --port N."
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{host} is no address of this machine: give another one with --host."
+    return f"can't listen on {host}, port {port}: {error.strerror}."

@@ -1,0 +1,193 @@
+"""The processes that ``gateway.parent`` starts, from its side: workers, the holder of events sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gateway.child import PARENT_VARIABLE
+from gateway.data_dir import DataLock
+from gateway.settings import Settings
+
+WORKER_COMMAND = (sys.executable, "-m", "gateway.worker")
+_HOLDER_COMMAND = (sys.executable, "-m", "gateway.event_holder")
+
+KILL_AFTER_SECS = 2.0
+_HOLDER_PAUSE_SECS = 1.0
+_MAX_UNREAD_BYTES = 64 * 1024
+
+
+class Kills:
+    """The rising insistence with which one process is asked to end: SIGTERM, SIGQUIT, SIGKILL, each with a limit."""
+
+    _NEXT = {signal.SIGTERM: signal.SIGQUIT, signal.SIGQUIT: signal.SIGKILL}
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._next: signal.Signals | None = None
+        self._at = 0.0
+
+    def ask(self, number: signal.Signals, limit_secs: float) -> None:
+        """Send *number*; if the process lives after *limit_secs*, the next one."""
+        self._process.send_signal(number)
+        self._next = self._NEXT.get(number)
+        self._at = time.monotonic() + limit_secs
+
+    def plan(self, number: signal.Signals, limit_secs: float) -> None:
+        """If the process lives after *limit_secs*, ask it by *number*."""
+        self._next = number
+        self._at = time.monotonic() + limit_secs
+
+    def secs_left(self) -> float | None:
+        """How long to wait at most for something to happen; None: as long as it takes."""
+        return None if self._next is None else max(0.0, self._at - time.monotonic())
+
+    def perform_due(self) -> None:
+        """Go on to the next signal where the limit has passed."""
+        if self._next is not None and time.monotonic() >= self._at:
+            self.ask(self._next, KILL_AFTER_SECS)
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One worker. ``control`` carries lines both ways, see ``gateway.parent``."""
+
+    process: subprocess.Popen[bytes]
+    control: socket.socket
+    kills: Kills
+    started_at: float = field(default_factory=time.monotonic)
+    ready_at: float | None = None
+    why: str = ""
+    is_talking: bool = True
+    _unread: bytes = b""
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, -n for signal n; None while it lives."""
+        return self.process.poll()
+
+    def say(self, line: str) -> None:
+        """Tell it something; one that has ended is told by its exit code."""
+        with contextlib.suppress(OSError):
+            self.control.sendall(f"{line}\n".encode())
+
+    def heard(self) -> list[str]:
+        """The lines that it has said since the last call; never waits."""
+        with contextlib.suppress(OSError):
+            while chunk := self.control.recv(4096, socket.MSG_DONTWAIT):
+                self._unread += chunk
+            self.is_talking = False
+        *lines, self._unread = self._unread.split(b"\n")
+        self._unread = self._unread[:_MAX_UNREAD_BYTES]
+        return [line.decode(errors="replace") for line in lines]
+
+    def close(self) -> None:
+        """It has ended."""
+        self.control.close()
+
+
+@dataclass(slots=True, kw_only=True)
+class Starter:
+    """What all processes of one server are started with."""
+
+    settings: Settings
+    lock: DataLock
+    sockets: Sequence[socket.socket]
+    command: Sequence[str]
+
+    _rendezvous: socket.socket = field(init=False)
+    _holder_side: socket.socket = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._rendezvous, self._holder_side = socket.socketpair()
+        for sock in (self._rendezvous, self._holder_side):
+            sock.setblocking(False)
+
+    def worker(self, *, is_successor: bool) -> Worker:
+        """A new worker; a successor prepares itself and waits."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            numbers = [sock.fileno() for sock in self.sockets]
+            told = [theirs.fileno(), self._rendezvous.fileno()]
+            process = subprocess.Popen(
+                [
+                    *self.command,
+                    *("--sockets", ",".join(map(str, numbers))),
+                    *("--control-fd", str(told[0]), "--rendezvous-fd", str(told[1])),
+                    *(["--successor"] if is_successor else []),
+                ],
+                stdin=subprocess.PIPE,
+                # The lock goes along: while a worker of a killed parent is still dying, nobody else takes the folder.
+                pass_fds=[*numbers, *told, self.lock.descriptor],
+                env=self._environment(),
+                start_new_session=True,  # Ctrl-C reaches the parent alone
+            )
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it ended already: told by its exit code
+            process.stdin.write(self.settings.model_dump_json().encode())
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        return Worker(process, ours, Kills(process))
+
+    def holder(self) -> subprocess.Popen[bytes]:
+        """A new holder of the events sockets; it ends with its stdin."""
+        number = self._holder_side.fileno()
+        return subprocess.Popen(
+            [*_HOLDER_COMMAND, "--rendezvous-fd", str(number)],
+            stdin=subprocess.PIPE,
+            pass_fds=[number, self.lock.descriptor],
+            env=self._environment(),
+            start_new_session=True,
+        )
+
+    def close(self) -> None:
+        """Everything has ended."""
+        self._rendezvous.close()
+        self._holder_side.close()
+
+    def _environment(self) -> dict[str, str]:
+        return os.environ | {PARENT_VARIABLE: f"{os.getpid()}:{self.lock.descriptor}"}
+
+
+class HolderKeeper:
+    """Keeps a holder running."""
+
+    def __init__(self, starter: Starter) -> None:
+        self._starter = starter
+        self._process = starter.holder()
+        self._again_at: float | None = None
+
+    def secs_left(self) -> float | None:
+        """Until the next one is due; None while one lives."""
+        return None if self._again_at is None else max(0.0, self._again_at - time.monotonic())
+
+    def look(self) -> None:
+        """After a SIGCHLD, or when time has passed: start another where it has ended, after a pause."""
+        if self._again_at is None:
+            if self._process.poll() is None:
+                return
+            self._close_stdin()
+            self._again_at = time.monotonic() + _HOLDER_PAUSE_SECS
+        elif time.monotonic() >= self._again_at:
+            self._again_at = None
+            self._process = self._starter.holder()
+
+    def end(self) -> None:
+        """End it: gently, then not."""
+        self._close_stdin()
+        try:
+            self._process.wait(KILL_AFTER_SECS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _close_stdin(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
