@@ -17,6 +17,7 @@ const page = await readFile(new URL('page.html', import.meta.url));
 const listeners = new Set();
 let greeted = 0;
 let latest = [];
+let history = [];
 let load = {};
 
 // Says it, and keeps it: an item of the dataset, a record of the key-value store, the run's status message.
@@ -32,7 +33,7 @@ async function greet(name) {
 }
 
 function figures() {
-    return { sdk: 'JavaScript', runId: env.actorRunId, greeted, latest, ...load };
+    return { sdk: 'JavaScript', runId: env.actorRunId, greeted, latest, history, ...load };
 }
 
 // Whoever has the page open hears what is new, as a server-sent event.
@@ -87,9 +88,10 @@ function serve() {
     // Once a second the platform tells what this run uses; 100 stands for one whole core.
     Actor.on('systemInfo', ({ cpuCurrentUsage, memCurrentBytes }) => {
         load = {
-            cpuRatio: cpuCurrentUsage / 100 / Number(process.env.APIFY_DEDICATED_CPUS || 1),
+            cpuRatio: Math.round((cpuCurrentUsage * 10) / Number(process.env.APIFY_DEDICATED_CPUS || 1)) / 1000,
             memoryBytes: memCurrentBytes,
         };
+        history = [...history, load.cpuRatio].slice(-60);
         tell();
     });
     // Somebody aborts the run, or nobody has called for long. After this the SDK itself ends the process.

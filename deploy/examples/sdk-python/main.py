@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections import deque
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,6 +25,7 @@ class Greeter:
         self.greeted = 0
         self.latest = []
         self.load = {}
+        self.history = deque(maxlen=60)
         self.is_leaving = False
         self.news = asyncio.Condition()
 
@@ -44,6 +46,7 @@ class Greeter:
             "cpuRatio": round(event.cpu_info.used_ratio, 3),
             "memoryBytes": event.memory_info.current_size.bytes,
         }
+        self.history.append(self.load["cpuRatio"])
         await self.tell()
 
     async def on_aborting(self, _event):
@@ -62,6 +65,7 @@ class Greeter:
             "runId": Actor.configuration.actor_run_id,
             "greeted": self.greeted,
             "latest": self.latest,
+            "history": list(self.history),
             **self.load,
         }
 
