@@ -128,7 +128,10 @@ async def test_the_request_id_of_an_actor_is_the_one_in_the_log(greenroom: Green
     failed = await greenroom.call("probe", "/drop")
     assert failed.status_code == 502
     for request_id in (seen["X-Actor-Request-ID"], failed.headers["x-actor-request-id"]):
-        assert len([line for line in greenroom.log.splitlines() if f'"request_id": "{request_id}"' in line]) == 1
+        noted = f'"request_id": "{request_id}"'
+        # The line is written once the answer has gone.
+        await eventually(lambda noted=noted: noted in greenroom.log, what="the line of the log")
+        assert greenroom.log.count(noted) == 1
 
 
 # -- WebSockets --------------------------------------------------------------------------------------------------------
