@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from gateway.actor_files.snapshot import pack_folder
+from gateway.api.views import standby_url
 from gateway.app import Gateway
 from gateway.auth import Authenticator
 from gateway.builds import Builder
 from gateway.child import enter_child
 from gateway.core.errors import DefinitionError, GreenroomError, ShuttingDown
-from gateway.core.ids import shown_standby_label
 from gateway.core.lifecycle import RunStatus, StartOutcome
 from gateway.core.model import Actor, Origin
 from gateway.core.standby import PoolKey
@@ -319,8 +319,10 @@ def _announce(services: Services, first: FirstUser, actors: list[Actor]) -> None
     """When ready: one line per Actor, where the token lies, the API."""
     urls = services.urls
     for actor in actors:
-        label = shown_standby_label(first.user.username, actor.name, actor.id)
-        print(f"{first.user.username}/{actor.name}: {urls.standby(label)}/", flush=True)
+        name = first.user.username
+        url = standby_url(actor, name, urls)
+        shown = f"{url}/" if url is not None else f"POST {urls.public}/v2/actors/{name}~{actor.name}/runs starts a run"
+        print(f"{name}/{actor.name}: {shown}", flush=True)
     if services.settings.launcher == "process":
         print("Actors run as processes of this machine, without isolation: serve only code that you trust.", flush=True)
     print(f"token: {first.token_file or 'as given in GREENROOM_TOKEN'}", flush=True)

@@ -138,8 +138,12 @@ ROWS = {
             "journeys/test_trouble.py": (
                 "test_a_standby_run_that_crashes_is_not_restarted_and_the_next_request_starts_another",
             ),
+            "journeys/test_restarts.py": (
+                "test_failures_are_forgiven_three_times_a_minute",
+                "test_a_declared_failure_is_final",
+                "test_a_reboot_starts_the_program_again",
+            ),
         },
-        later="restartOnError",
     ),
     "a_runs_cpu_limit": Row(
         question="a run's CPU limit",
@@ -186,7 +190,15 @@ ROWS = {
     "cpu_info_and_system_info": Row(
         question="cpuInfo and systemInfo",
         decided="both are sent, from one measurement, which is also what the autoscaler reads",
-        later="with the system events",
+        held_by={
+            "journeys/test_load.py": (
+                "test_a_busy_run_hears_how_busy_it_is",
+                "test_a_standby_run_hears_it_once_a_second",
+                "test_the_load_is_known_again_after_kill_9",
+            ),
+            "api/test_api_runs.py": ("test_a_living_run_shows_its_load",),
+        },
+        later="the autoscaler's rule by load, which reads the same",
     ),
     "metamorphs_input_key": Row(
         question="metamorph's input key",
@@ -244,6 +256,7 @@ ROWS = {
         question="run start and other creates that clients repeat after a 5xx",
         decided="Idempotency-Key accepted; no 5xx after an effect",
         held_by={
+            "contracts/test_storages.py": ("test_a_push_repeated_after_a_crash",),
             "api/test_api_runs.py": (
                 "test_idempotency",
                 "test_idempotency_under_a_race",
