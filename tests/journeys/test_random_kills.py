@@ -64,10 +64,8 @@ def victims(greenroom: Greenroom, kind: str) -> list[int]:
     return sorted(pids) if kind == "actor" else sorted({actor.parent for actor in actors} - pids - {1})
 
 
-WITHOUT_EXIT_CODE = (
-    "Greenroom was killed while this run was being started",
-    "The run was lost while Greenroom was down",
-)
+KILLED_AT_ITS_START = "Greenroom was killed while this run was being started"
+LOST = "The run was lost while Greenroom was down"
 
 
 class Traffic:
@@ -77,6 +75,7 @@ class Traffic:
         self.chance = chance
         self.acknowledged: list[str] = []
         self.unexpected: list[str] = []
+        self.killed_shims = 0
 
     async def run(self, greenroom: Greenroom) -> None:
         asks: list[Callable[[Greenroom], Awaitable[None]]] = [self.call, self.call, self.call, self.start, self.abort]
@@ -124,6 +123,7 @@ async def one_round(greenroom: Greenroom, traffic: Traffic, chance: random.Rando
         for pid in chance.sample(there, min(2, len(there))):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+                traffic.killed_shims += kind == "shim"
         await asyncio.sleep(chance.random() * (2.5 if kind == "worker" else 0.3))
         await greenroom.kill()
     await greenroom.client.aclose()
@@ -161,8 +161,10 @@ async def test_kills_at_random_moments_lose_nothing_and_leave_nothing(tmp_path: 
             assert run["statusMessage"], run
             told = (run["status"], run["statusMessage"], starts)
             # An exit code has nobody to keep it when shim and server die together; then the message says just that.
-            is_told = any(told[1].startswith(words) for words in WITHOUT_EXIT_CODE)
+            is_told = told[1].startswith((KILLED_AT_ITS_START, LOST))
             assert run.get("exitCode") is not None or is_told or not starts, told
+        lost = [run["id"] for run in runs if run["statusMessage"].startswith(LOST)]
+        assert len(lost) <= traffic.killed_shims, "only a run whose guard was killed too may be lost"
         await greenroom.stop()
     assert traffic.unexpected == []
     assert processes_below(data) == []
