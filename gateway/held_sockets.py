@@ -126,11 +126,11 @@ class HeldSockets:
         while True:
             if self._link is not None:
                 present = report()
-                uses = {
-                    run_id: (use.in_flight, use.idle_secs, use.viewers)
+                uses = tuple(
+                    (run_id, use.in_flight, use.idle_secs, use.viewers)
                     for run_id, use in present.runs.items()
                     if use.is_used or use.idle_secs < _USE_TTL_SECS
-                }
+                )
                 self._link.send(Use(present.gateway_id, uses))
             await asyncio.sleep(_USE_EVERY_SECS)
 
@@ -236,7 +236,7 @@ class HeldSockets:
             return
         runs = {
             run_id: RunUse(in_flight=in_flight, idle_secs=idle_secs, viewers=viewers)
-            for run_id, (in_flight, idle_secs, viewers) in use.runs.items()
+            for run_id, in_flight, idle_secs, viewers in use.runs
         }
         report = DemandReport(gateway_id=use.gateway_id, routes_seen=_ALL_ROUTES_SEEN, runs=runs)
         await signals.report_demand(report, ttl_secs=_USE_TTL_SECS)

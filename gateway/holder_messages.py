@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 MAX_MESSAGE_BYTES = 1024 * 1024
@@ -70,12 +70,12 @@ class Gone:
 @dataclass(frozen=True, slots=True)
 class Use:
     """
-    What a worker that drains still does with runs: requests, seconds of rest, viewers. The last one counts until that
+    What a worker that drains still does: for each run its id, requests, seconds of rest, viewers. It counts until that
     worker ends, or until the next; an empty one ends it.
     """
 
     gateway_id: str
-    runs: dict[str, tuple[int, float, int]] = field(default_factory=dict)
+    runs: tuple[tuple[str, int, float, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +100,14 @@ def decode(line: bytes) -> Message:
     """The message of one line. Raises ValueError for what is none."""
     try:
         name, fields = json.loads(line)
-        given = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-        message: Message = _KINDS[name](**given)
+        message: Message = _KINDS[name](**{key: _frozen(value) for key, value in fields.items()})
     except (TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"no message: {line[:80]!r}") from error
     return message
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 class Lines:
