@@ -82,7 +82,9 @@ class Started:
 
     async def has_started(self, times: int) -> None:
         """Until its program has begun so many times, and the last start is on record."""
-        await eventually(lambda: self.path.exists() and len(self.pids()) >= times, what=f"start {times}")
+        await eventually(
+            lambda: self.path.exists() and len(self.pids()) >= times, within_secs=60, what=f"start {times}"
+        )
         await self.has_logged(f"start {times}")
         await eventually(self._is_quiet, what="the record of the start")
 
@@ -93,7 +95,7 @@ class Started:
         async def logged() -> bool:
             return text in await self.log()
 
-        await eventually(logged, what=f"{text!r} in the log")
+        await eventually(logged, within_secs=60, what=f"{text!r} in the log")
 
     async def log(self) -> str:
         return await self.greenroom.log_of(self.id)
