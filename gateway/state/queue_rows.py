@@ -86,7 +86,8 @@ class QueueRows(Holdings):
             if rows:
                 await connection.execute(_INSERT, rows)
                 handled = sum(row["handled_at"] is not None for row in rows)
-                await note_change(connection, queue_id, _counted(stats, total=len(rows), handled=handled), now)
+                stats = _counted(stats, total=len(rows), handled=handled, written=len(rows))
+                await note_change(connection, queue_id, stats, now)
             elif stats != before:
                 await note_stats(connection, queue_id, stats)
             return answers
@@ -112,12 +113,10 @@ class QueueRows(Holdings):
             if old is None:
                 await connection.execute(_INSERT, row)
             else:
-                if request.handled_at is None:
-                    del row["lock_expires_at"], row["lock_owner"]  # kept as they are
                 await connection.execute(_UPDATE, {**row, "of_queue": queue_id, "of_request": request.id})
             present = _request(old, now) if old else None
             handled = (request.handled_at is not None) - (present is not None and present.handled_at is not None)
-            stats = _counted(stats, total=1 if present is None else 0, handled=handled)
+            stats = _counted(stats, total=1 if present is None else 0, handled=handled, written=1)
             await note_change(connection, queue_id, stats, now)
             return _answer(request, present)
 
@@ -134,7 +133,8 @@ class QueueRows(Holdings):
                 await connection.execute(delete(queue_requests).where(_rows.queue_id == queue_id, _rows.id.in_(some)))
             if gone:
                 handled = sum(request.handled_at is not None for request in gone.values())
-                await note_change(connection, queue_id, _counted(stats, total=-len(gone), handled=-handled), now)
+                stats = added(_counted(stats, total=-len(gone), handled=-handled), deleteCount=len(gone))
+                await note_change(connection, queue_id, stats, now)
             elif stats != before:
                 await note_stats(connection, queue_id, stats)
             return list(gone.values())
@@ -190,7 +190,7 @@ class QueueRows(Holdings):
             for some in _portions([request.id for request in free]):
                 taken = update(queue_requests).where(_rows.queue_id == queue_id, _rows.id.in_(some))
                 await connection.execute(taken.values(lock_expires_at=until, lock_owner=owner))
-            await note_change(connection, queue_id, stats, now)
+            await note_change(connection, queue_id, added(stats, writeCount=len(free)), now)
             return QueueHead(
                 items=tuple(replace(request, lock_expires_at=until, lock_owner=owner) for request in free),
                 modified_at=now,
@@ -246,14 +246,18 @@ class QueueRows(Holdings):
             held = await _held(connection, queue_id, request_id)
             if held is None:
                 raise RecordNotFound("Request")
-            if _request(held, now).lock_owner != owner:
+            present = _request(held, now)
+            # To drop a lock that nobody holds is to repeat oneself, or to come after an update, which drops it too.
+            is_dropped = lock is _UNLOCKED and present.lock_owner is None
+            if present.lock_owner != owner and not is_dropped:
                 raise RequestNotLocked(
                     f"Request {request_id} is not locked by this client (any more): lock the queue's head again."
                 )
-            place = {"order_no": _next_place(stats, forefront=True)} if forefront else {}
+            is_moved = forefront and present.handled_at is None
+            place = {"order_no": _next_place(stats, forefront=True)} if is_moved else {}
             which = {"of_queue": queue_id, "of_request": request_id}
             await connection.execute(_UPDATE, {**which, **lock, **place})
-            await note_change(connection, queue_id, stats, now)
+            await note_change(connection, queue_id, added(stats, writeCount=1), now)
 
         await self._database.write(change)
 
@@ -268,9 +272,15 @@ def seen(stats: JsonObject, client: str | None) -> dict[str, Any]:
     return {**stats, "_client": client}
 
 
-def _counted(stats: JsonObject, *, total: int, handled: int) -> dict[str, Any]:
-    """*stats* with so many requests more, and so many handled ones more."""
-    return added(stats, totalRequestCount=total, handledRequestCount=handled, pendingRequestCount=total - handled)
+def _counted(stats: JsonObject, *, total: int, handled: int, written: int = 0) -> dict[str, Any]:
+    """*stats* with so many requests more, so many handled ones more, and so many writes more."""
+    return added(
+        stats,
+        totalRequestCount=total,
+        handledRequestCount=handled,
+        pendingRequestCount=total - handled,
+        writeCount=written,
+    )
 
 
 def _next_place(stats: dict[str, Any], *, forefront: bool) -> int:

@@ -10,7 +10,8 @@ whose token was used; only who holds a lock may prolong or drop it.
 
 Storage.stats holds, as the API names them: for datasets ``itemCount``, ``cleanItemCount``, ``storageBytes``,
 ``writeCount``; for queues ``totalRequestCount``, ``handledRequestCount``, ``pendingRequestCount``,
-``hadMultipleClients``; for key-value stores ``writeCount``, ``deleteCount``, ``storageBytes``. Absent is 0 or false.
+``hadMultipleClients``, ``writeCount`` (requests stored, locked and changed), ``deleteCount``; for key-value stores
+``writeCount``, ``deleteCount``, ``storageBytes``. Absent is 0 or false.
 """
 
 from __future__ import annotations
@@ -125,8 +126,8 @@ class Storages(Protocol):
         self, queue_id: str, request: QueuedRequest, *, forefront: bool, client: str | None, now: datetime
     ) -> AddedRequest:
         """
-        Replace the whole request, or insert it. Handled: it leaves the pending ones and its lock is dropped. Not
-        handled: it goes to the end or, with *forefront*, the front of the pending ones, and keeps its lock.
+        Replace the whole request, or insert it; its lock is dropped. Handled: it leaves the pending ones. Not handled:
+        it goes to the end or, with *forefront*, the front of the pending ones, for whoever asks next.
         """
         ...
 
@@ -159,7 +160,10 @@ class Storages(Protocol):
         ...
 
     async def drop_lock(self, queue_id: str, request_id: str, *, owner: str, forefront: bool, now: datetime) -> None:
-        """As ``prolong_lock``; the request is free at once, at its old place or, with *forefront*, in front."""
+        """
+        As ``prolong_lock``, but one that nobody holds is fine; the request is free at once, at its old place or, with
+        *forefront*, in front.
+        """
         ...
 
     async def unlock_all(self, queue_id: str, *, owner: str, now: datetime) -> int:

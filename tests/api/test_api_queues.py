@@ -531,15 +531,17 @@ async def test_drop(queue: Queue) -> None:
     await queue.drop(3, "clientKey=c1&forefront=true")
     assert await queue.head() == ["3", "2"]
     assert "lockExpiresAt" not in await queue.request(2)
+    await queue.drop(2, "clientKey=c1")  # as who repeats himself
+    await queue.lock("other")
     assert (await queue.drop(2, "clientKey=c1", 403))["type"] == "request-not-locked"
 
 
 async def test_a_reclaim_in_javascript(queue: Queue) -> None:
-    """It puts the request back in front, still locked, and then drops the lock."""
+    """It puts the request back in front, which frees it, and then drops the lock that it no longer has."""
     await queue.add_all([1, 2])
     assert await queue.lock(limit=1) == ["1"]
     await queue.put(a(1, retryCount=1, errorMessages=["Error"]), "forefront=1&clientKey=c1")
-    assert await queue.head() == ["2"]
+    assert await queue.head() == ["1", "2"]
     await queue.drop(1, "forefront=1&clientKey=c1")
     assert await queue.head() == ["1", "2"]
 
