@@ -25,6 +25,7 @@ from calls import Api, Failed, call
 LABEL = "local--hello"
 READY_SECS = 60.0
 STOP_SECS = 60.0
+RECORD_SECS = 10.0
 
 GREENROOM = [sys.executable, "-m", "gateway.cli"]
 
@@ -123,9 +124,12 @@ def check(process: subprocess.Popen[bytes], port: int, data: Path) -> None:
     if by_path.run_id != run_id or not by_path.body.rstrip().endswith("/below"):
         raise Failed(f"the path form was expected to reach the same run without its prefix, not: {by_path.body}")
     api = Api(port, (data / "token").read_text().strip())
-    status = api.value(f"/actor-runs/{run_id}")["status"]
-    if status != "RUNNING":
-        raise Failed(f"the API was expected to know the run as RUNNING, not as {status}.")
+    # The record follows the first answer, which has no time to wait for it.
+    until = time.monotonic() + RECORD_SECS
+    while (status := api.value(f"/actor-runs/{run_id}")["status"]) != "RUNNING":
+        if time.monotonic() > until:
+            raise Failed(f"the API was expected to know the run as RUNNING, not as {status}.")
+        time.sleep(0.1)
     unknown = call(port, f"nobody--nothing.localhost:{port}", "/")
     if unknown.status != 404:
         raise Failed(f"an unknown host was expected to get 404, not {unknown.status}.")

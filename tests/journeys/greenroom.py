@@ -23,6 +23,9 @@ import websockets
 from gateway.actor_files.snapshot import pack_folder
 
 ACTORS = Path(__file__).parent.parent / "actors"
+# Servers of tests that run side by side must not go for the same ports: a request of one would reach the other's run.
+_PLACE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 5
+PORT_RANGE = f"{21000 + 2000 * _PLACE}-{22999 + 2000 * _PLACE}"
 TOKEN = "test-token-of-the-administrator-0123456789"
 
 
@@ -114,6 +117,7 @@ class Greenroom:
         """Start the process; it writes its log to ``<data>/../greenroom.log``."""
         settings = {
             "log_level": "info",
+            "port_range": PORT_RANGE,
             "wind_down_grace_secs": 3,
             "readiness_timeout_secs": 20,
             "pick_timeout_secs": 20,

@@ -24,8 +24,13 @@ async def test_a_sleeping_actor_answers_serves_on_and_is_wound_down(tmp_path: Pa
         warm = await greenroom.call("probe")
         assert warm.text == cold.text
         assert re.fullmatch(r"held;dur=[\d.]+, forward;dur=[\d.]+", warm.headers["server-timing"])
-        run = await greenroom.data_of("GET", f"/actor-runs/{run_id}")
-        assert (run["status"], run["meta"]["origin"]) == ("RUNNING", "STANDBY")
+
+        async def is_running() -> bool:
+            return (await greenroom.run(run_id))["status"] == "RUNNING"
+
+        await eventually(is_running, what="the record, which follows the first answer")
+        run = await greenroom.run(run_id)
+        assert run["meta"]["origin"] == "STANDBY"
         assert run["isContainerServerReady"] is True
         (run,) = await greenroom.wait_until_no_run_lives()
         assert (run["id"], run["status"]) == (run_id, "SUCCEEDED")
