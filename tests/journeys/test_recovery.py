@@ -19,7 +19,11 @@ async def test_kill_9_and_a_new_start_adopts_the_runs_that_live(tmp_path: Path) 
     async with Greenroom(tmp_path / "data", port=greenroom.port) as again:
         assert (await again.call("probe")).text == before
         (run,) = await again.runs()
-        assert run["status"] == "RUNNING"
+
+        async def is_running() -> bool:
+            return (await again.run(run["id"]))["status"] == "RUNNING"
+
+        await eventually(is_running, what="the record, which follows the answer")
         await again.data_of("PUT", f"/actors/{run['actId']}", json={"actorStandby": {"idleTimeoutSecs": 1}})
         (ended,) = await again.wait_until_no_run_lives()
         assert (ended["id"], ended["status"]) == (run["id"], "SUCCEEDED")
