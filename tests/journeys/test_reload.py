@@ -13,6 +13,8 @@ import psutil
 import pytest
 from journeys.greenroom import Greenroom, actor_folder, eventually, holders_of, workers_of
 
+pytestmark = pytest.mark.slow  # each starts servers of its own
+
 
 def worker_of(greenroom: Greenroom) -> int:
     """The one worker, once there is exactly one."""

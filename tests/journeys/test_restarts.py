@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from journeys.greenroom import Greenroom, actor_folder, error_of, eventually
 
+pytestmark = pytest.mark.slow  # each starts servers of its own
+
 # Notes each start in a file that is named by its default store, does what MODE says when it is told to migrate, and
 # ends with the exit code that it finds in FILE.go (and that start alone in FILE.go.N).
 PROGRAM = """
