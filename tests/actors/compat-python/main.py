@@ -76,7 +76,10 @@ async def _() -> None:
     assert seen[0].memory_info.current_size.bytes > 1_000_000, seen
     Actor.off(Event.SYSTEM_INFO, listener)
     count = len(seen)
-    await asyncio.sleep(2.5)
+    later: asyncio.Queue[object] = asyncio.Queue()
+    Actor.on(Event.SYSTEM_INFO, later.put_nowait)
+    for _ in range(2):
+        await asyncio.wait_for(later.get(), 10)
     assert len(seen) == count, "a listener that was taken off was called"
 
 

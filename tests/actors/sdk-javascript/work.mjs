@@ -16,13 +16,16 @@ export async function run(sdk, { endsByItself }) {
         loads += 1;
         Object.assign(load, data);
     });
+    let heardAll;
+    const persistFollows = new Promise((resolve) => { heardAll = resolve; });
     events.on('persistState', ({ isMigrating }) => {
         heard.push(isMigrating ? 'persistState while migrating' : 'persistState');
+        if (heard.includes('aborting')) heardAll();
     });
     const abort = new Promise((resolve) => {
         events.on('aborting', async () => {
             heard.push('aborting');
-            await sleep(200); // persistState follows at once
+            await persistFollows;
             await sdk.setValue('LAST-WORD', heard);
             await sdk.setStatusMessage('left politely', { isStatusMessageTerminal: true });
             resolve();

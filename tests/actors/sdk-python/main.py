@@ -20,6 +20,7 @@ heard = []
 load = {}
 loads = 0
 is_aborting = asyncio.Event()
+has_heard_all = asyncio.Event()
 has_load = asyncio.Event()
 
 
@@ -32,6 +33,8 @@ async def on_system_info(event):
 
 async def on_persist_state(event):
     heard.append("persistState while migrating" if event.is_migrating else "persistState")
+    if is_aborting.is_set():
+        has_heard_all.set()
 
 
 async def on_aborting(_event):
@@ -75,7 +78,7 @@ async def end(ending, given):
     if ending == "abort":
         print("waiting to be aborted", flush=True)
         await is_aborting.wait()
-        await asyncio.sleep(0.2)  # persistState follows at once
+        await asyncio.wait_for(has_heard_all.wait(), 10)
         await Actor.set_value("LAST-WORD", heard)
         await Actor.exit(status_message="left politely")
     if ending == "fail":
@@ -112,7 +115,7 @@ async def serve():
     server = ThreadingHTTPServer(("0.0.0.0", Actor.configuration.web_server_port), Handler)
     Thread(target=server.serve_forever, daemon=True).start()
     await is_aborting.wait()
-    await asyncio.sleep(0.2)
+    await asyncio.wait_for(has_heard_all.wait(), 10)
     await Actor.set_value("LAST-WORD", heard)
     server.shutdown()
     await Actor.set_status_message("left politely", is_terminal=True)
