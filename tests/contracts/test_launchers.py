@@ -472,8 +472,8 @@ async def test_ports_are_reserved(launcher):
     assert (await launcher.place("other", port)).port == port
 
 
-# A little more than what must be seen of it: the kernel tells whole ticks of 10 ms, of user and of system time, for each
-# process that lives.
+# A little more than what must be seen of it: the kernel tells whole ticks of 10 ms, of user and of system time, for
+# each process that lives.
 USES_CPU = """
     import os, sys, time
     def burn(secs):
