@@ -91,8 +91,8 @@ class DatasetRows(Holdings):
         """
         Forget the pushes whose answers have gone out; without any, it costs nothing.
 
-        For the gateway's background work, once a second: a push makes room for itself, but the last one of a burst
-        must not be remembered until the next.
+        For the gateway's background work, several times a second: a push makes room for itself, but the last one of a
+        burst must not be remembered until the next.
         """
         while answered := self._some_answered():
             await self._database.write(partial(_forget, push_ids=answered, too_old=self._too_old))

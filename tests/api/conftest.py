@@ -197,3 +197,10 @@ def bob(api: Api) -> Caller:
 @pytest.fixture
 def eve(api: Api) -> Caller:
     return api.eve
+
+
+@pytest.fixture
+async def nobody(api: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A client without a token."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(api.app), base_url="http://api.localhost") as http:
+        yield http

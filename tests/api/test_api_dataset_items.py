@@ -8,7 +8,6 @@ import gzip
 import io
 import json
 import zipfile
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -53,13 +52,6 @@ async def dataset(bob: Any) -> Any:
 def path(dataset: Any) -> str:
     """The path of its items."""
     return f"/v2/datasets/{dataset['id']}/items"
-
-
-@pytest.fixture
-async def nobody(api: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A client without a token."""
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(api.app), base_url="http://api.localhost") as http:
-        yield http
 
 
 def client_of(app: Any, bob: Any) -> httpx.AsyncClient:

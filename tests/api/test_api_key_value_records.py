@@ -36,13 +36,6 @@ def records(store: Any) -> str:
     return f"/v2/key-value-stores/{store['id']}/records"
 
 
-@pytest.fixture
-async def nobody(api: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A client without a token."""
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(api.app), base_url="http://api.localhost") as http:
-        yield http
-
-
 def blobs_of(api: Any, store: Any) -> list[str]:
     folder = api.services.settings.data / "blobs" / "key-value-stores" / store["id"]
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
