@@ -99,7 +99,7 @@ class Storages(Protocol):
         ...
 
     async def flush_answered(self) -> None:
-        """Forget those pushes now; for the gateway's background work, several times a second. Costs nothing without any."""
+        """Forget those pushes now; for the gateway's background work, often. Costs nothing without any."""
         ...
 
     async def items(self, dataset_id: str, *, offset: int, limit: int | None, desc: bool) -> DatasetPage:
