@@ -13,8 +13,9 @@ ahead. A launch is one byte to that shim, with the descriptor of a socket of thi
     ◄──────────── answer (JSON) knows that exec worked
     one byte ────────────────►  "heard": from now on the launcher may die, the run lives
 
-A launcher that goes away before it said "heard" does not know of the run, so the shim ends it. The fork server ends
-when its socket closes. Nothing of the environment, which holds secrets, is ever written or put into an argv.
+A launcher that goes away before it said "heard" does not know of the run, so the shim ends it, and leaves neither
+record nor exit code: to whoever comes next this start has not happened. The fork server ends when its socket closes.
+Nothing of the environment, which holds secrets, is ever written or put into an argv.
 
 What the signals to a shim mean; the run's *group* is the Actor's process group:
 
@@ -134,6 +135,7 @@ class Shim:
         self._is_frozen = False
         self._is_asked_to_end = False
         self._is_killed = False
+        self._is_unheard_of = False
 
     def forget_signals(self) -> None:
         """Whatever was sent while there was no run was not meant for the run that comes."""
@@ -196,6 +198,8 @@ class Shim:
         self._step_until(self._kill_descendants, _KILL_SECS, 0.01)
         self._step_until(lambda: self._output < 0, _DRAIN_SECS, 0.1)
         self._log.flush()
+        if self._is_unheard_of:
+            return
         status = self._exit_status
         self._keep(status if status >= 0 else 128 - status, -status if status < 0 else None)
 
@@ -255,7 +259,10 @@ class Shim:
         self._poll.unregister(self._connection)
         self._connection.close()
         self._connection = None
-        if heard != HEARD_BYTE:
+        if heard != HEARD_BYTE and self._exit_status is None:
+            # First of all, so that nobody adopts what is about to be killed and takes this for the run's own end.
+            (self._folder / RECORD_NAME).unlink(missing_ok=True)
+            self._is_unheard_of = True
             self.kill()
 
     def _obey(self, number: int) -> None:

@@ -90,6 +90,17 @@ async def test_signal_to_the_waiting_shim(launcher, builds, tmp_path, number):
     assert await launcher.wait(run.id) == Exited(exit_code=3)
 
 
+async def test_start_that_nobody_heard_of_has_not_happened(launcher, builds, tmp_path, monkeypatch):
+    """A launcher killed before it knew of a run: the run ends, and the next launcher finds neither it nor an end."""
+    monkeypatch.setattr("autoscaler.launchers.shim_client.shim.HEARD_BYTE", b"?")  # the fork server has its own
+    run = await start_run(launcher, builds.script("import time; time.sleep(60)"), tmp_path)
+    await until(lambda: not is_alive(run.placement["shim_pid"]))
+    assert not is_alive(run.placement["actor_pid"])
+    async with ProcessLauncher(tmp_path / "root", builds, port_range=PORTS) as successor:
+        assert await successor.list() == []
+        assert not await successor.adopt(run.id, run.placement)
+
+
 async def test_cancelled_start_leaves_nothing(launcher, builds, tmp_path):
     """Whenever the caller of start gives up, nothing keeps running that nobody knows of."""
     build = builds.script("import time; time.sleep(60)")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from journeys.greenroom import ACTORS, Greenroom
+from journeys.greenroom import ACTORS, Greenroom, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -128,8 +128,17 @@ async def _ending(greenroom: Greenroom, sdk: Sdk, ending: Ending) -> str:
     log = await greenroom.log_of(run["id"])
     if ending.log is not None and ending.log not in log:
         return f"fails: {ending.log!r} is not in the log\n{log}"
-    found = {name: run.get(name) for name in ending.run}
-    if found != ending.run:
+    found: dict[str, Any] = {}
+
+    async def is_as_said() -> bool:
+        record = await greenroom.run(run["id"])
+        found.update({name: record.get(name) for name in ending.run})
+        return found == ending.run
+
+    # The JavaScript SDK sends its last word and does not wait for the answer: it may come after the end.
+    try:
+        await eventually(is_as_said, what="the record")
+    except AssertionError:
         return f"fails: {found} instead of {ending.run}\n{log}"
     for key, expected in ending.records.items():
         value = await _record(greenroom, run, key)
