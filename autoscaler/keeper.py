@@ -20,7 +20,6 @@ from typing import Any
 from autoscaler.launch import Launch
 from autoscaler.launchers.base import Exited, FoundRun, Launcher
 from autoscaler.launchers.readiness import wait_until_serving
-from autoscaler.run_environment import dedicated_cpus
 from autoscaler.run_record import RunRecord
 from gateway.core import run_changes
 from gateway.core.demand import is_drained
@@ -105,9 +104,8 @@ class Keeper(RunRecord):
 
     def measured(self, usage: Usage, at: float) -> Load | None:
         """Take one more sample of what it uses; its load, once it is known."""
-        cores = self.tools.cores
-        share = dedicated_cpus(self.run.options.memory_mbytes, cores)
-        self._history = self._history.after(usage, at, cpu_share=share, cores=cores)
+        share = self.launcher.cpu_share(self.run.options.memory_mbytes)
+        self._history = self._history.after(usage, at, cpu_share=share, cores=self.tools.cores)
         return self._history.load
 
     async def live(self) -> None:
@@ -226,6 +224,7 @@ class Keeper(RunRecord):
                 if result.status is not None and result.status >= 500:
                     self._say(f"The web server answered the readiness probe with {result.status}.")
                 self._is_serving.set()
+                await self.launcher.has_booted(self.run.id)
             await self._probe.wait()
             self._probe.clear()
             if self._become(Readiness.STARTING):
@@ -379,21 +378,21 @@ class Keeper(RunRecord):
         await self._change(lambda run: run_changes.winding_down(run, reason))
 
     async def _end_unstarted(self, error: GreenroomError) -> None:
-        self._say(error.message)
+        message = f"The Actor could not be started: {error.message}"
+        self._say(message)
         self._tell_start(StartOutcome.FAILED)
         if self._wind_down_reason is not None and self.run.restart_wish is not None:
             await self._retire()
-        message = f"The Actor could not be started: {error.message}"
         try:
             await self._store()
             if not await self._change_at_end(
-                lambda run: run_changes.failed_to_start(run, self.tools.now(), error.message), message
+                lambda run: run_changes.failed_to_start(run, self.tools.now(), message), message
             ):
                 return
         except (LaunchError, RecordNotFound) as trouble:
             # It never came on record. Whoever waits is told all the same.
             _log.error("a run that was not started has no record of that: %s", trouble, extra={"run_id": self.run.id})
-            self.run = run_changes.failed_to_start(self.run, self.tools.now(), error.message) or self.run
+            self.run = run_changes.failed_to_start(self.run, self.tools.now(), message) or self.run
             await self._end_route(StandbyRunFailed.error_type, message, None)
             self.tools.on_end(self.run.status)
             await self.launcher.forget(self.run.id)

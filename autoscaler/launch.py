@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from autoscaler.keeper_tools import KeeperTools
 from autoscaler.launchers.base import Launcher, LaunchSpec, Placement
-from autoscaler.run_environment import RunContext, dedicated_cpus, opened, run_environment, wanted_port
+from autoscaler.run_environment import RunContext, opened, run_environment, wanted_port
 from gateway.auth import events_secret, run_token
 from gateway.core.errors import GreenroomError, LaunchError
 from gateway.core.ids import shown_standby_label
@@ -126,5 +126,5 @@ class Launch:
             live_view_url=urls.live_view(run.live_view_label),
             standby_url=urls.standby(label) if is_standby else None,
             web_server_port=placement.port,
-            dedicated_cpus=dedicated_cpus(run.options.memory_mbytes, self.tools.cores),
+            dedicated_cpus=self.launcher.cpu_share(run.options.memory_mbytes),
         )

@@ -68,11 +68,6 @@ def wanted_port(env_vars: Mapping[str, str]) -> int | None:
     return None
 
 
-def dedicated_cpus(memory_mbytes: int, cores: int) -> float:
-    """A process run's CPU share: min(cores, max(1, memory ÷ 4096)), e.g. 2 cores for 8192 MiB on a 4-core machine."""
-    return float(min(cores, max(1.0, memory_mbytes / 4096)))
-
-
 def run_environment(
     run: Run, actor: Actor, build: Build, context: RunContext, env_vars: Mapping[str, str]
 ) -> dict[str, str]:

@@ -217,7 +217,7 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = load_settings(given)
     match arguments.words:
         case "serve":
-            from gateway.parent import serve
+            from gateway.commands.serve import serve
 
             return serve(settings)
         case "reload":

@@ -12,12 +12,12 @@ from gateway.refusals import USAGE, Refused
 _BACKLOG = 2048
 
 
-def listen(host: str, port: int) -> list[socket.socket]:
+def listen(host: str, port: int, run_host: str | None = None) -> list[socket.socket]:
     """
     The listening sockets for *host*; port 0 takes a free one. Raises Refused, saying what to do.
 
     For 127.0.0.1 the same port is opened on ::1 too, where that is possible: some browsers resolve ``*.localhost``
-    to it first.
+    to it first. The last one is for *run_host*, where that is an address which the others don't serve.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(
@@ -36,6 +36,12 @@ def listen(host: str, port: int) -> list[socket.socket]:
         twin_family = socket.AF_INET6 if family == socket.AF_INET else socket.AF_INET
         with contextlib.suppress(OSError):
             sockets.append(_bound(twin_family, (twin_host, sockets[0].getsockname()[1])))
+    if run_host is not None and host not in (run_host, "0.0.0.0", "::", "", "*"):
+        port = sockets[0].getsockname()[1]
+        try:
+            sockets.append(_bound(socket.AF_INET6 if ":" in run_host else socket.AF_INET, (run_host, port)))
+        except OSError as error:
+            raise Refused(_why_not(error, run_host, port)) from error
     return sockets
 
 

@@ -63,7 +63,7 @@ def serve(settings: Settings, *, worker_command: Sequence[str] = WORKER_COMMAND)
     make_data_dir(settings.data)
     lock = take_lock(settings.data)
     try:
-        sockets = listen(settings.host, settings.port)
+        sockets = listen(settings.host, settings.port, settings.run_host)
         port = sockets[0].getsockname()[1]
         urls = Urls(
             scheme=settings.public_scheme,

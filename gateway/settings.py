@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     public_scheme: Literal["http", "https"] = Field("http", description="Scheme in printed and stored URLs.")
     public_port: int | None = Field(None, description="Port in printed and stored URLs; none: the one it listens on.")
     data: Path = Field(default_factory=default_data_dir, description="Folder for records, blobs, builds and logs.")
-    launcher: Literal["process"] = Field("process", description="What runs the Actors.")
+    launcher: Literal["process", "docker"] = Field("process", description="What runs the Actors.")
     actors: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Actor folders to serve, or folders of Actor folders."
     )
@@ -82,6 +82,17 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severity that is logged."
+    )
+
+    # Containers
+    docker_host: str | None = Field(
+        None, description="The Docker engine's address; none: as DOCKER_HOST says, else its usual socket."
+    )
+    docker_subnet: str | None = Field(
+        None, description="Subnet of the runs' network, e.g. 10.213.0.0/16; none: one that the engine finds free."
+    )
+    run_host: str | None = Field(
+        None, description="Address at which runs reach Greenroom; none: 127.0.0.1, or that of their network's bridge."
     )
 
     # Requests

@@ -10,14 +10,15 @@ class Urls:
     """
     Addresses of one Greenroom.
 
-    ``scheme``, ``domain`` and ``port`` are as the public sees them; ``local_port`` is where this machine's own
-    processes reach the API on 127.0.0.1, since a run can't resolve ``*.localhost`` everywhere.
+    ``scheme``, ``domain`` and ``port`` are as the public sees them; runs reach the API at
+    ``local_host`` and ``local_port``, since they can't resolve ``*.localhost`` everywhere.
     """
 
     scheme: str
     domain: str
     port: int
     local_port: int
+    local_host: str = "127.0.0.1"
 
     @property
     def _port_part(self) -> str:
@@ -43,9 +44,9 @@ class Urls:
 
     @property
     def local(self) -> str:
-        """The base that runs on this machine use, without ``/v2``."""
-        return f"http://127.0.0.1:{self.local_port}"
+        """The base that runs use, without ``/v2``."""
+        return f"http://{self.local_host}:{self.local_port}"
 
     def events(self, run_id: str, secret: str) -> str:
         """The system-events socket of one run; the secret in it is all that it asks for."""
-        return f"ws://127.0.0.1:{self.local_port}/events/{run_id}/{secret}"
+        return f"ws://{self.local_host}:{self.local_port}/events/{run_id}/{secret}"

@@ -110,6 +110,7 @@ async def open_services(settings: Settings, port: int) -> AsyncIterator[Services
                 domain=settings.domain,
                 port=settings.public_port or port,
                 local_port=port,
+                local_host=settings.run_host or "127.0.0.1",
             ),
             builder=Builder(state, logs, box, now=utc_now, new_id=new_id),
         )
@@ -119,8 +120,7 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
     """Serve until a signal or a hand-over; the exit code."""
     # The autoscaler is imported here alone: no other part of the gateway may know it.
     from autoscaler.keeper_tools import KeeperTools
-    from autoscaler.launchers.environments import Environments
-    from autoscaler.launchers.process import ProcessLauncher
+    from autoscaler.launchers.choice import open_launcher
     from autoscaler.loop import Autoscaler
     from autoscaler.supervisor import Supervisor
 
@@ -141,12 +141,7 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
         registered = [await _register(services, first, folder) for folder in actor_folders(settings.actors)]
         # Closed by a hand-over, too: the next worker may have to wait for an environment that is being made.
         launching = await stack.enter_async_context(contextlib.AsyncExitStack())
-        environments = await launching.enter_async_context(
-            Environments(settings.data / "process", state.blobs, services.logs)
-        )
-        launcher = await launching.enter_async_context(
-            ProcessLauncher(settings.data / "process", environments, port_range=settings.port_range)
-        )
+        launcher = await launching.enter_async_context(open_launcher(settings, state.blobs, services.logs))
 
         def start_went(pool: PoolKey, outcome: StartOutcome) -> None:
             metrics.count_start(outcome)

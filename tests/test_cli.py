@@ -100,7 +100,7 @@ def test_examples_work(words):
         pytest.param(["serve", "--port", "many"], "--port (GREENROOM_PORT): 'many'", id="port is a number"),
         pytest.param(["serve", "--port", "70000"], "less than or equal to 65535", id="port too large"),
         pytest.param(["serve", "--domain", "a_b"], "a DNS name such as", id="domain"),
-        pytest.param(["serve", "--launcher", "docker"], "--launcher", id="launcher"),
+        pytest.param(["serve", "--launcher", "podman"], "--launcher", id="launcher"),
         pytest.param(["serve", "--set", "tick_secs"], "KEY=VALUE", id="no assignment"),
         pytest.param(["serve", "--set", "tick_sec=1"], "did you mean 'tick_secs'?", id="no such setting"),
         pytest.param(["serve", "--set", "tick-secs=-1"], "GREENROOM_TICK_SECS", id="out of range"),

@@ -65,6 +65,10 @@ class Launcher(Protocol):
 
     name: str
 
+    def cpu_share(self, memory_mbytes: int) -> float:
+        """How many cores a run of so much memory has, once it has booted."""
+        ...
+
     async def prepare(self, build: Build, progress: Callable[[str], None]) -> None:
         """
         Make what *build* needs to start (environment, image) unless it is there; may take minutes.
@@ -92,6 +96,10 @@ class Launcher(Protocol):
         returned: what it does (writing the record) costs the wake no time of its own. When it raises, its exception
         is raised here and nothing is left of the run.
         """
+        ...
+
+    async def has_booted(self, run_id: str) -> None:
+        """The run's server answers: whatever it was given for its start alone ends now."""
         ...
 
     async def stop(self, run_id: str, *, grace_secs: float) -> None:

@@ -136,6 +136,10 @@ class ProcessLauncher:
     ) -> None:
         await self.close()
 
+    def cpu_share(self, memory_mbytes: int) -> float:
+        """What a run may count on: min(cores, max(1, memory ÷ 4096)), e.g. 2 for 8192 MiB on 4 cores. Not enforced."""
+        return min(float(os.cpu_count() or 1), max(1.0, memory_mbytes / 4096))
+
     async def prepare(self, build: Build, progress: Callable[[str], None]) -> None:
         """Unpack the source and make its environment, unless that was done before."""
         await self._environments.prepare(build, progress)
@@ -194,6 +198,9 @@ class ProcessLauncher:
         finally:
             self._starting.discard(spec.run_id)
         return record
+
+    async def has_booted(self, run_id: str) -> None:
+        """Nothing to do: it has had all that it can get from its first moment on."""
 
     async def stop(self, run_id: str, *, grace_secs: float) -> None:
         """SIGTERM to all of the run, SIGKILL after *grace_secs* (0: at once). A run that has ended is fine."""

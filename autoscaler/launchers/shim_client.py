@@ -99,7 +99,7 @@ class ForkServer:
             except OSError:
                 continue  # the fork server or the shim was killed, and the Actor with it: once more
             if "error" in answer:
-                raise LaunchError(f"The Actor could not be started: {answer['error']}.")
+                raise LaunchError(f"{answer['error']}.")
             return answer
         raise LaunchError("The shim ended before it had started the Actor; the machine may be out of memory.")
 

@@ -1,4 +1,4 @@
-"""The shim's side of a run's log: stamps what the Actor prints, line by line. Standard library only."""
+"""How what an Actor prints gets into its run's log, line by line. Standard library only, since the shim uses it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,15 @@ class Log:
         self._fd = fd
         self._max_chars = max_chars
         self._room = max_chars - os.fstat(fd).st_size
-        self._told_limit = False
+        self._told_limit = self._room < 0  # by whoever wrote to it before
         self._pending = b""
         self._lost_lines = 0
         self._in_broken_line = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it takes no more lines."""
+        return self._told_limit
 
     def feed(self, chunk: bytes) -> None:
         """Take output as it comes; what follows the last newline waits for its end."""
@@ -35,18 +40,18 @@ class Log:
         while len(self._pending) > _MAX_LINE_BYTES:
             piece, self._pending = _cut(self._pending)
             lines.append(piece)
-        self._write([piece for line in lines for piece in _pieces(line)])
+        self.write(_now(), [piece for line in lines for piece in pieces(line)])
 
     def flush(self) -> None:
         """The output has ended: what is pending is the last line."""
         if self._pending:
-            self._write([*_pieces(self._pending)])
+            self.write(_now(), [*pieces(self._pending)])
             self._pending = b""
 
-    def _write(self, lines: list[bytes]) -> None:
+    def write(self, stamp: bytes, lines: list[bytes]) -> None:
+        """Append *lines* (no longer than ``pieces`` makes them), each behind *stamp*, a time and a space."""
         if not lines or self._told_limit:
             return
-        stamp = now().encode() + b" "
         stamped = [stamp + line.removesuffix(b"\r") + b"\n" for line in lines]
         text = b"".join(stamped)
         if (chars := _chars(text)) <= self._room:
@@ -96,7 +101,8 @@ def _cut(line: bytes) -> tuple[bytes, bytes]:
     return line[:end], line[end:]
 
 
-def _pieces(line: bytes) -> Iterator[bytes]:
+def pieces(line: bytes) -> Iterator[bytes]:
+    """*line* in pieces of at most 64 KiB."""
     while len(line) > _MAX_LINE_BYTES:
         piece, line = _cut(line)
         yield piece
@@ -107,3 +113,7 @@ def now() -> str:
     """The present time as it stands in logs and in the API, e.g. ``2026-01-02T03:04:05.678Z``."""
     now = time.time()
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
+
+
+def _now() -> bytes:
+    return now().encode() + b" "

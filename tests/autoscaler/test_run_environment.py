@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoscaler.run_environment import RunContext, dedicated_cpus, opened, run_environment, wanted_port
+from autoscaler.run_environment import RunContext, opened, run_environment, wanted_port
 from gateway.core.lifecycle import RunStatus
 from gateway.core.model import Actor, Build, EnvVar, Origin, Run, RunOptions, TaggedBuild
 from gateway.input_secrets import PrivateKey
@@ -232,22 +232,6 @@ def test_the_port_in_force_is_the_placements() -> None:
     """Whatever the version said: the launcher has asked ``wanted_port`` and placed the run."""
     made = run_environment(STANDBY_RUN, ACTOR, BUILD, CONTEXT, {"ACTOR_STANDBY_PORT": "1"})
     assert {made[name] for name in ("ACTOR_WEB_SERVER_PORT", "ACTOR_STANDBY_PORT", "APIFY_CONTAINER_PORT")} == {"21000"}
-
-
-@pytest.mark.parametrize(
-    ("memory", "cores", "expected"),
-    [
-        pytest.param(1024, 4, 1.0, id="a small run has one core"),
-        pytest.param(4096, 4, 1.0, id="one by memory"),
-        pytest.param(6144, 4, 1.5, id="fractions"),
-        pytest.param(8192, 4, 2.0, id="two by memory"),
-        pytest.param(32768, 4, 4.0, id="no more than there are"),
-        pytest.param(128, 1, 1.0, id="a machine of one core"),
-    ],
-)
-def test_dedicated_cpus(memory: int, cores: int, expected: float) -> None:
-    """min(cores, max(1, memory ÷ 4096))."""
-    assert dedicated_cpus(memory, cores) == expected
 
 
 def test_secret_variables_are_opened() -> None:

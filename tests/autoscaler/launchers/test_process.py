@@ -30,6 +30,23 @@ async def launcher(tmp_path, builds) -> AsyncIterator[ProcessLauncher]:
         yield launcher
 
 
+@pytest.mark.parametrize(
+    ("memory", "cores", "expected"),
+    [
+        pytest.param(1024, 4, 1.0, id="a small run has one core"),
+        pytest.param(4096, 4, 1.0, id="one by memory"),
+        pytest.param(6144, 4, 1.5, id="fractions"),
+        pytest.param(8192, 4, 2.0, id="two by memory"),
+        pytest.param(32768, 4, 4.0, id="no more than there are"),
+        pytest.param(128, 1, 1.0, id="a machine of one core"),
+    ],
+)
+def test_cpu_share(launcher, monkeypatch, memory, cores, expected):
+    """min(cores, max(1, memory ÷ 4096))."""
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert launcher.cpu_share(memory) == expected
+
+
 async def test_killed_shim_takes_its_run_along(launcher, builds, tmp_path):
     """When somebody kills the shim the Actor dies, with every process it has detached; the end says what happened."""
     build = builds.script("""

@@ -1,0 +1,44 @@
+"""Opens the launcher that the settings name, with all that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from autoscaler.launchers.base import Launcher
+from gateway.installation import installation_of
+from gateway.live_logs import Logs
+from gateway.settings import Settings
+from gateway.state.ports import Blobs
+
+
+@asynccontextmanager
+async def open_launcher(settings: Settings, blobs: Blobs, logs: Logs) -> AsyncIterator[Launcher]:
+    """The launcher, until the context is left; runs live on. Raises LaunchError."""
+    # Each imports what the other does without.
+    if settings.launcher == "docker":
+        from autoscaler.launchers.docker.engine import Engine
+        from autoscaler.launchers.docker.images import Images
+        from autoscaler.launchers.docker.launcher import DockerLauncher
+
+        engine = Engine(settings.docker_host)
+        installation = installation_of(settings.data)
+        async with DockerLauncher(
+            engine,
+            installation,
+            Images(engine, installation, blobs),
+            log_path=logs.path,
+            max_log_chars=settings.max_log_chars,
+            subnet=settings.docker_subnet,
+        ) as docker:
+            yield docker
+        return
+    from autoscaler.launchers.environments import Environments
+    from autoscaler.launchers.process import ProcessLauncher
+
+    root = settings.data / "process"
+    async with (
+        Environments(root, blobs, logs) as environments,
+        ProcessLauncher(root, environments, port_range=settings.port_range) as process,
+    ):
+        yield process

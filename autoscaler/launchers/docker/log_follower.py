@@ -1,0 +1,129 @@
+"""Copies a container's output into its run's log as it comes, on a thread of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+import docker
+from docker.types.daemon import CancellableStream
+
+from autoscaler.launchers.docker.engine import Engine, EngineUnavailable, translated
+from autoscaler.launchers.docker.log_lines import AlreadyKept, Assembler
+from autoscaler.launchers.shim_log import Log, pieces
+from gateway.core.errors import LaunchError
+
+_FRAME_HEAD = struct.Struct(">BxxxL")
+_TAIL_BYTES = 2 * 1024 * 1024
+
+
+class LogFollower:
+    """
+    Follows one container until its output ends, and calls *on_end* on its thread then.
+
+    A follower takes up where an earlier one, perhaps of an earlier Greenroom, left off. Should the engine break off,
+    ``is_complete`` is False, and another follower can go on.
+    """
+
+    def __init__(
+        self, engine: Engine, container_id: str, log_path: Path, max_chars: int, on_end: Callable[[], None]
+    ) -> None:
+        self.is_complete = False
+        self._engine = engine
+        self._container_id = container_id
+        self._log_path = log_path
+        self._max_chars = max_chars
+        self._on_end = on_end
+        self._stream: CancellableStream[tuple[int, bytes]] | None = None
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._run, name=f"log-{container_id[:12]}", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop following; the container runs on, and its output stays with the engine."""
+        self._is_closed = True
+        if self._stream is not None:
+            with contextlib.suppress(Exception):  # it may be ending by itself at this very moment
+                self._stream.close()
+
+    def _run(self) -> None:
+        try:
+            with contextlib.suppress(LaunchError, OSError):
+                self._follow()
+        finally:
+            self._on_end()
+
+    def _follow(self) -> None:
+        fd = os.open(self._log_path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            log = Log(fd, self._max_chars)
+            kept = AlreadyKept(_tail(fd))
+            client = self._engine.connect(timeout_secs=None)
+            try:
+                with translated(self._engine.url):
+                    self._copy(client, log, kept)
+            finally:
+                client.close()
+        finally:
+            os.close(fd)
+
+    def _copy(self, client: docker.APIClient, log: Log, kept: AlreadyKept) -> None:
+        assembler = Assembler()
+
+        def write(stamp: bytes, text: bytes) -> None:
+            for piece in pieces(text):
+                if kept.is_new(stamp + piece):
+                    log.write(stamp, [piece])
+
+        for stream, record in self._records(client, kept.since):
+            for stamp, text in assembler.add(stream, record):
+                write(stamp, text)
+            if log.is_full:
+                self.is_complete = True
+                return
+        if self._is_closed:
+            return
+        for stamp, text in assembler.rest():
+            write(stamp, text)
+        self.is_complete = True
+
+    def _records(self, client: docker.APIClient, since: bytes | None) -> Iterator[tuple[int, bytes]]:
+        parameters = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": 1}
+        if since is not None:
+            parameters["since"] = int(datetime.fromisoformat(since.decode().strip()).timestamp())
+        # Not by the library's own logs(), which does not tell standard output from error: pieces of long lines of the
+        # two would be mixed.
+        url = f"{client.base_url}/v{client.api_version}/containers/{self._container_id}/logs"
+        response = client.get(url, params=parameters, stream=True, timeout=None)
+        if response.status_code != 200:
+            raise EngineUnavailable(f"The engine gave no log: {response.text}")
+        raw = response.raw
+
+        def frames() -> Iterator[tuple[int, bytes]]:
+            while len(head := raw.read(_FRAME_HEAD.size)) == _FRAME_HEAD.size:
+                stream, length = _FRAME_HEAD.unpack(head)
+                record = raw.read(length)
+                if len(record) != length:
+                    return
+                yield stream, record
+
+        self._stream = CancellableStream(frames(), response)
+        if not self._is_closed:
+            yield from self._stream
+
+
+def _tail(fd: int) -> list[bytes]:
+    """The last whole lines of a log."""
+    size = os.fstat(fd).st_size
+    start = max(0, size - _TAIL_BYTES)
+    tail = os.pread(fd, size - start, start)
+    lines = tail.split(b"\n")[:-1]
+    return lines[1:] if start else lines

@@ -1,0 +1,170 @@
+"""One run's container, from its start to the moment at which its exit code and its last line are known."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autoscaler.launchers.base import Exited
+from autoscaler.launchers.chores import Chores
+from autoscaler.launchers.docker.containers import CPU_PERIOD_USECS, cpu_quota_usecs
+from autoscaler.launchers.docker.engine import Engine, EngineError, EngineUnavailable, NotInEngine
+from autoscaler.launchers.docker.log_follower import LogFollower
+
+_log = logging.getLogger(__name__)
+
+_RETRY_SECS = 0.5
+_STUCK_SECS = 15.0  # until SIGKILL is sent again
+_LOG_END_SECS = 10.0  # for the last lines of a container that has ended
+_LONGEST_BOOT_SECS = 30.0  # for what never serves; then it has its normal share
+
+REMOVED = "The container was removed by somebody else than Greenroom."
+ENGINE_RESTARTED = "The Docker engine was restarted, and the run ended with that."
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class RunContainer:
+    """
+    The container of one run; ``ended`` is set once ``exited`` is known and the log is whole.
+
+    ``placement`` is what a later Greenroom finds it by. ``cpus_after_boot``: its share once it has booted; None where
+    it has that already.
+    """
+
+    run_id: str
+    container_id: str
+    placement: Mapping[str, Any]
+    log_path: Path
+    max_log_chars: int
+    engine: Engine
+    chores: Chores
+    cpus_after_boot: float | None = None
+    exited: Exited | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    _log_ended: asyncio.Event = field(default_factory=asyncio.Event)
+    _follower: LogFollower | None = None
+    _is_asked_to_end: bool = False
+    _is_finishing: bool = False
+
+    def take_up(self) -> None:
+        """Follow its log, and look whether it has ended before anybody listened."""
+        self._follow()
+        self.chores.do(self.look())
+        if self.cpus_after_boot is not None:
+            self.chores.do(self._end_boot_in_time())
+
+    def let_go(self) -> None:
+        """It lives on without us."""
+        if self._follower is not None:
+            self._follower.close()
+
+    async def has_booted(self) -> None:
+        """From now on it has the processor share that its memory pays for."""
+        if self.cpus_after_boot is None or self.ended.is_set():
+            return
+        quota, self.cpus_after_boot = cpu_quota_usecs(self.cpus_after_boot), None
+        with contextlib.suppress(EngineError):  # it has just ended
+            await self.engine.ask(
+                lambda client: client.update_container(self.container_id, cpu_quota=quota, cpu_period=CPU_PERIOD_USECS)
+            )
+
+    async def _end_boot_in_time(self) -> None:
+        await _wait(self.ended, _LONGEST_BOOT_SECS)
+        with contextlib.suppress(EngineUnavailable):
+            await self.has_booted()
+
+    # Its end, wished
+
+    def stop(self, grace_secs: float) -> None:
+        """Ask it to end, kill it after *grace_secs*; both as often as the engine needs to hear it."""
+        self._is_asked_to_end = True
+        if not self.ended.is_set():
+            self.chores.do(self._stop(grace_secs))
+
+    async def _stop(self, grace_secs: float) -> None:
+        if grace_secs > 0:
+            await self._signal("SIGTERM")
+            await _wait(self.ended, grace_secs)
+        while not self.ended.is_set():
+            await self._signal("SIGKILL")
+            await _wait(self.ended, _STUCK_SECS)
+
+    async def _signal(self, name: str) -> None:
+        while not self.ended.is_set():
+            try:
+                await self.engine.ask(lambda client: client.kill(self.container_id, name))
+            except EngineUnavailable:
+                await _wait(self.ended, _RETRY_SECS)
+            except EngineError as error:
+                if error.status not in (404, 409):  # gone, or not running: looking at it says the rest
+                    _log.warning("%s was refused: %s", name, error.message, extra={"run_id": self.run_id})
+                return
+            else:
+                return
+
+    # Its end, seen
+
+    async def look(self, why_ended: str | None = None) -> None:
+        """
+        Note its end, if it has ended; *why_ended* is the reason then, unless it was asked to.
+
+        Follows its log again where the engine broke that off. With the engine out of reach nothing is noted.
+        """
+        while not self.ended.is_set():
+            try:
+                found = await self.engine.ask(lambda client: client.inspect_container(self.container_id))
+            except NotInEngine:
+                await self._finish({}, REMOVED)
+                return
+            except EngineUnavailable:
+                return
+            except EngineError as error:
+                _log.warning("a container can't be looked at: %s", error.message, extra={"run_id": self.run_id})
+                await _wait(self.ended, _RETRY_SECS)
+                continue
+            state = found["State"]
+            if not (state["Running"] or state["Paused"] or state["Restarting"]):
+                await self._finish(state, why_ended)
+            elif self._log_ended.is_set() and self._follower is not None and not self._follower.is_complete:
+                self._follow()
+            return
+
+    async def _finish(self, state: Mapping[str, Any], why: str | None) -> None:
+        if self._is_finishing:
+            return
+        self._is_finishing = True
+        await _wait(self._log_ended, _LOG_END_SECS)
+        if state and self._follower is not None and not self._follower.is_complete:
+            self._follower.close()
+            self._follow()  # all of it is there by now, so this one ends by itself
+            await _wait(self._log_ended, _LOG_END_SECS)
+        code = int(state.get("ExitCode", 137))
+        is_unasked = code != 0 and not self._is_asked_to_end
+        self.exited = Exited(
+            exit_code=code,
+            reason=why if is_unasked else None,
+            out_of_memory=bool(state.get("OOMKilled")) and is_unasked,
+        )
+        self.ended.set()
+
+    def _follow(self) -> None:
+        loop = asyncio.get_running_loop()
+        log_ended = self._log_ended = asyncio.Event()
+
+        def ended() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and we with it
+                loop.call_soon_threadsafe(log_ended.set)
+
+        self._follower = LogFollower(self.engine, self.container_id, self.log_path, self.max_log_chars, ended)
+        self._follower.start()
+
+
+async def _wait(event: asyncio.Event, secs: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(secs):
+            await event.wait()
