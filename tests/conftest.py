@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,3 +45,29 @@ def pytest_make_collect_report() -> Generator[None, Any, Any]:
     report = yield
     _fail_where_skipped(report)
     return report
+
+
+@pytest.fixture(scope="session")
+def docker_host() -> str:
+    """A real Docker engine with the base image ``greenroom-tests:base``; it is also in ``DOCKER_HOST``."""
+    import docker_engine
+
+    try:
+        host = docker_engine.up()
+    except docker_engine.NoEngine as error:
+        pytest.skip(str(error))
+    os.environ["DOCKER_HOST"] = host
+    return host
+
+
+@pytest.fixture
+def docker_data(docker_host: str, tmp_path: Path) -> Iterator[Path]:
+    """A data folder for a Greenroom with ``launcher=docker``; what that leaves in the engine is removed afterwards."""
+    import docker_engine
+
+    from gateway.installation import installation_of
+
+    data = tmp_path / "data"
+    yield data
+    if (data / "installation").exists():
+        docker_engine.remove_all(docker_host, installation_of(data).label)

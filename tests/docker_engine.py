@@ -91,6 +91,18 @@ def down() -> None:
             _until(lambda: not answers(own_host()), "the engine did not stop")
 
 
+def remove_all(host: str, label: str) -> None:
+    """Every container, network and image that carries *label* (``name=value``), whatever state it is in."""
+    for words, removal in (
+        (("ps", "-aq"), ("rm", "-fv")),
+        (("network", "ls", "-q"), ("network", "rm")),
+        (("images", "-q"), ("rmi", "-f")),
+    ):
+        found = _docker(host, *words, "--filter", f"label={label}").stdout.decode().split()
+        if found:
+            _docker(host, *removal, *dict.fromkeys(found))
+
+
 def _start() -> None:
     if os.geteuid() != 0:
         raise NoEngine("no Docker engine answers, and starting one takes root")
