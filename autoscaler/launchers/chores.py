@@ -37,14 +37,20 @@ class Chores:
         # Not with the caller's error: the group would wrap it.
         await group.__aexit__(None, None, None)
 
-    def do(self, work: Coroutine[Any, Any, None]) -> None:
-        """Begin *work*. A bug in it is logged, and ends nothing else."""
+    def do(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+        """Begin *work*; None where that is not to be any more. A bug in it is logged, and ends nothing else."""
         if self._group is None:
             work.close()
-            return
+            return None
         worker = self._group.create_task(_guarded(work))
         self._workers.add(worker)
-        worker.add_done_callback(self._workers.discard)
+
+        def done(worker: asyncio.Task[None]) -> None:
+            self._workers.discard(worker)
+            work.close()  # it may have been cancelled before it had begun
+
+        worker.add_done_callback(done)
+        return worker
 
     def begin(self, work: Coroutine[Any, Any, _T]) -> asyncio.Future[_T]:
         """Begin *work*, which goes on when whoever awaits the result is cancelled. Its LaunchError is the result's."""

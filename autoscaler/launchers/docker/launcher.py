@@ -41,6 +41,7 @@ WEB_SERVER_PORT = 4321  # each container has an address of its own, so all may h
 _ALIVE = ("running", "paused", "restarting")
 _RETRY_SECS = 0.5
 _REMOVAL_TRIES = 20
+_LAST_REMOVALS_SECS = 5.0
 
 
 class DockerLauncher:
@@ -74,6 +75,7 @@ class DockerLauncher:
         self._runs: dict[str, RunContainer] = {}
         self._by_container: dict[str, RunContainer] = {}
         self._starting: set[str] = set()
+        self._removals: dict[str, asyncio.Task[None]] = {}
         self._watch: Watch | None = None
         self._network: RunNetwork | None = None
         self._addresses: Addresses | None = None
@@ -95,11 +97,13 @@ class DockerLauncher:
         await self.close()
 
     async def close(self) -> None:
-        """Let go of all runs, which live on; what was about to be removed is removed by the next Greenroom."""
+        """Let go of all runs, which live on; containers that are being removed are waited for, within a limit."""
         if self._watch is not None:
             self._watch.close()
         for run in self._runs.values():
             run.let_go()
+        if self._removals:
+            await asyncio.wait(self._removals.values(), timeout=_LAST_REMOVALS_SECS)
         await self._chores.__aexit__(None, None, None)
         self._engine.close()
 
@@ -180,7 +184,7 @@ class DockerLauncher:
 
     async def _undo(self, creation: asyncio.Future[str]) -> None:
         with contextlib.suppress(LaunchError):
-            await self._remove(await creation)
+            self._remove(await creation)
 
     def _hold(self, spec: LaunchSpec, container_id: str) -> Mapping[str, Any]:
         placement = {
@@ -263,11 +267,11 @@ class DockerLauncher:
         found: dict[str, FoundRun] = {}
         for container in sorted(containers, key=lambda one: one["Created"], reverse=True):
             run_id = container["Labels"][RUN_LABEL]
-            if run_id in self._starting:
+            if run_id in self._starting or container["Id"] in self._removals:
                 continue
             if container["State"] in ("created", "removing") or run_id in found:
                 if container["Id"] not in self._by_container:
-                    self._chores.do(self._remove(container["Id"]))
+                    self._remove(container["Id"])
                 continue
             found[run_id] = FoundRun(
                 run_id=run_id, is_alive=container["State"] in _ALIVE, placement=self._placement_of(container)
@@ -293,6 +297,9 @@ class DockerLauncher:
             return True
         container_id = placement.get("container")
         if container_id is None:
+            placement = next((found.placement for found in await self.list() if found.run_id == run_id), {})
+            container_id = placement.get("container")
+        if container_id is None or container_id in self._removals:
             return False
         try:
             found = await self._engine.ask(lambda client: client.inspect_container(container_id))
@@ -323,17 +330,24 @@ class DockerLauncher:
             if not run.ended.is_set():
                 raise _still_running(run_id)
             del self._runs[run_id], self._by_container[run.container_id]
-            self._chores.do(self._remove(run.container_id))
+            self._remove(run.container_id)
         else:
             for found in await self.list():
                 if found.run_id == run_id:
                     if found.is_alive:
                         raise _still_running(run_id)
-                    self._chores.do(self._remove(found.placement["container"]))
+                    self._remove(found.placement["container"])
         if self._addresses is not None:
             self._addresses.give_back(run_id)
 
-    async def _remove(self, container_id: str) -> None:
+    def _remove(self, container_id: str) -> None:
+        """In the background, since it takes the engine longer than a start may wait for."""
+        removal = self._chores.do(self._remove_with_patience(container_id))
+        if removal is not None:
+            self._removals[container_id] = removal
+            removal.add_done_callback(lambda _: self._removals.pop(container_id, None))
+
+    async def _remove_with_patience(self, container_id: str) -> None:
         """What can't be removed now is removed after the next start of Greenroom, which finds it."""
         for _ in range(_REMOVAL_TRIES):
             try:
