@@ -26,19 +26,29 @@ class LogFollower:
     """
     Follows one container until its output ends, and calls *on_end* on its thread then.
 
-    A follower takes up where an earlier one, perhaps of an earlier Greenroom, left off. Should the engine break off,
-    ``is_complete`` is False, and another follower can go on.
+    A follower takes up where an earlier one, perhaps of an earlier Greenroom, left off, so it may be followed by
+    another one whenever the engine breaks off; unless ``is_full``. The engine's own following may miss the very end of
+    the output (seen with 20.10: a last line without its newline), so whoever has followed a container to its end has
+    another one read what is left, with *has_ended*.
     """
 
     def __init__(
-        self, engine: Engine, container_id: str, log_path: Path, max_chars: int, on_end: Callable[[], None]
+        self,
+        engine: Engine,
+        container_id: str,
+        log_path: Path,
+        max_chars: int,
+        on_end: Callable[[], None],
+        *,
+        has_ended: bool = False,
     ) -> None:
-        self.is_complete = False
+        self.is_full = False
         self._engine = engine
         self._container_id = container_id
         self._log_path = log_path
         self._max_chars = max_chars
         self._on_end = on_end
+        self._has_ended = has_ended
         self._stream: CancellableStream[tuple[int, bytes]] | None = None
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name=f"log-{container_id[:12]}", daemon=True)
@@ -86,17 +96,15 @@ class LogFollower:
         for stream, record in self._records(client, kept.since):
             for stamp, text in assembler.add(stream, record):
                 write(stamp, text)
-            if log.is_full:
-                self.is_complete = True
+            self.is_full = log.is_full
+            if self.is_full:
                 return
-        if self._is_closed:
-            return
-        for stamp, text in assembler.rest():
-            write(stamp, text)
-        self.is_complete = True
+        if self._has_ended:
+            for stamp, text in assembler.rest():
+                write(stamp, text)
 
     def _records(self, client: docker.APIClient, since: bytes | None) -> Iterator[tuple[int, bytes]]:
-        parameters = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": 1}
+        parameters = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(not self._has_ended)}
         if since is not None:
             parameters["since"] = int(datetime.fromisoformat(since.decode().strip()).timestamp())
         # Not by the library's own logs(), which does not tell standard output from error: pieces of long lines of the

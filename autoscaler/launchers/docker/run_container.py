@@ -130,7 +130,7 @@ class RunContainer:
             state = found["State"]
             if not (state["Running"] or state["Paused"] or state["Restarting"]):
                 await self._finish(state, why_ended)
-            elif self._log_ended.is_set() and self._follower is not None and not self._follower.is_complete:
+            elif self._log_ended.is_set() and self._follower is not None and not self._follower.is_full:
                 self._follow()
             return
 
@@ -139,9 +139,10 @@ class RunContainer:
             return
         self._is_finishing = True
         await _wait(self._log_ended, _LOG_END_SECS)
-        if state and self._follower is not None and not self._follower.is_complete:
+        if self._follower is not None:
             self._follower.close()
-            self._follow()  # all of it is there by now, so this one ends by itself
+        if state:
+            self._follow(has_ended=True)
             await _wait(self._log_ended, _LOG_END_SECS)
         code = int(state.get("ExitCode", 137))
         is_unasked = code != 0 and not self._is_asked_to_end
@@ -152,15 +153,27 @@ class RunContainer:
         )
         self.ended.set()
 
-    def _follow(self) -> None:
+    async def _look_soon(self) -> None:
+        """The log ends with the container; an engine that only broke off has a moment before it is asked again."""
+        await _wait(self.ended, _RETRY_SECS)
+        await self.look()
+
+    def _follow(self, *, has_ended: bool = False) -> None:
         loop = asyncio.get_running_loop()
         log_ended = self._log_ended = asyncio.Event()
 
         def ended() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and we with it
-                loop.call_soon_threadsafe(log_ended.set)
+            log_ended.set()
+            if not self._is_finishing:
+                self.chores.do(self._look_soon())
 
-        self._follower = LogFollower(self.engine, self.container_id, self.log_path, self.max_log_chars, ended)
+        def ended_on_thread() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and we with it
+                loop.call_soon_threadsafe(ended)
+
+        self._follower = LogFollower(
+            self.engine, self.container_id, self.log_path, self.max_log_chars, ended_on_thread, has_ended=has_ended
+        )
         self._follower.start()
 
 
