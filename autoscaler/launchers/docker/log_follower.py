@@ -6,15 +6,13 @@ import contextlib
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-import docker
-from docker.types.daemon import CancellableStream
-
-from autoscaler.launchers.docker.engine import Engine, EngineUnavailable, translated
+from autoscaler.launchers.docker.engine import Engine
 from autoscaler.launchers.docker.log_lines import AlreadyKept, Assembler
+from autoscaler.launchers.docker.streams import EngineStream
 from autoscaler.launchers.shim_log import Log, pieces
 from gateway.core.errors import LaunchError
 
@@ -49,7 +47,7 @@ class LogFollower:
         self._max_chars = max_chars
         self._on_end = on_end
         self._has_ended = has_ended
-        self._stream: CancellableStream[tuple[int, bytes]] | None = None
+        self._stream: EngineStream | None = None
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name=f"log-{container_id[:12]}", daemon=True)
 
@@ -61,8 +59,7 @@ class LogFollower:
         """Stop following; the container runs on, and its output stays with the engine."""
         self._is_closed = True
         if self._stream is not None:
-            with contextlib.suppress(Exception):  # it may be ending by itself at this very moment
-                self._stream.close()
+            self._stream.cancel()
 
     def _run(self) -> None:
         try:
@@ -76,16 +73,19 @@ class LogFollower:
         try:
             log = Log(fd, self._max_chars)
             kept = AlreadyKept(_tail(fd))
-            client = self._engine.connect(timeout_secs=None)
-            try:
-                with translated(self._engine.url):
-                    self._copy(client, log, kept)
-            finally:
-                client.close()
+            parameters = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(not self._has_ended)}
+            if kept.since is not None:
+                parameters["since"] = int(datetime.fromisoformat(kept.since.decode().strip()).timestamp())
+            # Not by the library's own logs(), which does not tell standard output from error: pieces of long lines of
+            # the two would be mixed.
+            self._stream = EngineStream(self._engine, f"/containers/{self._container_id}/logs", parameters)
+            if not self._is_closed:
+                with self._stream as stream:
+                    self._copy(stream, log, kept)
         finally:
             os.close(fd)
 
-    def _copy(self, client: docker.APIClient, log: Log, kept: AlreadyKept) -> None:
+    def _copy(self, stream: EngineStream, log: Log, kept: AlreadyKept) -> None:
         assembler = Assembler()
 
         def write(stamp: bytes, text: bytes) -> None:
@@ -93,8 +93,12 @@ class LogFollower:
                 if kept.is_new(stamp + piece):
                     log.write(stamp, [piece])
 
-        for stream, record in self._records(client, kept.since):
-            for stamp, text in assembler.add(stream, record):
+        while len(head := stream.read(_FRAME_HEAD.size)) == _FRAME_HEAD.size:
+            number, length = _FRAME_HEAD.unpack(head)
+            record = stream.read(length)
+            if len(record) != length:
+                return
+            for stamp, text in assembler.add(number, record):
                 write(stamp, text)
             self.is_full = log.is_full
             if self.is_full:
@@ -102,30 +106,6 @@ class LogFollower:
         if self._has_ended:
             for stamp, text in assembler.rest():
                 write(stamp, text)
-
-    def _records(self, client: docker.APIClient, since: bytes | None) -> Iterator[tuple[int, bytes]]:
-        parameters = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(not self._has_ended)}
-        if since is not None:
-            parameters["since"] = int(datetime.fromisoformat(since.decode().strip()).timestamp())
-        # Not by the library's own logs(), which does not tell standard output from error: pieces of long lines of the
-        # two would be mixed.
-        url = f"{client.base_url}/v{client.api_version}/containers/{self._container_id}/logs"
-        response = client.get(url, params=parameters, stream=True, timeout=None)
-        if response.status_code != 200:
-            raise EngineUnavailable(f"The engine gave no log: {response.text}")
-        raw = response.raw
-
-        def frames() -> Iterator[tuple[int, bytes]]:
-            while len(head := raw.read(_FRAME_HEAD.size)) == _FRAME_HEAD.size:
-                stream, length = _FRAME_HEAD.unpack(head)
-                record = raw.read(length)
-                if len(record) != length:
-                    return
-                yield stream, record
-
-        self._stream = CancellableStream(frames(), response)
-        if not self._is_closed:
-            yield from self._stream
 
 
 def _tail(fd: int) -> list[bytes]:

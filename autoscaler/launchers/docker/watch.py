@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from autoscaler.launchers.docker.engine import Engine, translated
+from autoscaler.launchers.docker.engine import Engine
+from autoscaler.launchers.docker.streams import EngineStream
 from gateway.core.errors import LaunchError
 from gateway.installation import Installation
 
@@ -44,12 +46,14 @@ class Watch:
         on_connected: Callable[[], None],
     ) -> None:
         self._engine = engine
-        self._filters = {"type": "container", "label": installation.label, "event": ["die", "oom", "destroy"]}
+        self._filters = json.dumps(
+            {"type": ["container"], "label": [installation.label], "event": ["die", "oom", "destroy"]}
+        )
         self._on_event = on_event
         self._on_connected = on_connected
         self._loop = asyncio.get_running_loop()
         self._closed = threading.Event()
-        self._stream: object = None
+        self._stream: EngineStream | None = None
         self._thread = threading.Thread(target=self._run, name="docker-events", daemon=True)
 
     def start(self) -> None:
@@ -60,8 +64,7 @@ class Watch:
         """No more callbacks."""
         self._closed.set()
         if self._stream is not None:
-            with contextlib.suppress(Exception):  # it may be breaking at this very moment
-                self._stream.close()  # type: ignore[attr-defined]
+            self._stream.cancel()
 
     def _run(self) -> None:
         pause_secs = _FIRST_PAUSE_SECS
@@ -77,19 +80,15 @@ class Watch:
 
     def _follow(self) -> None:
         """Until the stream breaks."""
-        client = self._engine.connect(timeout_secs=None)
-        try:
-            with translated(self._engine.url):
-                client.ping()
-                self._stream = events = client.events(decode=True, filters=self._filters)
-                self._tell(self._on_connected)
-                for event in events:
-                    if self._closed.is_set():
-                        return
-                    found = ContainerEvent(action=event["Action"], container_id=event["Actor"]["ID"])
-                    self._tell(lambda found=found: self._on_event(found))  # type: ignore[misc]
-        finally:
-            client.close()
+        self._stream = EngineStream(self._engine, "/events", {"filters": self._filters})
+        with self._stream as stream:
+            self._tell(self._on_connected)
+            for line in stream.lines():
+                if self._closed.is_set():
+                    return
+                event = json.loads(line)
+                found = ContainerEvent(action=event["Action"], container_id=event["Actor"]["ID"])
+                self._tell(lambda found=found: self._on_event(found))  # type: ignore[misc]
 
     def _tell(self, callback: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and we with it
