@@ -91,6 +91,13 @@ class Settings(BaseSettings):
     docker_subnet: str | None = Field(
         None, description="Subnet of the runs' network, e.g. 10.213.0.0/16; none: one that the engine finds free."
     )
+    container_pids_limit: int = Field(1024, ge=16, description="Processes and threads that a container may have.")
+    container_open_files_limit: int = Field(
+        16384, ge=256, description="Open files of each process in a container; at most what the engine itself may have."
+    )
+    container_read_only: bool = Field(
+        False, description="Containers can write to /tmp only (in memory), and to nothing else."
+    )
     run_host: str | None = Field(
         None, description="Address at which runs reach Greenroom; none: 127.0.0.1, or that of their network's bridge."
     )

@@ -1,7 +1,8 @@
 """
 A real Docker engine for the tests: the one that runs already, else one of their own, with a base image made locally.
 
-    python tests/docker_engine.py up      prints DOCKER_HOST=…, or tells why there is none and ends with 3
+    python tests/docker_engine.py up      prints DOCKER_HOST=…, and "started" behind it where it was started just now;
+                                          or tells why there is none, and ends with 3
     python tests/docker_engine.py down    stops the engine that ``up`` started
 
 An engine of one's own needs root and Debian's packages docker.io, iptables and debootstrap, which ``tests/run.sh``
@@ -67,16 +68,22 @@ def answers(host: str) -> bool:
 
 def up() -> str:
     """The address of an engine that answers and has the base image. Raises NoEngine."""
+    return _up()[0]
+
+
+def _up() -> tuple[str, bool]:
+    """The same, and whether it was started for that."""
     for host in (os.environ.get("DOCKER_HOST"), "unix:///var/run/docker.sock"):
         if host and answers(host):
             _ensure_base(host)
-            return host
+            return host, False
     folder().mkdir(parents=True, exist_ok=True)
     with _locked():
-        if not answers(own_host()):
+        is_new = not answers(own_host())
+        if is_new:
             _start()
         _ensure_base(own_host())
-    return own_host()
+    return own_host(), is_new
 
 
 def down() -> None:
@@ -195,10 +202,11 @@ def main() -> int:
         print(__doc__, file=sys.stderr)
         return 2
     try:
-        print(f"DOCKER_HOST={up()}")
+        host, is_new = _up()
     except NoEngine as error:
         print(error, file=sys.stderr)
         return 3
+    print(f"DOCKER_HOST={host}{' started' if is_new else ''}")
     return 0
 
 

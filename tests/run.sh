@@ -21,8 +21,27 @@ if ! command -v npm >/dev/null 2>&1; then
     fi
 fi
 
+# A Docker engine: the one that runs already, or one of the tests' own.
+if ! docker version >/dev/null 2>&1 && is_debian_root; then
+    for tool in dockerd iptables debootstrap git; do
+        if ! command -v "$tool" >/dev/null 2>&1; then
+            apt_install docker.io iptables debootstrap git
+            break
+        fi
+    done
+fi
+
 make_environment dev
 bin=$root/.venv/bin
+
+if engine=$("$bin/python" tests/docker_engine.py up); then
+    case $engine in *' started') trap '"$bin/python" tests/docker_engine.py down' EXIT ;; esac
+    engine=${engine% started}
+    export "${engine?}"
+else
+    say "The tests with containers are left out."
+    if [ "${CI:-}" = true ]; then exit 1; fi
+fi
 
 "$bin/ruff" check --quiet .
 "$bin/ruff" format --check --quiet .
@@ -30,6 +49,7 @@ bin=$root/.venv/bin
 # Side by side, since most tests wait for processes; a file's tests stay together, so that they share their server.
 side_by_side='-n auto --maxprocesses 4 --dist loadfile'
 if [ -n "$fast" ]; then
-    exec "$bin/pytest" -q $side_by_side -m 'not slow' "$@"
+    "$bin/pytest" -q $side_by_side -m 'not slow' "$@"
+else
+    "$bin/pytest" -q $side_by_side "$@"
 fi
-exec "$bin/pytest" -q $side_by_side "$@"

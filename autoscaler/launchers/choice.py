@@ -30,6 +30,9 @@ async def open_launcher(settings: Settings, blobs: Blobs, logs: Logs) -> AsyncIt
             log_path=logs.path,
             max_log_chars=settings.max_log_chars,
             subnet=settings.docker_subnet,
+            pids_limit=settings.container_pids_limit,
+            open_files_limit=settings.container_open_files_limit,
+            read_only=settings.container_read_only,
         ) as docker:
             yield docker
         return

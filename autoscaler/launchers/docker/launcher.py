@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -49,7 +50,7 @@ class DockerLauncher:
     Runs as containers of *engine*; see the module. An async context manager.
 
     *log_path* says where a run's log is, for runs that an earlier Greenroom started; *max_log_chars* bounds it.
-    *subnet* is that of the network; None: one that the engine finds free.
+    *subnet* is that of the network; None: one that the engine finds free. *limits* are fields of ContainerRules.
     """
 
     name = "docker"
@@ -63,6 +64,7 @@ class DockerLauncher:
         log_path: Callable[[str], Path],
         max_log_chars: int,
         subnet: str | None = None,
+        **limits: Any,
     ) -> None:
         self._engine = engine
         self._installation = installation
@@ -70,7 +72,7 @@ class DockerLauncher:
         self._log_path = log_path
         self._max_log_chars = max_log_chars
         self._wanted_subnet = subnet
-        self._rules = ContainerRules(installation=installation, cores=1)
+        self._rules = ContainerRules(installation=installation, cores=1, **limits)
         self._chores = Chores()
         self._runs: dict[str, RunContainer] = {}
         self._by_container: dict[str, RunContainer] = {}
@@ -83,7 +85,7 @@ class DockerLauncher:
     async def __aenter__(self) -> Self:
         """Raises LaunchError: no engine, or no network."""
         info = await self._engine.ask(lambda client: client.info())
-        self._rules = ContainerRules(installation=self._installation, cores=int(info.get("NCPU") or 1))
+        self._rules = replace(self._rules, cores=int(info.get("NCPU") or 1))
         self._network = await ensure_network(self._engine, self._installation, self._wanted_subnet)
         self._addresses = Addresses(self._network.subnet)
         await self._chores.__aenter__()
