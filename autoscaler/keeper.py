@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from autoscaler.launch import Launch
@@ -40,7 +41,7 @@ from gateway.core.lifecycle import (
     may_restart_after_error,
 )
 from gateway.core.load import Load, LoadHistory, Usage, load_stats
-from gateway.core.model import Actor, Address, Build, RestartKind, Run, User
+from gateway.core.model import Actor, Address, Build, RestartKind, RestartWish, Run, User
 from gateway.core.standby import Generation, PoolKey
 from gateway.core.system_events import abort_frames, migrating_frame
 from gateway.state.ports import Changed, RouteEnded, RunEvent, RunRoute, StateUnavailable
@@ -49,7 +50,6 @@ _log = logging.getLogger(__name__)
 
 _LOG_TAIL_LINES = 20
 _FOREVER_SECS = 365 * 24 * 3600.0
-_EAGER_SECS = 0.002
 _UNHURRIED_SECS = 0.25
 _SOON_SECS = 1.0
 # What a program says as its last word ('fail') may arrive a moment after it has ended.
@@ -63,6 +63,7 @@ class Keeper(RunRecord):
 
     A standby run has ``pool`` and ``generation``. ``known``: the records that it is made from, where they are at hand
     (a wake has no time to read them again). ``adopted``: its process exists already, or at least its exit code.
+    ``leaves_because``: it must leave its machine, so another run is to take over.
     """
 
     launcher: Launcher
@@ -73,6 +74,7 @@ class Keeper(RunRecord):
     readiness: Readiness = Readiness.STARTING
     began: float = field(default_factory=time.monotonic)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    leaves_because: str | None = None
     _address: Address | None = None
     _placement: Mapping[str, Any] = field(default_factory=dict)
     _is_serving: asyncio.Event = field(default_factory=asyncio.Event)
@@ -101,6 +103,12 @@ class Keeper(RunRecord):
         """Its server has refused a connection: no requests until it answers the probe once more."""
         if self.readiness is Readiness.SERVING:
             self._probe.set()
+
+    def leave(self, reason: str) -> None:
+        """Its machine is to be cleared: a batch run migrates, a pool's run serves on until another one does instead."""
+        self.leaves_because = reason
+        self._say(f"Actor run must leave its machine: {reason}.")
+        self._news.set()
 
     def measured(self, usage: Usage, at: float) -> Load | None:
         """Take one more sample of what it uses; its load, once it is known."""
@@ -137,7 +145,7 @@ class Keeper(RunRecord):
 
     def _forget_process(self) -> None:
         """What was known of the process that has ended does not hold for the next one."""
-        self.adopted = self._address = self._ready_secs = self._not_ready_message = None
+        self.adopted = self._address = self._ready_secs = self._not_ready_message = self.leaves_because = None
         self.readiness = Readiness.STARTING  # whatever it was: a new program begins
         self._is_serving.clear()
         self._probe.clear()
@@ -146,7 +154,7 @@ class Keeper(RunRecord):
 
     async def _begin(self) -> None:
         if self.adopted is not None:
-            self._address = _address_of(self.adopted)
+            self._address = _address_of(self.adopted.placement)
             self._placement = self.adopted.placement
             self._wind_down_reason = self.run.wound_down_because
             await self._publish()
@@ -167,6 +175,7 @@ class Keeper(RunRecord):
         )
         self._address, spec = await launch.prepare()
         self._placement = await self.launcher.start(spec, self._store)
+        self._address = _address_of(self._placement) or self._address  # some know the place only now
         if self._start_secs is None:
             self._start_secs = time.monotonic() - self.began
             self._history = LoadHistory(at=time.monotonic())
@@ -207,7 +216,10 @@ class Keeper(RunRecord):
         # Nobody is held for a batch run's web server, and most have none.
         timeout_secs, first_interval_secs = _FOREVER_SECS, _UNHURRIED_SECS
         if self.pool is not None:
-            timeout_secs, first_interval_secs = self.tools.settings.readiness_timeout_secs, _EAGER_SECS
+            timeout_secs, first_interval_secs = (
+                self.tools.settings.readiness_timeout_secs,
+                self.launcher.first_probe_secs,
+            )
         while True:
             result = await wait_until_serving(
                 self._address, timeout_secs=timeout_secs, first_interval_secs=first_interval_secs
@@ -262,7 +274,7 @@ class Keeper(RunRecord):
 
     async def _fulfil_wishes(self) -> None:
         """Aborts, wind-downs and restarts, each once; what is harder overtakes whatever is under way."""
-        is_winding_down = is_migrating = is_restarting = False
+        is_leaving = is_winding_down = is_migrating = is_restarting = False
         async with asyncio.TaskGroup() as group:
             while True:
                 self._news.clear()
@@ -272,10 +284,15 @@ class Keeper(RunRecord):
                     if self._abort_in_force is None or not gracefully:
                         self._abort_in_force = gracefully
                         group.create_task(self._abort(gracefully))
+                is_running = self.run.status is RunStatus.RUNNING
+                if self.leaves_because is not None and self.pool is None and is_running and not is_leaving:
+                    is_leaving = True
+                    leave = RestartWish(kind=RestartKind.MIGRATION, requested_at=self.tools.now())
+                    group.create_task(self._change(partial(run_changes.restart_wished, wish=leave)))
                 if self._wind_down_reason is not None and not is_winding_down:
                     is_winding_down = True
                     group.create_task(self._wind_down(self._wind_down_reason))
-                if self.run.restart_wish is not None and self.run.status is RunStatus.RUNNING:
+                if self.run.restart_wish is not None and is_running:
                     is_open = self.run.restart_wish.kind is RestartKind.MIGRATION
                     if is_open and not is_migrating:
                         is_migrating = True
@@ -475,6 +492,6 @@ class Keeper(RunRecord):
         )
 
 
-def _address_of(found: FoundRun) -> Address | None:
-    host, port = found.placement.get("host"), found.placement.get("port")
+def _address_of(placement: Mapping[str, Any]) -> Address | None:
+    host, port = placement.get("host"), placement.get("port")
     return Address(host=str(host), port=int(port)) if host and port else None

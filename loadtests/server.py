@@ -18,10 +18,11 @@ TOKEN = "load-test-token-0123456789-0123456789"
 
 @dataclass(frozen=True)
 class Server:
-    """Where it listens, where its data lies, and its worker's process id (for accounting)."""
+    """Where it listens, where its data and its log lie, and its parent's process id (for accounting)."""
 
     port: int
     data: Path
+    log: Path
     pid: int
 
 
@@ -41,7 +42,7 @@ def running(actors: Sequence[Path], settings: Mapping[str, object], *, start_sec
         with log.open("wb") as output:
             process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)
         try:
-            yield Server(port=_port(process, log, time.monotonic() + start_secs), data=data, pid=process.pid)
+            yield Server(port=_port(process, log, time.monotonic() + start_secs), data=data, log=log, pid=process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
             try:

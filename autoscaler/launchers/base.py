@@ -12,10 +12,10 @@ What may be called when::
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from gateway.core.load import Usage
 from gateway.core.model import Address, Build
@@ -60,10 +60,28 @@ class FoundRun:
     placement: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaving:
+    """A living run that must leave its machine soon, and why; who does not act on it loses the run."""
+
+    run_id: str
+    reason: str
+
+
+@runtime_checkable
+class ClearsMachines(Protocol):
+    """What a launcher with several machines does besides: it tells which runs must leave one that is to be cleared."""
+
+    def leaving(self) -> AsyncIterator[Leaving]:
+        """Each such run once, as it comes to pass; never ends."""
+        ...
+
+
 class Launcher(Protocol):
     """One platform that runs Actors. Every method raises LaunchError, with the reason in words, when it can't."""
 
     name: str
+    first_probe_secs: float  # how soon after a start it pays to ask whether it serves
 
     def cpu_share(self, memory_mbytes: int) -> float:
         """How many cores a run of so much memory has, once it has booted."""

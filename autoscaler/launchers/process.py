@@ -99,6 +99,7 @@ class ProcessLauncher:
     """
 
     name = "process"
+    first_probe_secs = 0.002
 
     def __init__(
         self, root: Path, environments: PreparesBuilds, *, port_range: tuple[int, int], host: str = "127.0.0.1"

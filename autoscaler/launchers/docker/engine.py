@@ -23,7 +23,7 @@ from gateway.core.errors import LaunchError
 
 API_VERSION = "1.41"  # engine 20.10, the oldest one that is still in stable distributions
 
-_THREADS = 16
+_THREADS = 64  # each start holds one for its whole second when many start at once
 _TIMEOUT_SECS = 60.0
 
 _T = TypeVar("_T")
@@ -56,6 +56,8 @@ class Engine:
         self._connection: dict[str, Any] = {"base_url": url} if url else {**kwargs_from_env()}
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="docker")
         self._local = threading.local()
+        self._streaming: docker.APIClient | None = None
+        self._lock = threading.Lock()
 
     @property
     def url(self) -> str:
@@ -71,6 +73,13 @@ class Engine:
         """A client for one thread that wants its own, e.g. for a stream that it follows. Raises LaunchError."""
         with translated(self.url):
             return docker.APIClient(**self._connection, version=API_VERSION, timeout=timeout_secs)  # type: ignore[arg-type]
+
+    def streaming(self) -> docker.APIClient:
+        """The client of all streams, each of which has a connection of its own. Raises LaunchError."""
+        with self._lock:
+            if self._streaming is None:
+                self._streaming = self.connect(timeout_secs=None)
+            return self._streaming
 
     async def ask(self, call: Callable[[docker.APIClient], _T]) -> _T:
         """
@@ -90,6 +99,9 @@ class Engine:
     def close(self) -> None:
         """No more calls; those under way are not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            if self._streaming is not None:
+                self._streaming.close()
 
 
 class translated:  # noqa: N801 - used as a function, and a class costs half of what a generator does

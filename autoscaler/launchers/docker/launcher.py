@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
+import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,11 +40,15 @@ from gateway.core.load import Usage
 from gateway.core.model import Address, Build
 from gateway.installation import INSTALLATION_LABEL, RUN_LABEL, Installation
 
+_log = logging.getLogger(__name__)
+
 WEB_SERVER_PORT = 4321  # each container has an address of its own, so all may have the platform's port
 
 _ALIVE = ("running", "paused", "restarting")
 _RETRY_SECS = 0.5
 _REMOVAL_TRIES = 20
+_QUIET_SECS = 0.2
+_ENDED_EARLY = 1000
 _LAST_REMOVALS_SECS = 5.0
 
 
@@ -54,6 +61,7 @@ class DockerLauncher:
     """
 
     name = "docker"
+    first_probe_secs = 0.01
 
     def __init__(
         self,
@@ -77,6 +85,10 @@ class DockerLauncher:
         self._runs: dict[str, RunContainer] = {}
         self._by_container: dict[str, RunContainer] = {}
         self._starting: set[str] = set()
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._one_by_one = asyncio.Lock()
+        self._ended_early: OrderedDict[str, None] = OrderedDict()
         self._removals: dict[str, asyncio.Task[None]] = {}
         self._watch: Watch | None = None
         self._network: RunNetwork | None = None
@@ -147,19 +159,43 @@ class DockerLauncher:
         if known is not None and not known.ended.is_set():
             raise LaunchError(f"Run {spec.run_id} is running already.")
         self._starting.add(spec.run_id)
+        self._quiet.clear()
         try:
+            asked_at = time.monotonic()
             creation = self._chores.begin(self._create(spec))
             try:
                 if may_begin is not None:
                     await may_begin()
                 container_id = await asyncio.shield(creation)
+                created_at = time.monotonic()
                 await self._begin(container_id)
             except BaseException:
                 self._chores.do(self._undo(creation))
                 raise
+            started_at = time.monotonic()
+            _log.info(
+                "started a container",
+                extra={
+                    "run_id": spec.run_id,
+                    "create_ms": round((created_at - asked_at) * 1000, 1),
+                    "start_ms": round((started_at - created_at) * 1000, 1),
+                    "monotonic_secs": round(started_at, 4),
+                },
+            )
             return self._hold(spec, container_id)
         finally:
             self._starting.discard(spec.run_id)
+            if not self._starting:
+                self._quiet.set()
+
+    async def _is_quiet(self) -> None:
+        """Returns when no container is being started, and has not been for a moment; to one caller after the other."""
+        async with self._one_by_one:
+            while True:
+                await self._quiet.wait()
+                await asyncio.sleep(_QUIET_SECS)
+                if self._quiet.is_set():
+                    return
 
     async def _create(self, spec: LaunchSpec) -> str:
         body = container_body(spec, self._images.name(spec.build), self._rules, disk_mbytes=2 * spec.memory_mbytes)
@@ -204,6 +240,7 @@ class DockerLauncher:
                 max_log_chars=spec.max_log_chars,
                 engine=self._engine,
                 chores=self._chores,
+                quiet=self._is_quiet,
                 cpus_after_boot=self.cpu_share(spec.memory_mbytes),
             )
         )
@@ -213,12 +250,14 @@ class DockerLauncher:
         self._runs[run.run_id] = run
         self._by_container[run.container_id] = run
         run.take_up()
+        if run.container_id in self._ended_early:
+            self._chores.do(run.look())
 
     # -- while it lives -----------------------------------------------------------------------------------------
 
     async def has_booted(self, run_id: str) -> None:
         """It serves: from now on it has the processor share that its memory pays for."""
-        await self._known(run_id).has_booted()
+        self._known(run_id).has_booted()
 
     async def stop(self, run_id: str, *, grace_secs: float) -> None:
         """SIGTERM to the Actor's program, SIGKILL to all of the run after *grace_secs* (0: at once)."""
@@ -252,9 +291,16 @@ class DockerLauncher:
             raise LaunchError(f"The Docker launcher knows no run {run_id}.") from None
 
     def _on_event(self, event: ContainerEvent) -> None:
+        if event.action not in ("die", "destroy"):
+            return
         run = self._by_container.get(event.container_id)
-        if run is not None and event.action in ("die", "destroy"):
+        if run is not None:
             self._chores.do(run.look())
+            return
+        # The start of it may still be under way.
+        self._ended_early[event.container_id] = None
+        if len(self._ended_early) > _ENDED_EARLY:
+            self._ended_early.popitem(last=False)
 
     def _on_connected(self) -> None:
         for run in self._runs.values():
@@ -321,8 +367,10 @@ class DockerLauncher:
                 max_log_chars=self._max_log_chars,
                 engine=self._engine,
                 chores=self._chores,
+                quiet=self._is_quiet,
             )
         )
+        self._chores.do(self._runs[run_id].look())
         return True
 
     async def forget(self, run_id: str) -> None:

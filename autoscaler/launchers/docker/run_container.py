@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ class RunContainer:
     The container of one run; ``ended`` is set once ``exited`` is known and the log is whole.
 
     ``placement`` is what a later Greenroom finds it by. ``cpus_after_boot``: its share once it has booted; None where
-    it has that already.
+    it has that already. ``quiet`` returns when the engine has nothing more urgent to do.
     """
 
     run_id: str
@@ -43,6 +43,7 @@ class RunContainer:
     max_log_chars: int
     engine: Engine
     chores: Chores
+    quiet: Callable[[], Awaitable[None]]
     cpus_after_boot: float | None = None
     exited: Exited | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -52,9 +53,8 @@ class RunContainer:
     _is_finishing: bool = False
 
     def take_up(self) -> None:
-        """Follow its log, and look whether it has ended before anybody listened."""
+        """Follow its log. Whoever takes up a container that may have ended unseen has it ``look`` besides."""
         self._follow()
-        self.chores.do(self.look())
         if self.cpus_after_boot is not None:
             self.chores.do(self._end_boot_in_time())
 
@@ -63,8 +63,16 @@ class RunContainer:
         if self._follower is not None:
             self._follower.close()
 
-    async def has_booted(self) -> None:
-        """From now on it has the processor share that its memory pays for."""
+    def has_booted(self) -> None:
+        """
+        From soon on it has the processor share that its memory pays for.
+
+        The engine starts a program of its own for each such change, so it is made when no container is being started.
+        """
+        self.chores.do(self._end_boot())
+
+    async def _end_boot(self) -> None:
+        await self.quiet()
         if self.cpus_after_boot is None or self.ended.is_set():
             return
         quota, self.cpus_after_boot = cpu_quota_usecs(self.cpus_after_boot), None
@@ -76,7 +84,7 @@ class RunContainer:
     async def _end_boot_in_time(self) -> None:
         await _wait(self.ended, _LONGEST_BOOT_SECS)
         with contextlib.suppress(EngineUnavailable):
-            await self.has_booted()
+            await self._end_boot()
 
     # Its end, wished
 

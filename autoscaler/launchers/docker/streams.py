@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-import docker
 import requests
 from docker.types.daemon import CancellableStream
 
@@ -17,7 +16,7 @@ from autoscaler.launchers.docker.engine import Engine, EngineUnavailable, transl
 
 class EngineStream:
     """
-    A GET of *path* below the API's root, e.g. ``/events``, by a client of its own; a context manager for one thread.
+    A GET of *path* below the API's root, e.g. ``/events``; a context manager for one thread.
 
     ``cancel`` may be called by any thread, at any time: whoever reads finds the end of the stream then.
     """
@@ -28,17 +27,16 @@ class EngineStream:
         self._parameters = parameters
         self._lock = threading.Lock()
         self._is_cancelled = False
-        self._client: docker.APIClient | None = None
         self._response: requests.Response | None = None
 
     def __enter__(self) -> Self:
         """Raises LaunchError: no engine, or it refuses."""
-        client = self._engine.connect(timeout_secs=None)
+        client = self._engine.streaming()
         url = f"{client.base_url}/v{client.api_version}{self._path}"
         with translated(self._engine.url):
             response = client.get(url, params=self._parameters, stream=True, timeout=None)
         with self._lock:
-            self._client, self._response = client, response
+            self._response = response
             if self._is_cancelled:
                 self._shut_down(response)
         if response.status_code != 200:
@@ -53,9 +51,7 @@ class EngineStream:
         with self._lock:
             if self._response is not None:
                 self._response.close()
-            if self._client is not None:
-                self._client.close()
-            self._response = self._client = None
+            self._response = None
 
     def cancel(self) -> None:
         """End it."""

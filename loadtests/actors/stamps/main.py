@@ -12,7 +12,7 @@ if len(sys.argv) > 1:  # bare: tell when the first line was reached, and end
 
 server = socket.socket()
 server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-server.bind(("127.0.0.1", int(os.environ["ACTOR_WEB_SERVER_PORT"])))
+server.bind(("", int(os.environ["ACTOR_WEB_SERVER_PORT"])))
 server.listen(64)
 LISTENING = time.monotonic_ns()
 body = b"%d %d" % (FIRST_LINE, LISTENING)
