@@ -6,7 +6,7 @@ What Greenroom adds to Docker: ``python -m loadtests.containers [--quick] [--jso
                              start call until it listens (stamped by the Actor)
 ``burst20_overhead_ratio``   twenty containers wanted at once: until all serve, against the same twenty made and started
                              by the docker library alone; rounds of both in turn, medians
-``resume_p50_ms``, ``_p95``  a frozen container resumed by the launcher and asked: until it answers, beyond a warm answer
+``resume_p50_ms``, ``_p95``  a frozen container resumed by the launcher and asked: its answer, beyond a warm one
 ``supervisor_cpu_100_runs``  CPU time of all of Greenroom's processes with 100 running containers, per second
 """
 
