@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from autoscaler.keeper import Keeper
 from autoscaler.keeper_tools import KeeperTools
-from autoscaler.launchers.base import FoundRun, Launcher
+from autoscaler.launchers.base import ClearsMachines, FoundRun, Launcher
 from autoscaler.policy.scaling import RunView
 from autoscaler.pulse import Pulse
 from gateway.core import run_changes
@@ -72,11 +72,13 @@ class Supervisor:
                 clock=self.clock,
             )
             beating = group.create_task(steadily("the measurement of load", pulse.beat_for_ever))
+            clearing = group.create_task(steadily("the clearing of machines", self._follow_leaving))
             try:
                 yield
             finally:
                 watcher.cancel()
                 beating.cancel()
+                clearing.cancel()
                 for keeper in self._keepers.values():
                     keeper.let_go()
                 for run_id, life in self._lives.items():
@@ -141,6 +143,7 @@ class Supervisor:
                         in_flight=0,
                         idle_secs=0.0,
                         age_secs=now - keeper.began,
+                        leaves_because=keeper.leaves_because,
                     )
                 )
         return pools
@@ -241,6 +244,17 @@ class Supervisor:
                     run_or_none = await self.tools.state.records.run(change.id)
                     if run_or_none is not None:
                         await self._look_at(run_or_none)
+
+    async def _follow_leaving(self) -> None:
+        """Runs that must leave a machine are told so; that a pool's run is replaced, is for the autoscaler."""
+        if not isinstance(self.launcher, ClearsMachines):
+            return
+        async for leaving in self.launcher.leaving():
+            keeper = self._keepers.get(leaving.run_id)
+            if keeper is None:  # it has just ended
+                continue
+            _log.info("a run must leave its machine: %s", leaving.reason, extra={"run_id": leaving.run_id})
+            keeper.leave(leaving.reason)
 
     async def _look_at(self, run: Run) -> None:
         if run.id in self._keepers:

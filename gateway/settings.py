@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     public_scheme: Literal["http", "https"] = Field("http", description="Scheme in printed and stored URLs.")
     public_port: int | None = Field(None, description="Port in printed and stored URLs; none: the one it listens on.")
     data: Path = Field(default_factory=default_data_dir, description="Folder for records, blobs, builds and logs.")
-    launcher: Literal["process", "docker"] = Field("process", description="What runs the Actors.")
+    launcher: Literal["process", "docker", "swarm"] = Field("process", description="What runs the Actors.")
     actors: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Actor folders to serve, or folders of Actor folders."
     )
@@ -99,7 +99,53 @@ class Settings(BaseSettings):
         False, description="Containers can write to /tmp only (in memory), and to nothing else."
     )
     run_host: str | None = Field(
-        None, description="Address at which runs reach Greenroom; none: 127.0.0.1, or that of their network's bridge."
+        None,
+        description="Address at which runs reach Greenroom; none: 127.0.0.1, that of their network's bridge, or on "
+        "Swarm that of the manager's node.",
+    )
+    registry: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9]([A-Za-z0-9.:_/-]*[A-Za-z0-9])?$",
+        max_length=200,
+        description="Swarm: where images are pushed to and nodes get them from, e.g. registry.example.com:5000/actors; "
+        "none: only the node that builds them runs them.",
+    )
+    swarm_constraints: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Swarm: where runs may be placed, e.g. node.labels.actors==true."
+    )
+    swarm_node_engines: str | None = Field(
+        None,
+        pattern=r"^(tcp|https?)://.*\{address\}",
+        description="Swarm: the engine of each node, e.g. tcp://{address}:2376 (certificates: DOCKER_CERT_PATH). With "
+        "it a drained node leaves its runs time; none: they get SIGTERM at once, and limits are coarser.",
+    )
+    swarm_placement_secs: float = Field(
+        30, gt=0, le=3600, description="Swarm: a start fails when no node has had room for so long."
+    )
+    swarm_leave_secs: float = Field(
+        60,
+        gt=0,
+        le=3600,
+        description="Swarm: how long runs may stay on a node that is drained, for migration and requests in flight.",
+    )
+
+    # Builds
+    max_builds: int = Field(2, ge=1, le=64, description="Builds of images that may be made at once; others wait.")
+    build_timeout_secs: float = Field(1800, gt=0, le=86_400, description="A build that takes longer is ended.")
+    build_memory_mbytes: int = Field(
+        4096, ge=128, le=1_048_576, description="Memory of each step of a build of an image."
+    )
+    docker_node_image: str = Field(
+        "node:22-slim", min_length=1, description="Base image of Node.js Actors without a Dockerfile."
+    )
+    docker_python_image: str = Field(
+        "python:3.12-slim", min_length=1, description="Base image of Python Actors without a Dockerfile."
+    )
+    image_keep_days: float = Field(
+        7, ge=0, le=3650, description="How long images are kept that no tag points to and no run uses; 0: not at all."
+    )
+    allow_private_sources: bool = Field(
+        False, description="Let builds fetch sources from addresses of this machine and of private networks."
     )
 
     # Requests
@@ -152,7 +198,7 @@ class Settings(BaseSettings):
         """In a variable: as in PATH, ``dir1:dir2``."""
         return _listed(value, os.pathsep)
 
-    @field_validator("trusted_proxies", mode="before")
+    @field_validator("trusted_proxies", "swarm_constraints", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         """In a variable: ``10.0.0.1,10.1.0.0/16``."""

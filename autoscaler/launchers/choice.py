@@ -36,6 +36,12 @@ async def open_launcher(settings: Settings, blobs: Blobs, logs: Logs) -> AsyncIt
         ) as docker:
             yield docker
         return
+    if settings.launcher == "swarm":
+        from autoscaler.launchers.swarm.opening import open_swarm
+
+        async with open_swarm(settings, blobs, logs) as swarm:
+            yield swarm
+        return
     from autoscaler.launchers.environments import Environments
     from autoscaler.launchers.process import ProcessLauncher
 

@@ -18,7 +18,11 @@ from gateway.core.standby import Generation, StandbyConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunView:
-    """One live run of the pool: its use over all gateways (viewers are use, but no load), and its age."""
+    """
+    One live run of the pool: its use over all gateways (viewers are use, but no load), and its age.
+
+    ``leaves_because``: why it must leave its machine; it is replaced as one of an old build is.
+    """
 
     run_id: str
     generation: Generation
@@ -27,6 +31,7 @@ class RunView:
     idle_secs: float
     age_secs: float
     viewers: int = 0
+    leaves_because: str | None = None
 
     @property
     def is_used(self) -> bool:
@@ -84,8 +89,8 @@ def decide(seen: Observation) -> Decision:
             reasons=(f"0 runs: {why}",),
             look_again_in_secs=None,
         )
-    current = [run for run in live if run.generation == seen.generation]
-    old = [run for run in live if run.generation != seen.generation]
+    old = [run for run in live if run.generation != seen.generation or run.leaves_because is not None]
+    current = [run for run in live if run not in old]
     if not current:
         # It was about runs that are gone, e.g. those of the build before, or of yesterday.
         seen = replace(seen, ahead_at=None)
@@ -132,7 +137,9 @@ def _needed(seen: Observation, current: list[RunView], old: list[RunView]) -> tu
         reasons.append(f"one ahead: every run is above its desired {config.desired_requests_per_run}")
     if old and needed < 1:
         needed = 1
-        reasons.append("one of the new build, before those of the old one are retired")
+        leaves = next((run.leaves_because for run in old if run.leaves_because), None)
+        instead = f"one elsewhere, before those that leave are retired: {leaves}"
+        reasons.append(instead if leaves else "one of the new build, before those of the old one are retired")
     if config.min_runs > needed:
         needed = config.min_runs
         reasons.append(f"minRuns {config.min_runs}")
@@ -169,7 +176,10 @@ def _wind_down(
     for run in old:
         # Not before the new ones can carry it all, or a deploy under load would be a gap.
         if serving and serving >= floor:
-            drain.append((run.run_id, "a newer build has taken over"))
+            left = run.leaves_because
+            drain.append(
+                (run.run_id, f"another run has taken over: {left}" if left else "a newer build has taken over")
+            )
         elif _is_idle(run, timeout):
             drain.append((run.run_id, _idle_reason(timeout)))
         elif not run.is_used:

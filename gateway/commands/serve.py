@@ -10,23 +10,23 @@ from gateway.parent import serve as serve_parent
 from gateway.refusals import Refused
 from gateway.settings import Settings
 
-_SETUP = "autoscaler.launchers.docker.setup"
+_SETUP = {"docker": "autoscaler.launchers.docker.setup", "swarm": "autoscaler.launchers.swarm.setup"}
 _SETUP_SECS = 60
 
 
 def serve(settings: Settings) -> int:
     """Serve until told to stop; the exit code. Raises Refused."""
-    if settings.launcher == "docker" and settings.run_host is None:
+    if settings.launcher in _SETUP and settings.run_host is None:
         make_data_dir(settings.data)
         settings = settings.model_copy(update={"run_host": _bridge_address(settings)})
     return serve_parent(settings)
 
 
 def _bridge_address(settings: Settings) -> str:
-    """Where containers reach this machine; their network is made if it is not there."""
+    """Where containers reach this machine; what that takes is made if it is not there."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", _SETUP],
+            [sys.executable, "-m", _SETUP[settings.launcher]],
             input=settings.model_dump_json(),
             capture_output=True,
             text=True,

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from autoscaler.launchers.docker.engine import Engine
 from autoscaler.launchers.docker.log_lines import AlreadyKept, Assembler
@@ -27,7 +28,8 @@ class LogFollower:
     A follower takes up where an earlier one, perhaps of an earlier Greenroom, left off, so it may be followed by
     another one whenever the engine breaks off; unless ``is_full``. The engine's own following may miss the very end of
     the output (seen with 20.10: a last line without its newline), so whoever has followed a container to its end has
-    another one read what is left, with *has_ended*.
+    another one read what is left, with *has_ended*. A Swarm's manager tells of its ``tasks`` in the same way; their
+    stream never ends by itself.
     """
 
     def __init__(
@@ -39,10 +41,11 @@ class LogFollower:
         on_end: Callable[[], None],
         *,
         has_ended: bool = False,
+        kind: Literal["containers", "tasks"] = "containers",
     ) -> None:
         self.is_full = False
         self._engine = engine
-        self._container_id = container_id
+        self._path = f"/{kind}/{container_id}/logs"
         self._log_path = log_path
         self._max_chars = max_chars
         self._on_end = on_end
@@ -78,7 +81,7 @@ class LogFollower:
                 parameters["since"] = int(datetime.fromisoformat(kept.since.decode().strip()).timestamp())
             # Not by the library's own logs(), which does not tell standard output from error: pieces of long lines of
             # the two would be mixed.
-            self._stream = EngineStream(self._engine, f"/containers/{self._container_id}/logs", parameters)
+            self._stream = EngineStream(self._engine, self._path, parameters)
             if not self._is_closed:
                 with self._stream as stream:
                     self._copy(stream, log, kept)

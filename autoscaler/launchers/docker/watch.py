@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from autoscaler.launchers.docker.engine import Engine
@@ -34,7 +34,7 @@ class Watch:
     One stream for all containers, on a thread; the callbacks run in the event loop.
 
     *on_event* is told of each event; *on_connected* after each connection, the first one too: what happened before it
-    was not seen, so the callee looks for itself.
+    was not seen, so the callee looks for itself. *filters*: other events of the engine than those of containers.
     """
 
     def __init__(
@@ -44,10 +44,11 @@ class Watch:
         *,
         on_event: Callable[[ContainerEvent], None],
         on_connected: Callable[[], None],
+        filters: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self._engine = engine
         self._filters = json.dumps(
-            {"type": ["container"], "label": [installation.label], "event": ["die", "oom", "destroy"]}
+            filters or {"type": ["container"], "label": [installation.label], "event": ["die", "oom", "destroy"]}
         )
         self._on_event = on_event
         self._on_connected = on_connected
