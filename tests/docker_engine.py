@@ -144,6 +144,11 @@ def _ensure_base(host: str) -> None:
     _ensure_derived(host)
 
 
+def import_base(host: str) -> None:
+    """The base image alone, for an engine that a test has started. Raises NoEngine."""
+    _ensure_first(host)
+
+
 def _ensure_first(host: str) -> None:
     missing = [name for name in BASE_NAMES if _docker(host, "image", "inspect", name).returncode != 0]
     if not missing:
@@ -195,11 +200,15 @@ def _make_base(host: str, name: str) -> None:
             shutil.copyfile(_CERTIFICATES, root / "files" / _CERTIFICATES.relative_to("/"))
         (root / "made").touch()
     changes = [word for variable in _IMAGE_ENV for word in ("--change", f"ENV {variable}")]
-    tar = subprocess.Popen(
-        ["tar", "-C", root / "files", "--exclude=./var/cache/apt/archives/*.deb", "-c", "."], stdout=subprocess.PIPE
-    )
-    imported = subprocess.run(["docker", "-H", host, "import", *changes, "-", name], stdin=tar.stdout, check=False)
-    if tar.wait() != 0 or imported.returncode != 0:
+    packing = ["tar", "-C", root / "files", "--exclude=./var/cache/apt/archives/*.deb", "-c", "."]
+    with subprocess.Popen(packing, stdout=subprocess.PIPE) as tar:
+        imported = subprocess.run(
+            ["docker", "-H", host, "import", *changes, "-", name],
+            stdin=tar.stdout,
+            stdout=subprocess.DEVNULL,
+            check=False,
+        )
+    if tar.returncode != 0 or imported.returncode != 0:
         raise NoEngine("the base image could not be imported")
 
 
