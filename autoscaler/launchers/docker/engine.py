@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -25,6 +26,8 @@ API_VERSION = "1.41"  # engine 20.10, the oldest one that is still in stable dis
 
 _THREADS = 64  # each start holds one for its whole second when many start at once
 _TIMEOUT_SECS = 60.0
+_PATIENCE_SECS = 30.0
+_PAUSE_SECS = 0.25
 
 _T = TypeVar("_T")
 
@@ -88,6 +91,21 @@ class Engine:
         A cancelled caller does not undo the call: it goes on, and its result is lost.
         """
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, call)
+
+    async def ask_patiently(self, call: Callable[[docker.APIClient], _T], limit_secs: float = _PATIENCE_SECS) -> _T:
+        """
+        The same, but an engine that is just being restarted is waited for, up to *limit_secs*.
+
+        *call* may be made again although the engine had carried it out, so it must allow for that.
+        """
+        until = time.monotonic() + limit_secs
+        while True:
+            try:
+                return await self.ask(call)
+            except EngineUnavailable:
+                if time.monotonic() > until:
+                    raise
+                await asyncio.sleep(_PAUSE_SECS)
 
     def _call(self, call: Callable[[docker.APIClient], _T]) -> _T:
         client = getattr(self._local, "client", None)

@@ -20,6 +20,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import docker
+from docker.errors import APIError
+
 from autoscaler.launchers.base import Exited, FoundRun, LaunchSpec, Placement
 from autoscaler.launchers.chores import Chores
 from autoscaler.launchers.docker.addresses import Addresses
@@ -96,7 +99,7 @@ class DockerLauncher:
 
     async def __aenter__(self) -> Self:
         """Raises LaunchError: no engine, or no network."""
-        info = await self._engine.ask(lambda client: client.info())
+        info = await self._engine.ask_patiently(lambda client: client.info())
         self._rules = replace(self._rules, cores=int(info.get("NCPU") or 1))
         self._network = await ensure_network(self._engine, self._installation, self._wanted_subnet)
         self._addresses = Addresses(self._network.subnet)
@@ -126,6 +129,11 @@ class DockerLauncher:
         """The network of its runs."""
         assert self._network is not None, "the launcher is not open"
         return self._network
+
+    @property
+    def images(self) -> Images:
+        """The images of builds."""
+        return self._images
 
     def cpu_share(self, memory_mbytes: int) -> float:
         """Memory ÷ 4096 cores, enforced by the kernel."""
@@ -209,14 +217,21 @@ class DockerLauncher:
             return await self._create_once(body, name)
 
     async def _create_once(self, body: Mapping[str, Any], name: str) -> str:
-        created: Mapping[str, str] = await self._engine.ask(
-            lambda client: client.create_container_from_config(dict(body), name)  # type: ignore[no-untyped-call]
-        )
-        return created["Id"]
+        def create(client: docker.APIClient) -> str:
+            try:
+                made = client.create_container_from_config(dict(body), name)  # type: ignore[no-untyped-call]
+            except APIError as error:
+                if error.status_code != 409:
+                    raise
+                made = client.inspect_container(name)  # an engine that broke off had made it all the same
+            found: str = made["Id"]
+            return found
+
+        return await self._engine.ask_patiently(create)
 
     async def _begin(self, container_id: str) -> None:
         try:
-            await self._engine.ask(lambda client: client.start(container_id))
+            await self._engine.ask_patiently(lambda client: client.start(container_id))
         except EngineError as error:
             raise LaunchError(start_problem(error.message)) from error
 
@@ -311,7 +326,7 @@ class DockerLauncher:
     async def list(self) -> Sequence[FoundRun]:
         """Every container of a run; of several of one run (a restart in place) the newest. The others are removed."""
         filters = {"label": [self._installation.label, RUN_LABEL]}
-        containers = await self._engine.ask(lambda client: client.containers(all=True, filters=filters))
+        containers = await self._engine.ask_patiently(lambda client: client.containers(all=True, filters=filters))
         found: dict[str, FoundRun] = {}
         for container in sorted(containers, key=lambda one: one["Created"], reverse=True):
             run_id = container["Labels"][RUN_LABEL]
