@@ -21,28 +21,29 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gateway.actor_files.snapshot import pack_folder
-from gateway.api.views import standby_url
 from gateway.app import Gateway
 from gateway.auth import Authenticator
 from gateway.builds import Builder
 from gateway.child import enter_child
-from gateway.core.errors import DefinitionError, GreenroomError, ShuttingDown
-from gateway.core.lifecycle import RunStatus, StartOutcome
-from gateway.core.model import Actor, Origin
+from gateway.core.errors import GreenroomError, ShuttingDown
+from gateway.core.lifecycle import StartOutcome
 from gateway.core.standby import PoolKey
-from gateway.data_dir import FirstUser, ensure_first_user, read_token, records_url, token_path
+from gateway.data_dir import ensure_first_user, read_token, records_url, token_path
 from gateway.held_sockets import HeldSockets
 from gateway.live_logs import Logs
 from gateway.observability import Metrics, configure_logging
 from gateway.parent import STOPPED_AT_ONCE
 from gateway.refusals import FAILED, Refused
+from gateway.registering import announce, announce_builds, register
 from gateway.secret_box import SecretBox
 from gateway.services import Services, new_id, utc_now
 from gateway.settings import Settings
+from gateway.sources.fetch import fetch_source
 from gateway.state.blobs import open_blobs
 from gateway.state.ports import State, StateUnavailable
 from gateway.state.records import open_records
@@ -97,6 +98,7 @@ async def open_services(settings: Settings, port: int) -> AsyncIterator[Services
         )
         box = SecretBox.from_data_dir(settings.data)
         logs = Logs(settings.data, state.blobs)
+        fetch = partial(fetch_source, may_be_private=settings.allow_private_sources)
         yield Services(
             settings=settings,
             state=state,
@@ -112,13 +114,24 @@ async def open_services(settings: Settings, port: int) -> AsyncIterator[Services
                 local_port=port,
                 local_host=settings.run_host or "127.0.0.1",
             ),
-            builder=Builder(state, logs, box, now=utc_now, new_id=new_id),
+            builder=Builder(
+                state,
+                logs,
+                box,
+                now=utc_now,
+                new_id=new_id,
+                makes_images=settings.launcher != "process",
+                fetch=fetch,
+                max_log_chars=settings.max_log_chars,
+            ),
         )
 
 
 async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> int:
     """Serve until a signal or a hand-over; the exit code."""
     # The autoscaler is imported here alone: no other part of the gateway may know it.
+    from autoscaler.build_jobs import BuildJobs
+    from autoscaler.image_cleaning import HasImages, ImageCleaning
     from autoscaler.keeper_tools import KeeperTools
     from autoscaler.launchers.choice import open_launcher
     from autoscaler.loop import Autoscaler
@@ -138,7 +151,7 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
         await stack.enter_async_context(held.running())
         if not place.is_successor:  # else builds under way are those of the worker that serves
             await services.builder.recover()
-        registered = [await _register(services, first, folder) for folder in actor_folders(settings.actors)]
+        registered = [await register(services, first, folder) for folder in actor_folders(settings.actors)]
         # Closed by a hand-over, too: the next worker may have to wait for an environment that is being made.
         launching = await stack.enter_async_context(contextlib.AsyncExitStack())
         launcher = await launching.enter_async_context(open_launcher(settings, state.blobs, services.logs))
@@ -173,6 +186,14 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
             new_id=new_id,
             on_decision=metrics.decisions.inc,
         )
+        jobs = BuildJobs(
+            maker=services.builder.maker,
+            state=state,
+            logs=services.logs,
+            prepare=launcher.prepare if services.builder.makes_images else None,
+            max_builds=settings.max_builds,
+            timeout_secs=settings.build_timeout_secs,
+        )
         gateway = Gateway(services, metrics, gateway_id=new_id())
         server = Server(gateway, held.take)
         await gateway.directory.load()
@@ -182,19 +203,32 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
         await held.lead()
         async with asyncio.TaskGroup() as group:
             running = group.create_task(gateway.run())
-            async with supervisor.running():
+            chores: list[asyncio.Task[None]] = []
+            async with supervisor.running(), jobs.running():
+                if isinstance(launcher, HasImages):
+                    cleaning = ImageCleaning(
+                        store=launcher.images,
+                        records=state.records,
+                        keep=timedelta(days=settings.image_keep_days),
+                        now=utc_now,
+                    )
+                    chores.append(group.create_task(cleaning.clean_for_ever()))
                 scaling = group.create_task(autoscaler.run())
                 serving = group.create_task(server.serve(sockets=place.sockets))
                 await server.has_started(serving)
                 gateway.is_ready = True
-                _announce(services, first, registered)
+                announce(services, first, registered)
+                chores.append(group.create_task(announce_builds(services, first, registered)))
                 parent.say("ready")
                 waiting: list[asyncio.Task[Any]] = [
                     group.create_task(event.wait()) for event in (stop.drain, parent.hand_over)
                 ]
                 await asyncio.wait([*waiting, serving], return_when=asyncio.FIRST_COMPLETED)
                 is_handing_over = parent.hand_over.is_set() and not stop.drain.is_set()
+                for chore in chores:
+                    chore.cancel()
                 if is_handing_over:
+                    jobs.hand_over()
                     await _let_waiters_in(gateway, server, place.sockets)
                     scaling.cancel()
                     await asyncio.wait([scaling])
@@ -295,33 +329,6 @@ def actor_folders(given: tuple[Path, ...]) -> list[Path]:
 
 def _is_actor(folder: Path) -> bool:
     return (folder / ".actor").is_dir() or (folder / "apify.json").is_file()
-
-
-async def _register(services: Services, first: FirstUser, folder: Path) -> Actor:
-    try:
-        snapshot = await asyncio.to_thread(pack_folder, folder)
-        actor, build = await services.builder.register(first.user, snapshot, origin=Origin.CLI)
-    except DefinitionError as error:
-        raise Refused(f"{folder / error.file}{f':{error.line}' if error.line else ''}: {error.problem}") from error
-    except GreenroomError as error:
-        raise Refused(f"{folder}: {error.message}") from error
-    if build.status is not RunStatus.SUCCEEDED:
-        raise Refused(f"{folder}: {build.status_message or 'the build failed'}")
-    return actor
-
-
-def _announce(services: Services, first: FirstUser, actors: list[Actor]) -> None:
-    """When ready: one line per Actor, where the token lies, the API."""
-    urls = services.urls
-    for actor in actors:
-        name = first.user.username
-        url = standby_url(actor, name, urls)
-        shown = f"{url}/" if url is not None else f"POST {urls.public}/v2/actors/{name}~{actor.name}/runs starts a run"
-        print(f"{name}/{actor.name}: {shown}", flush=True)
-    if services.settings.launcher == "process":
-        print("Actors run as processes of this machine, without isolation: serve only code that you trust.", flush=True)
-    print(f"token: {first.token_file or 'as given in GREENROOM_TOKEN'}", flush=True)
-    print(f"API: {urls.public}/v2", flush=True)
 
 
 def main() -> None:

@@ -269,9 +269,9 @@ async def test_a_broken_source_fails_the_build_and_moves_no_tag(bench, files, me
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        pytest.param({"source_type": "GIT_REPO", "source": {"gitRepoUrl": "x"}}, "clone the repository", id="git"),
-        pytest.param({"source_type": "TARBALL", "source": {"tarballUrl": "x"}}, "sourceFiles", id="tarball"),
-        pytest.param({"source_type": "GITHUB_GIST", "source": {}}, "greenroom push DIR", id="gist"),
+        pytest.param({"source_type": "GIT_REPO", "source": {"gitRepoUrl": "x"}}, "gitRepoUrl: a URL", id="git"),
+        pytest.param({"source_type": "TARBALL", "source": {"tarballUrl": "x"}}, "tarballUrl: a URL", id="tarball"),
+        pytest.param({"source_type": "GITHUB_GIST", "source": {}}, "has no gitHubGistUrl", id="gist"),
         pytest.param({"source": {}}, "has no sourceFiles", id="no source"),
         pytest.param({"source": {"sourceFiles": {}}}, "is an array", id="no array"),
         pytest.param({"source": {"sourceFiles": [{"name": "../x"}]}}, "sourceFiles[0].name", id="bad name"),
@@ -313,7 +313,12 @@ async def test_others_hear_of_the_new_build(bench):
     actor, _ = await register(bench)
     async with bench.state.signals.watch_changes() as changes:
         build = await create(bench, actor, version_of(actor, source_files()))
-        assert await anext(changes) == Changed(kind="actor", id=actor.id)
+        told = [await anext(changes) for _ in range(3)]
+    assert told == [
+        Changed(kind="build", id=build.id),  # it has begun
+        Changed(kind="actor", id=actor.id),
+        Changed(kind="build", id=build.id),
+    ]
     stored = await bench.state.records.actor(actor.id)
     assert stored is not None
     assert stored.tagged_builds["latest"].build_id == build.id

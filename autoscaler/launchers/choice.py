@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from autoscaler.launchers.base import Launcher
 from gateway.installation import installation_of
 from gateway.live_logs import Logs
+from gateway.secret_box import SecretBox
 from gateway.settings import Settings
 from gateway.state.ports import Blobs
 
@@ -18,22 +19,28 @@ async def open_launcher(settings: Settings, blobs: Blobs, logs: Logs) -> AsyncIt
     # Each imports what the other does without.
     if settings.launcher == "docker":
         from autoscaler.launchers.docker.engine import Engine
-        from autoscaler.launchers.docker.images import Images
+        from autoscaler.launchers.docker.images import ImageRules, Images
         from autoscaler.launchers.docker.launcher import DockerLauncher
 
         engine = Engine(settings.docker_host)
         installation = installation_of(settings.data)
-        async with DockerLauncher(
-            engine,
-            installation,
-            Images(engine, installation, blobs),
-            log_path=logs.path,
-            max_log_chars=settings.max_log_chars,
-            subnet=settings.docker_subnet,
-            pids_limit=settings.container_pids_limit,
-            open_files_limit=settings.container_open_files_limit,
-            read_only=settings.container_read_only,
-        ) as docker:
+        box = SecretBox.from_data_dir(settings.data)
+        rules = ImageRules.of(settings, box, network=installation.network)
+        images = Images(engine, installation, blobs, rules)
+        async with (
+            images,
+            DockerLauncher(
+                engine,
+                installation,
+                images,
+                log_path=logs.path,
+                max_log_chars=settings.max_log_chars,
+                subnet=settings.docker_subnet,
+                pids_limit=settings.container_pids_limit,
+                open_files_limit=settings.container_open_files_limit,
+                read_only=settings.container_read_only,
+            ) as docker,
+        ):
             yield docker
         return
     if settings.launcher == "swarm":

@@ -17,7 +17,7 @@ import shutil
 import stat
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -105,6 +105,24 @@ def pack_source_files(source_files: Sequence[Mapping[str, Any]]) -> Snapshot:
     return packer.snapshot()
 
 
+def pack_entries(entries: Iterable[tuple[str, bytes, bool]], *, max_bytes: int = MAX_SNAPSHOT_BYTES) -> Snapshot:
+    """
+    Files as (name, content, whether it is executable), sorted by names that are relative paths already, one at a time.
+
+    Raises RequestTooLarge for more than *max_bytes* or ``MAX_SNAPSHOT_FILES`` files.
+    """
+    packer = _Packer()
+    total = 0
+    for count, (name, content, is_executable) in enumerate(entries, start=1):
+        total += len(content)
+        if total > max_bytes or count > MAX_SNAPSHOT_FILES:
+            raise RequestTooLarge(
+                f"The source has more than {max_bytes // (1024 * 1024)} MiB or {MAX_SNAPSHOT_FILES} files."
+            )
+        packer.add(name, content, is_executable=is_executable)
+    return packer.snapshot()
+
+
 def _source_content(given: Mapping[str, Any], place: str) -> bytes:
     content, encoding = given.get("content", ""), given.get("format", "TEXT")
     if not isinstance(content, str):
@@ -129,6 +147,12 @@ class Archive(Mapping[str, bytes]):
     def __getitem__(self, name: str) -> bytes:
         with _told_as_broken(), _content(self._tar, self._members[name]) as file:
             return file.read()
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
+        """A file's entry and its content, to be read piece by piece."""
+        with _told_as_broken(), _content(self._tar, self._members[name]) as file:
+            yield self._members[name], file
 
     def __contains__(self, name: object) -> bool:
         return name in self._members

@@ -5,7 +5,8 @@ No I/O: every error that reaches a caller, each with its HTTP status, API type a
     ├── InvalidRequest              400 invalid-request
     │   ├── InvalidConfig           400 invalid-request   settings that contradict each other
     │   ├── InvalidRecordKey        400 invalid-record-key
-    │   └── DefinitionError         400 invalid-actor-definition   with file, line, expected
+    │   ├── DefinitionError         400 invalid-actor-definition   with file, line, expected
+    │   └── SourceError             400 source-not-fetched   what a build was to fetch; mostly a status message
     ├── TokenNotProvided            401 token-not-provided
     │   └── UserNotAuthenticated    401 user-not-authenticated   the same at standby hosts
     ├── TokenNotFound               401 user-or-token-not-found
@@ -21,6 +22,7 @@ No I/O: every error that reaches a caller, each with its HTTP status, API type a
     ├── LaunchError                 why a run could not be started; told as StandbyRunFailed or a status message
     └── StandbyError                errors at standby and live-view hosts
         ├── StandbyNotEnabled       400 standby-not-enabled
+        ├── FirstBuildUnderWay      503 build-under-way   the Actor's only build is still being made
         ├── StandbyRunFailed        503 standby-run-failed
         ├── StandbyRunFinished      503 standby-run-finished
         ├── StandbyRunNotReady      504 standby-run-not-ready
@@ -91,6 +93,12 @@ class DefinitionError(InvalidRequest):
         where = f"{file}:{line}" if line else file
         super().__init__(f"{where}: {problem}", data={"file": file, "line": line})
         self.file, self.line, self.problem = file, line, problem
+
+
+class SourceError(InvalidRequest):
+    """The source of a version can't be fetched, or may not be."""
+
+    error_type = "source-not-fetched"
 
 
 class TokenNotProvided(GreenroomError):
@@ -201,6 +209,19 @@ class StandbyNotEnabled(StandbyError):
         super().__init__(
             "This Actor doesn't have Standby mode enabled: set usesStandbyMode in .actor/actor.json "
             "or actorStandby.isEnabled by the API."
+        )
+
+
+class FirstBuildUnderWay(StandbyError):
+    """There is nothing to run yet, but there will be as soon as the build that is being made has succeeded."""
+
+    http_status, error_type, retry_after_secs = 503, "build-under-way", 5
+
+    def __init__(self, build_id: str, build_number: str) -> None:
+        super().__init__(
+            f"The first build of this Actor ({build_number}) is still under way: try again when it has ended. "
+            f"'greenroom logs {build_id}' shows how far it is.",
+            data={"buildId": build_id},
         )
 
 

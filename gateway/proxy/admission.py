@@ -17,6 +17,7 @@ from functools import partial
 from gateway.auth import Authenticator
 from gateway.client_address import client_of
 from gateway.core.errors import (
+    FirstBuildUnderWay,
     GreenroomError,
     LiveViewEnded,
     LiveViewNotListening,
@@ -166,7 +167,7 @@ class Admission:
             await replies.send_reply(scope, send, 204, preflight.preflight_answer(headers), b"")
             return
         caller = await caller_of(scope, target, self.auth)
-        want = self._want(target, caller)
+        want = await self._want(target, caller)
         config = target.config
         pick_secs = config.pick_timeout_secs or self.settings.pick_timeout_secs
         first_byte_secs = config.first_byte_timeout_secs or self.settings.first_byte_timeout_secs
@@ -234,11 +235,18 @@ class Admission:
             return False
         return any(self.desk.routes.serving(target.pool_for(None), target.generation))
 
-    def _want(self, target: StandbyTarget, caller: Caller) -> Want:
+    async def _why_no_build(self, target: StandbyTarget) -> GreenroomError:
+        wanted = target.config.build
+        for build in await self.records.active_builds():
+            if build.actor_id == target.actor_id and wanted in (build.tag, build.build_number):
+                return FirstBuildUnderWay(build.id, build.build_number)
+        return RecordNotFound(f"A build with the tag or number '{wanted}' of this Actor")
+
+    async def _want(self, target: StandbyTarget, caller: Caller) -> Want:
         if not target.config.is_enabled:
             raise StandbyNotEnabled
         if target.generation is None:
-            raise RecordNotFound(f"A build with the tag or number '{target.config.build}' of this Actor")
+            raise await self._why_no_build(target)
         if self.is_stopping:
             raise ShuttingDown
         user_id = caller.principal.user_id if caller.principal else None

@@ -96,6 +96,7 @@ class Greenroom:
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     port: int = 0
+    waits_for_builds: bool = True
     process: subprocess.Popen[bytes] | None = None
     client: httpx.AsyncClient = field(init=False)
 
@@ -169,6 +170,21 @@ class Greenroom:
         )
         ready = await self.client.get("/health/ready")
         assert ready.status_code == 200, ready.text
+        if self.actors and self.waits_for_builds and self.settings.get("launcher", "process") != "process":
+            await self.wait_until_built()
+
+    async def wait_until_built(self, within_secs: float = 120) -> None:
+        """Until no build is under way; all of the Actors that it was given have succeeded."""
+
+        async def built() -> bool:
+            builds = (await self.data_of("GET", "/actor-builds?limit=1000"))["items"]
+            return all(build.get("finishedAt") for build in builds)
+
+        await eventually(built, within_secs=within_secs, what="the end of all builds")
+        tagged = [actor["id"] for actor in (await self.data_of("GET", "/actors?my=1&limit=1000"))["items"]]
+        for actor_id in tagged:
+            actor = await self.data_of("GET", f"/actors/{actor_id}")
+            assert actor["taggedBuilds"], self.log
 
     _log_start: int = 0
 
@@ -258,7 +274,10 @@ class Greenroom:
             content=archive.archive,
             headers={"Content-Type": "application/gzip"},
         )
-        assert pushed["build"]["status"] == "SUCCEEDED", pushed["build"]
+        build = pushed["build"]
+        while not build.get("finishedAt"):  # with containers, which are built of images
+            build = await self.data_of("GET", f"/actor-builds/{build['id']}?waitForFinish=60", token=token)
+        assert build["status"] == "SUCCEEDED", build
         return dict(pushed["actor"])
 
     async def probe(
