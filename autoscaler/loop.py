@@ -132,7 +132,20 @@ class Autoscaler:
         for run_id, reason in decision.drain:
             _log.info("winding a run down: %s", reason, extra={"run_id": run_id})
             self.supervisor.drain(run_id, reason)
+        await self._make_ahead(pool, target, seen, decision)
         self._keep_record(pool, seen, decision)
+
+    async def _make_ahead(
+        self, pool: PoolKey, target: StandbyTarget | None, seen: Observation, decision: Decision
+    ) -> None:
+        """While nothing is being started: whoever keeps runs warm has the next one made ready."""
+        is_starting = decision.start or any(run.readiness is Readiness.STARTING for run in seen.runs)
+        if target is None or seen.generation is None or not seen.config.min_runs or is_starting:
+            return
+        build = await self.supervisor.build(seen.generation.build_id)
+        actor = self.directory.actor(target.actor_id)
+        if build is not None and actor is not None:
+            self.supervisor.make_ahead(target, pool, (*actor, build), seen.generation.memory_mbytes)
 
     async def _write_decisions(self) -> None:
         """Beside the loop and in batches: writing what was decided for one pool must not delay the wake of the next."""

@@ -15,8 +15,9 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from autoscaler.ahead import Ahead
 from autoscaler.keeper import Keeper
 from autoscaler.keeper_tools import KeeperTools
 from autoscaler.launchers.base import ClearsMachines, FoundRun, Launcher
@@ -56,6 +57,10 @@ class Supervisor:
     _builds: dict[str, Build] = field(default_factory=dict)
     _group: asyncio.TaskGroup | None = None
     _is_stopping: bool = False
+    _ahead: Ahead = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._ahead = Ahead(tools=self.tools, launcher=self.launcher, clock=self.clock)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -91,19 +96,11 @@ class Supervisor:
     ) -> str:
         """Begin one more run of *pool* from the *known* records; it counts from this moment. Its id."""
         build = known[2]
-        run = bare_run(
-            build=build,
-            user_id=pool.user_id,
-            origin=Origin.STANDBY,
-            options=RunOptions(
-                build=target.config.build, timeout_secs=0, memory_mbytes=memory_mbytes, disk_mbytes=2 * memory_mbytes
-            ),
-            now=self.tools.now(),
-            random_bytes=os.urandom(RANDOM_BYTES),
-            pool=pool,
-            meta={"tenancy": str(target.config.tenancy)},
-        )
+        run = self._standby_run(target, pool, build, memory_mbytes)
         generation = Generation(build_id=build.id, memory_mbytes=memory_mbytes)
+        ahead = self._ahead.take(pool, generation)
+        if ahead is not None:
+            run = replace(ahead, options=run.options, meta=run.meta, started_at=run.started_at)
         self._keep(
             Keeper(
                 run=run,
@@ -116,6 +113,30 @@ class Supervisor:
             )
         )
         return run.id
+
+    def make_ahead(
+        self, target: StandbyTarget, pool: PoolKey, known: tuple[Actor, User, Build], memory_mbytes: int
+    ) -> None:
+        """Have the next run of *pool* made ready, so that it only has to be started; where the launcher can do that."""
+        generation = Generation(build_id=known[2].id, memory_mbytes=memory_mbytes)
+        if self._ahead.wants(pool, generation) and not self._is_stopping:
+            assert self._group is not None, "the supervisor is not running"
+            run = self._standby_run(target, pool, known[2], memory_mbytes)
+            self._group.create_task(self._ahead.make(pool, run, generation, known))
+
+    def _standby_run(self, target: StandbyTarget, pool: PoolKey, build: Build, memory_mbytes: int) -> Run:
+        return bare_run(
+            build=build,
+            user_id=pool.user_id,
+            origin=Origin.STANDBY,
+            options=RunOptions(
+                build=target.config.build, timeout_secs=0, memory_mbytes=memory_mbytes, disk_mbytes=2 * memory_mbytes
+            ),
+            now=self.tools.now(),
+            random_bytes=os.urandom(RANDOM_BYTES),
+            pool=pool,
+            meta={"tenancy": str(target.config.tenancy)},
+        )
 
     async def build(self, build_id: str) -> Build | None:
         """A finished build, remembered: it never changes."""
@@ -168,6 +189,7 @@ class Supervisor:
     async def stop_all(self, reason: str, timeout_secs: float) -> None:
         """Greenroom stops: wind down standby runs, abort the others gracefully, and kill what is left at the end."""
         self._is_stopping = True
+        await self._ahead.drop_all()
         for keeper in list(self._keepers.values()):
             if keeper.pool is not None:
                 keeper.wind_down(reason)

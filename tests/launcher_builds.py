@@ -144,10 +144,12 @@ async def open_launcher(kind: str, folder: Path, builds: Any) -> AsyncIterator[L
             yield process
         return
     engine, installation = Engine(), installation_of(folder)
-    images = Images(engine, installation, open_blobs(folder / "blobs"))
-    async with DockerLauncher(
-        engine, installation, images, log_path=lambda run_id: folder / f"{run_id}.log", max_log_chars=10_000_000
-    ) as docker:
+    async with (
+        Images(engine, installation, open_blobs(folder / "blobs")) as images,
+        DockerLauncher(
+            engine, installation, images, log_path=lambda run_id: folder / f"{run_id}.log", max_log_chars=10_000_000
+        ) as docker,
+    ):
         yield docker
 
 

@@ -77,6 +77,20 @@ class ClearsMachines(Protocol):
         ...
 
 
+@runtime_checkable
+class MakesAhead(Protocol):
+    """What a launcher does besides whose preparation of one run takes time and, until it is started, no memory."""
+
+    async def make_ahead(self, spec: LaunchSpec) -> None:
+        """
+        Make all that can be made before ``start``, which takes it when it is called for the same run.
+
+        ``forget`` removes it unused; so does ``list`` of a later Greenroom. Variables that differ in the spec of
+        ``start`` are those of this one.
+        """
+        ...
+
+
 class Launcher(Protocol):
     """One platform that runs Actors. Every method raises LaunchError, with the reason in words, when it can't."""
 

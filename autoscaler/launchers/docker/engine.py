@@ -60,6 +60,7 @@ class Engine:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="docker")
         self._local = threading.local()
         self._streaming: docker.APIClient | None = None
+        self._clients: list[docker.APIClient] = []
         self._lock = threading.Lock()
 
     @property
@@ -111,6 +112,8 @@ class Engine:
         client = getattr(self._local, "client", None)
         if client is None:
             client = self._local.client = self.connect()
+            with self._lock:
+                self._clients.append(client)
         with translated(self.url):
             return call(client)
 
@@ -118,8 +121,8 @@ class Engine:
         """No more calls; those under way are not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         with self._lock:
-            if self._streaming is not None:
-                self._streaming.close()
+            for client in (*self._clients, *([self._streaming] if self._streaming is not None else [])):
+                client.close()
 
 
 class translated:  # noqa: N801 - used as a function, and a class costs half of what a generator does

@@ -88,6 +88,7 @@ class DockerLauncher:
         self._runs: dict[str, RunContainer] = {}
         self._by_container: dict[str, RunContainer] = {}
         self._starting: set[str] = set()
+        self._ahead: dict[str, str] = {}
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._one_by_one = asyncio.Lock()
@@ -104,6 +105,7 @@ class DockerLauncher:
         self._network = await ensure_network(self._engine, self._installation, self._wanted_subnet)
         self._addresses = Addresses(self._network.subnet)
         await self._chores.__aenter__()
+        await self.list()
         self._watch = Watch(self._engine, self._installation, on_event=self._on_event, on_connected=self._on_connected)
         self._watch.start()
         return self
@@ -135,6 +137,12 @@ class DockerLauncher:
         """The images of builds."""
         return self._images
 
+    @property
+    def addresses(self) -> Addresses:
+        """Who has which address of that network."""
+        assert self._addresses is not None, "the launcher is not open"
+        return self._addresses
+
     def cpu_share(self, memory_mbytes: int) -> float:
         """Memory ÷ 4096 cores, enforced by the kernel."""
         return cpu_share(memory_mbytes, self._rules.cores)
@@ -151,9 +159,16 @@ class DockerLauncher:
 
     async def place(self, run_id: str, wanted_port: int | None) -> Placement:
         """An address of the network for this run alone, so that every port of it is free."""
-        assert self._addresses is not None, "the launcher is not open"
         port = wanted_port or WEB_SERVER_PORT
-        return Placement(address=Address(host=self._addresses.take(run_id), port=port), port=port)
+        return Placement(address=Address(host=self.addresses.take(run_id), port=port), port=port)
+
+    async def make_ahead(self, spec: LaunchSpec) -> None:
+        """Create the container; until it is started it costs nothing but its place on disk."""
+        self._starting.add(spec.run_id)
+        try:
+            self._ahead[spec.run_id] = await self._chores.begin(self._create(spec))
+        finally:
+            self._starting.discard(spec.run_id)
 
     async def start(
         self, spec: LaunchSpec, may_begin: Callable[[], Awaitable[None]] | None = None
@@ -170,7 +185,7 @@ class DockerLauncher:
         self._quiet.clear()
         try:
             asked_at = time.monotonic()
-            creation = self._chores.begin(self._create(spec))
+            creation = self._creation(spec)
             try:
                 if may_begin is not None:
                     await may_begin()
@@ -204,6 +219,14 @@ class DockerLauncher:
                 await asyncio.sleep(_QUIET_SECS)
                 if self._quiet.is_set():
                     return
+
+    def _creation(self, spec: LaunchSpec) -> asyncio.Future[str]:
+        ahead = self._ahead.pop(spec.run_id, None)
+        if ahead is None:
+            return self._chores.begin(self._create(spec))
+        made: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        made.set_result(ahead)
+        return made
 
     async def _create(self, spec: LaunchSpec) -> str:
         body = container_body(spec, self._images.name(spec.build), self._rules, disk_mbytes=2 * spec.memory_mbytes)
@@ -330,15 +353,18 @@ class DockerLauncher:
         found: dict[str, FoundRun] = {}
         for container in sorted(containers, key=lambda one: one["Created"], reverse=True):
             run_id = container["Labels"][RUN_LABEL]
-            if run_id in self._starting or container["Id"] in self._removals:
+            if run_id in self._starting or run_id in self._ahead or container["Id"] in self._removals:
                 continue
             if container["State"] in ("created", "removing") or run_id in found:
                 if container["Id"] not in self._by_container:
                     self._remove(container["Id"])
                 continue
-            found[run_id] = FoundRun(
+            one = FoundRun(
                 run_id=run_id, is_alive=container["State"] in _ALIVE, placement=self._placement_of(container)
             )
+            found[run_id] = one
+            if one.is_alive and run_id not in self._runs and one.placement["host"]:
+                self.addresses.keep(run_id, one.placement["host"])  # nobody else's, adopted or not
         return [*found.values()]
 
     def _placement_of(self, container: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -371,8 +397,8 @@ class DockerLauncher:
         labels = found["Config"]["Labels"]
         if labels.get(INSTALLATION_LABEL) != self._installation.id or labels.get(RUN_LABEL) != run_id:
             return False
-        if self._addresses is not None and isinstance(host := placement.get("host"), str):
-            self._addresses.keep(run_id, host)
+        if isinstance(host := placement.get("host"), str):
+            self.addresses.keep(run_id, host)
         self._take_up(
             RunContainer(
                 run_id=run_id,
@@ -391,7 +417,9 @@ class DockerLauncher:
     async def forget(self, run_id: str) -> None:
         """Remove the container, in the background, and give its address back. Raises LaunchError while it lives."""
         run = self._runs.get(run_id)
-        if run is not None:
+        if (ahead := self._ahead.pop(run_id, None)) is not None:
+            self._remove(ahead)
+        elif run is not None:
             if not run.ended.is_set():
                 raise _still_running(run_id)
             del self._runs[run_id], self._by_container[run.container_id]
@@ -402,8 +430,7 @@ class DockerLauncher:
                     if found.is_alive:
                         raise _still_running(run_id)
                     self._remove(found.placement["container"])
-        if self._addresses is not None:
-            self._addresses.give_back(run_id)
+        self.addresses.give_back(run_id)
 
     def _remove(self, container_id: str) -> None:
         """In the background, since it takes the engine longer than a start may wait for."""

@@ -74,6 +74,8 @@ class Watch:
                 self._follow()
                 pause_secs = _FIRST_PAUSE_SECS
             except LaunchError as error:
+                if self._closed.is_set():
+                    return
                 if pause_secs == _FIRST_PAUSE_SECS:
                     _log.warning("the engine's events are out of reach, trying again: %s", error.message)
             self._closed.wait(pause_secs)

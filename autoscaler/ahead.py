@@ -1,0 +1,97 @@
+"""
+Runs made ahead: for a pool that is to be quick there is one run whose container only has to be started.
+
+Such a run is in nobody's records, costs no memory, and becomes a run like any other when the pool needs its next one.
+Pools are those with ``minRuns``: who keeps runs warm wants the next one soon, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from autoscaler.keeper_tools import KeeperTools
+from autoscaler.launch import Launch
+from autoscaler.launchers.base import Launcher, MakesAhead
+from gateway.core.errors import GreenroomError
+from gateway.core.model import Actor, Build, Run, User
+from gateway.core.standby import Generation, PoolKey
+
+_log = logging.getLogger(__name__)
+
+# Its variable ACTOR_STARTED_AT is of the moment at which it was made.
+_LONGEST_SECS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    run: Run
+    generation: Generation
+    at: float
+
+
+@dataclass(slots=True)
+class Ahead:
+    """What is made ahead for each pool; *clock* is monotonic."""
+
+    tools: KeeperTools
+    launcher: Launcher
+    clock: Callable[[], float] = time.monotonic
+    _made: dict[PoolKey, _Made] = field(default_factory=dict)
+    _busy: set[PoolKey] = field(default_factory=set)
+
+    def wants(self, pool: PoolKey, generation: Generation) -> bool:
+        """Whether one of *generation* could be made for *pool* and is not there, or is too old."""
+        made = self._made.get(pool)
+        is_fresh = made is not None and made.generation == generation and self.clock() - made.at < _LONGEST_SECS
+        return isinstance(self.launcher, MakesAhead) and pool not in self._busy and not is_fresh
+
+    async def make(self, pool: PoolKey, run: Run, generation: Generation, known: tuple[Actor, User, Build]) -> None:
+        """Make *run* ready for ``take``, in the place of what was there. A failure is the next start's to tell."""
+        assert isinstance(self.launcher, MakesAhead), "ask first whether it wants to"
+        self._busy.add(pool)
+        try:
+            await self.drop(pool)
+            launch = Launch(
+                run=lambda: run,
+                known=known,
+                tools=self.tools,
+                launcher=self.launcher,
+                say=lambda line: None,
+                is_unwanted=lambda: False,
+                news=asyncio.Event(),
+            )
+            try:
+                _, spec = await launch.prepare()
+                await self.launcher.make_ahead(spec)
+            except GreenroomError as error:
+                _log.info("no run is made ahead: %s", error.message)
+                await self.launcher.forget(run.id)
+            except Exception:
+                _log.exception("making a run ahead failed")
+            else:
+                self._made[pool] = _Made(run, generation, self.clock())
+        finally:
+            self._busy.discard(pool)
+
+    def take(self, pool: PoolKey, generation: Generation) -> Run | None:
+        """The run that was made for *pool*, if it is of *generation*; it is the caller's now."""
+        made = self._made.get(pool)
+        if made is None or made.generation != generation:
+            return None
+        del self._made[pool]
+        return made.run
+
+    async def drop(self, pool: PoolKey) -> None:
+        """Remove what was made for *pool*."""
+        made = self._made.pop(pool, None)
+        if made is not None:
+            await self.launcher.forget(made.run.id)
+
+    async def drop_all(self) -> None:
+        """Remove what was made for every pool."""
+        for pool in list(self._made):
+            await self.drop(pool)
