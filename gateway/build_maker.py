@@ -1,7 +1,8 @@
 """
 Makes one build: claims its record, fetches and examines its source, has its image made where runs need one, ends it.
 
-The order of an end is what others rely on: the last line of the log, the record, the tag, then whoever waits is told.
+The order of an end is what others rely on: the last line of the log, the record
+and with it the tag, the log kept; then whoever waits is told.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -130,9 +131,11 @@ class BuildMaker:
         stored = await self.read(build.id)
         await self._logs.reopen(build.id)
         self._logs.append(build.id, (stored.status_message or message) if stored.status.is_terminal else message)
-        ended = await self.change(stored, status=status, status_message=message, finished_at=self._now(), **fields)
-        if ended.status is RunStatus.SUCCEEDED:
-            await self._tag(ended)
+        fields |= {"status": status, "status_message": message, "finished_at": self._now()}
+        if status is RunStatus.SUCCEEDED:
+            ended = await self._tag(stored, fields)
+        else:
+            ended = await self.change(stored, **fields)
         await self._logs.keep(build.id)
         await self._tell("build", build.id)
         return ended
@@ -225,17 +228,21 @@ class BuildMaker:
                 except ValueError as error:
                     raise InvalidRequest(f"The secret variable {variable.name} can't be read: {error}.") from error
 
-    async def _tag(self, build: Build) -> None:
-        assert build.tag is not None
-        pointed = TaggedBuild(build_id=build.id, build_number=build.build_number, finished_at=build.finished_at)
+    async def _tag(self, build: Build, fields: Mapping[str, Any]) -> Build:
+        """*build* with its last *fields*, and its tag pointing to it from the same moment on."""
         for _ in range(_ATTEMPTS):
+            if build.status.is_terminal:
+                return build
+            ended = replace(build, **fields)
+            assert ended.tag is not None
+            pointed = TaggedBuild(build_id=ended.id, build_number=ended.build_number, finished_at=ended.finished_at)
             actor = await self._read_actor(build.actor_id)
+            tags = {**actor.tagged_builds, ended.tag: pointed}
             with suppress(Conflict):
-                await self._records.replace_actor(
-                    replace(actor, tagged_builds={**actor.tagged_builds, build.tag: pointed})
-                )
+                ended = await self._records.finish_build(ended, replace(actor, tagged_builds=tags))
                 await self._tell("actor", actor.id)
-                return
+                return ended
+            build = await self.read(build.id)
         raise Conflict(f"Actor {build.actor_id} changes too fast.")
 
     async def _read_actor(self, actor_id: str) -> Actor:

@@ -116,11 +116,21 @@ def push(api: Api, folder: Path) -> int:
         headers={"Content-Type": "application/gzip"},
     )
     build = pushed["build"]
-    print_log(api, build["id"], follow=True)
-    while RunStatus(build["status"]) not in _ENDED:
-        build = api.call("GET", f"actor-builds/{build['id']}", params={"waitForFinish": 60})
+    try:
+        print_log(api, build["id"], follow=True)
+        while RunStatus(build["status"]) not in _ENDED:
+            build = api.call("GET", f"actor-builds/{build['id']}", params={"waitForFinish": 60})
+    except KeyboardInterrupt:
+        print(
+            f"\ngreenroom: the build {build['buildNumber']} goes on: 'greenroom logs --follow {build['id']}' shows it, "
+            f"'greenroom abort {build['id']}' ends it.",
+            file=sys.stderr,
+        )
+        raise
     if build["status"] != RunStatus.SUCCEEDED:
-        raise Refused(f"the build {build['buildNumber']} ended {build['status']}.")
+        # All of it stands in the log above.
+        why = next(iter((build.get("statusMessage") or "").splitlines()), "see its log")
+        raise Refused(f"the build {build['buildNumber']} ended {build['status']}: {why}")
     actor = pushed["actor"]
     print(f"{actor['username']}/{actor['name']} {build['buildNumber']}")
     if actor.get("standbyUrl"):
@@ -154,8 +164,16 @@ def print_log(api: Api, job_id: str, *, follow: bool) -> int:
 
 
 def abort(api: Api, run_id: str, *, gracefully: bool) -> int:
-    """Ask for the end of a run, and wait until it has come."""
-    run = api.call("POST", f"actor-runs/{run_id}/abort", params={"gracefully": "1"} if gracefully else {})
+    """Ask for the end of a run, and wait until it has come; builds are ended at once."""
+    try:
+        run = api.call("POST", f"actor-runs/{run_id}/abort", params={"gracefully": "1"} if gracefully else {})
+    except Refused as refused:
+        try:
+            build = api.call("POST", f"actor-builds/{run_id}/abort")
+        except Refused:
+            raise refused from None
+        print(f"{build['id']} {build['status']}")
+        return 0
     while RunStatus(run["status"]) not in _ENDED:
         run = api.call("GET", f"actor-runs/{run_id}", params={"waitForFinish": 60})
     print(f"{run['id']} {run['status']}")

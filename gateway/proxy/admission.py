@@ -167,6 +167,8 @@ class Admission:
             await replies.send_reply(scope, send, 204, preflight.preflight_answer(headers), b"")
             return
         caller = await caller_of(scope, target, self.auth)
+        if target.generation is None:
+            target = await self._looked_up_again(label, target)
         want = await self._want(target, caller)
         config = target.config
         pick_secs = config.pick_timeout_secs or self.settings.pick_timeout_secs
@@ -234,6 +236,12 @@ class Admission:
         if not target.config.public or target.generation is None:
             return False
         return any(self.desk.routes.serving(target.pool_for(None), target.generation))
+
+    async def _looked_up_again(self, label: str, target: StandbyTarget) -> StandbyTarget:
+        """With the build that may have been finished in this moment: its maker's caller may be here already."""
+        await self.directory.renew(target.actor_id)
+        renewed = self.directory.target(label)
+        return target if renewed is None else replace(target, generation=renewed.generation)
 
     async def _why_no_build(self, target: StandbyTarget) -> GreenroomError:
         wanted = target.config.build

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -211,6 +211,17 @@ class SqlRecords:
     async def replace_build(self, build: Build) -> Build:
         return await self._replace(BUILDS, _REPLACE_BUILD, build)
 
+    async def finish_build(self, build: Build, actor: Actor) -> Build:
+        stored, change_build = _replacing(BUILDS, _REPLACE_BUILD, build)
+        _, change_actor = _replacing(ACTORS, _REPLACE_ACTOR, actor)
+
+        async def change(connection: AsyncConnection) -> None:
+            await change_build(connection)
+            await change_actor(connection)
+
+        await self._database.write(change)
+        return stored
+
     async def delete_build(self, build_id: str) -> None:
         await self._delete(BUILDS, id=build_id)
 
@@ -317,15 +328,10 @@ class SqlRecords:
         taken: NameNotUnique | None = None,
         also: Executable | None = None,
     ) -> V:
-        stored = replace(record, version=record.version + 1)
-        values = {**rows.values(stored), "old_id": record.id, "old_version": record.version}
-        kind = rows.table.name.removesuffix("s").capitalize()
+        stored, replace_one = _replacing(rows, statement, record)
 
         async def change(connection: AsyncConnection) -> None:
-            if (await connection.execute(statement, values)).rowcount == 0:
-                if (await connection.execute(rows.by("id"), {"id": record.id})).first() is None:
-                    raise RecordNotFound(kind)
-                raise Conflict(f"{kind} {record.id} is not at version {record.version} any more.")
+            await replace_one(connection)
             if also is not None:
                 await connection.execute(also)
 
@@ -349,6 +355,21 @@ class SqlRecords:
 
 def _actor_taken(actor: Actor) -> NameNotUnique:
     return ActorNameNotUnique(f"There is an Actor {actor.name} of this user already.")
+
+
+def _replacing(rows: Rows[V], statement: Update, record: V) -> tuple[V, Callable[[AsyncConnection], Awaitable[None]]]:
+    """*record* at its next version, and what stores it: a compare-and-set within a transaction."""
+    stored = replace(record, version=record.version + 1)
+    values = {**rows.values(stored), "old_id": record.id, "old_version": record.version}
+    kind = rows.table.name.removesuffix("s").capitalize()
+
+    async def change(connection: AsyncConnection) -> None:
+        if (await connection.execute(statement, values)).rowcount == 0:
+            if (await connection.execute(rows.by("id"), {"id": record.id})).first() is None:
+                raise RecordNotFound(kind)
+            raise Conflict(f"{kind} {record.id} is not at version {record.version} any more.")
+
+    return stored, change
 
 
 def _number_within(build: Build) -> int | None:

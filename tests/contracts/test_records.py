@@ -431,6 +431,27 @@ class TestCompareAndSet:
         assert await getattr(records, kind)(record.id) is None
 
 
+@pytest.mark.parametrize("stale", ["neither", "build", "actor"])
+async def test_a_build_and_its_tag_are_finished_together(records: SqlRecords, actor: Actor, stale: str):
+    """Both are stored or, where one of them has changed meanwhile, none of them."""
+    build = await records.add_build(a_build(actor))
+    if stale == "build":
+        await records.replace_build(build)
+    elif stale == "actor":
+        await records.replace_actor(actor)
+    before = await records.build(build.id), await records.actor(actor.id)
+    pointed = TaggedBuild(build_id=build.id, build_number=build.build_number, finished_at=START)
+    finished = replace(build, status=RunStatus.SUCCEEDED), replace(actor, tagged_builds={"latest": pointed})
+    if stale != "neither":
+        with pytest.raises(Conflict):
+            await records.finish_build(*finished)
+        assert (await records.build(build.id), await records.actor(actor.id)) == before
+        return
+    assert await records.finish_build(*finished) == replace(finished[0], version=build.version + 1)
+    assert await records.build(build.id) == replace(finished[0], version=build.version + 1)
+    assert await records.actor(actor.id) == replace(finished[1], version=actor.version + 1)
+
+
 def _free_text(kind: str) -> str:
     return "title" if kind == "actor" else "status_message"
 

@@ -7,9 +7,27 @@ import ipaddress
 from gateway.core.errors import LaunchError
 
 
+_LEAST_DIVIDED = 64
+_PART = 16
+
+
+def automatic_range(subnet: str) -> str | None:
+    """
+    The last sixteenth of *subnet*, from which the engine gives addresses to containers of its own: the steps of builds.
+
+    None for a subnet too small to be divided: there a run that starts in the middle of a build may find its address
+    taken.
+    """
+    network = ipaddress.IPv4Network(subnet)
+    if network.num_addresses < _LEAST_DIVIDED:
+        return None
+    return str(list(network.subnets(prefixlen_diff=4))[-1])
+
+
 class Addresses:
     """
-    The addresses of *subnet*, e.g. ``172.18.0.0/16``, less its first one (the machine's own) and the last.
+    The addresses of *subnet*, e.g. ``172.18.0.0/16``, less its first one (the machine's own), the last, and those that
+    the engine gives by itself.
 
     Given out in turn: whatever still believes that an address is the run that had it (a connection, a cache) has the
     longest possible time to learn better.
@@ -18,7 +36,8 @@ class Addresses:
     def __init__(self, subnet: str) -> None:
         network = ipaddress.IPv4Network(subnet)
         self._first = int(network.network_address) + 2
-        self._count = network.num_addresses - 3
+        engines_own = network.num_addresses // _PART if automatic_range(subnet) is not None else 0
+        self._count = network.num_addresses - 3 - engines_own
         self._next = 0
         self._of_run: dict[str, str] = {}
         self._taken: set[str] = set()

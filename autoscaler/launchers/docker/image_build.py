@@ -66,8 +66,12 @@ class ImageBuild:
                     **self._parameters,
                 )
                 self._follow(output)
-        except LaunchError:
+        except EngineError as error:
             self._check()  # what is cancelled breaks in one way or the other
+            problem = error.message.removeprefix("Docker: ")
+            raise LaunchError(f"The image could not be built: {problem}.") from error
+        except LaunchError:
+            self._check()
             raise
         finally:
             with self._lock:
@@ -92,13 +96,12 @@ class ImageBuild:
             raise LaunchError("The build of the image was ended.")
 
     def _follow(self, output: Iterator[Mapping[str, Any]]) -> None:
-        status = self._response.status_code if self._response is not None else 200
         rest = ""
         for item in output:
-            if "error" in item or (status >= 400 and "message" in item):
+            if "error" in item:
                 self._tell([rest])
                 self._check()
-                raise self._failed(str(item.get("error") or item["message"]), status)
+                raise self._failed(str(item["error"]))
             if "stream" in item:
                 *lines, rest = (rest + str(item["stream"])).replace("\r", "\n").split("\n")
                 self._tell(lines)
@@ -118,11 +121,11 @@ class ImageBuild:
         if shown:
             self._on_lines(shown)
 
-    def _failed(self, problem: str, status: int) -> LaunchError:
+    def _failed(self, problem: str) -> LaunchError:
         problem = problem.strip().rstrip(".")
         step = _STEP.fullmatch(self._step)
         if step is None:
-            return EngineError(f"The image could not be built: {problem}.", status)
+            return LaunchError(f"The image could not be built: {problem}.")
         if step.group(1).upper() == "FROM":
             name = next((word for word in step.group(2).split() if not word.startswith("--")), "?")
             return LaunchError(

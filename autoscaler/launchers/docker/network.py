@@ -10,6 +10,7 @@ from typing import Any
 import docker
 from docker.types import IPAMConfig, IPAMPool
 
+from autoscaler.launchers.docker.addresses import automatic_range
 from autoscaler.launchers.docker.engine import Engine, EngineError, NotInEngine
 from gateway.core.errors import LaunchError
 from gateway.installation import INSTALLATION_LABEL, Installation
@@ -54,7 +55,7 @@ def _make(client: docker.APIClient, installation: Installation, subnet: str) -> 
         installation.network,
         driver="bridge",
         # With a subnet of our own choice containers may be given addresses of our own choice.
-        ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=subnet, gateway=gateway)]),
+        ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=subnet, gateway=gateway, iprange=automatic_range(subnet))]),
         options={
             "com.docker.network.bridge.name": installation.bridge,
             "com.docker.network.bridge.enable_icc": "false",
