@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -85,6 +85,81 @@ def test_overload_is_of_the_share(used_secs: float, cpu_share: float, expected: 
     assert not load((1, usage(used_secs)), (2, usage(used_secs)), cpu_share=cpu_share).is_cpu_overloaded
 
 
+def booting(sample: Usage, is_booting: bool = True) -> Usage:
+    return replace(sample, is_booting=is_booting)
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        pytest.param([(1, booting(usage(1)))], False, id="all of the larger share"),
+        pytest.param([(1, booting(usage(1))), (2, usage(1.9))], False, id="a second of both shares"),
+        pytest.param([(1, booting(usage(1))), (2, usage(1.9)), (3, usage(2.2))], True, id="then only its own"),
+        pytest.param([(1, booting(usage(1))), (2, usage(0.9, life="second"))], True, id="the boot of an earlier life"),
+    ],
+)
+def test_booting_is_not_overload(samples: list[tuple[float, Usage]], expected: bool) -> None:
+    """While a run has the larger share of its start, it may use that up; afterwards its own share counts."""
+    assert load(*samples, cpu_share=0.25).is_cpu_overloaded is expected
+
+
+def held_back(cpu_secs: float, throttled_periods: int | None, **fields: Any) -> Usage:
+    return replace(usage(cpu_secs), throttled_periods=throttled_periods, **fields)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        pytest.param(held_back(0, 10), held_back(0.1, 16), True, id="in 6 of 10 periods"),
+        pytest.param(held_back(0, 10), held_back(0.1, 15), False, id="in just the half of them"),
+        pytest.param(held_back(0, 10), held_back(0.1, 10), False, id="not at all"),
+        pytest.param(held_back(0, None), held_back(0.1, 9), False, id="before, nobody could tell"),
+        pytest.param(held_back(0, 1), held_back(0.1, None), False, id="now nobody can tell"),
+        pytest.param(held_back(0, 10), held_back(0.1, 19, life="b"), False, id="what it was before this life"),
+        pytest.param(held_back(0, 10), held_back(0.1, 19, is_booting=True), False, id="while booting"),
+    ],
+)
+def test_held_back_in_most_periods_is_overload(first: Usage, second: Usage, expected: bool) -> None:
+    """A second has ten periods, and the kernel says in how many it held the run back, whatever the mean is."""
+    assert load((1, first), (2, second), cpu_share=1).is_cpu_overloaded is expected
+
+
+def test_a_late_look_has_more_periods() -> None:
+    """Held back in 9 of the 30 periods of three seconds: no overload; in 16 of them: overload."""
+    assert not load((1, held_back(0, 0)), (4, held_back(0.1, 9))).is_cpu_overloaded
+    assert load((1, held_back(0, 0)), (4, held_back(0.1, 16))).is_cpu_overloaded
+
+
+def networked(received: int | None, sent: int | None, life: str = "a") -> Usage:
+    return replace(usage(0, life=life), net_rx_bytes=received, net_tx_bytes=sent)
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        pytest.param([networked(5, 7)], (5, 7), id="all of it, however late the first look"),
+        pytest.param([networked(5, 7), networked(9, 8)], (9, 8), id="the present sum"),
+        pytest.param([networked(5, 7), networked(2, 1, "b"), networked(3, 1, "b")], (8, 8), id="over all lives"),
+        pytest.param([networked(1, 2), networked(0, 0, "b"), networked(4, 4, "c")], (5, 6), id="three lives"),
+        pytest.param([networked(None, None)], (None, None), id="can't be told"),
+        pytest.param([networked(5, 7), networked(None, None), networked(9, 8)], (9, 8), id="one look missed it"),
+    ],
+)
+def test_network_is_the_sum_of_all_lives(samples: list[Usage], expected: tuple[int | None, int | None]) -> None:
+    """A restart begins to count at zero, and what was before it is not lost."""
+    found = load(*enumerate(samples, start=1))
+    assert (found.net_rx_bytes, found.net_tx_bytes) == expected
+    stats = load_stats(found)
+    assert (stats.get("netRxBytes"), stats.get("netTxBytes")) == expected
+    assert ("netRxBytes" in stats) is (expected[0] is not None)
+
+
+def test_network_of_an_adopted_run_counts_from_its_start() -> None:
+    """The container has counted, whoever looked."""
+    assert load((50, networked(1000, 10)), (51, networked(1001, 12)), start=None).net_rx_bytes == 1001
+
+
+COUNTERS = st.one_of(st.none(), st.integers(0, 2**50))
 SAMPLES = st.lists(
     st.tuples(
         st.floats(-1e6, 1e6, allow_nan=False),
@@ -94,6 +169,10 @@ SAMPLES = st.lists(
             cpu_secs=st.floats(0, 1e7),
             memory_bytes=st.integers(0, 2**50),
             processes=st.integers(0, 1000),
+            throttled_periods=COUNTERS,
+            net_rx_bytes=COUNTERS,
+            net_tx_bytes=COUNTERS,
+            is_booting=st.booleans(),
         ),
     ),
     max_size=20,
@@ -108,7 +187,7 @@ def test_whatever_is_sampled_the_figures_make_sense(
     found = after(*samples, start=start, cores=cores).load
     if found is None:
         return
-    assert all(value >= 0 for value in asdict(found).values())
+    assert all(value >= 0 for value in asdict(found).values() if value is not None)
     slack = 1 + 1e-6
     assert found.cpu_current <= found.cpu_max * slack
     assert found.cpu_avg <= found.cpu_max * slack

@@ -35,6 +35,7 @@ from autoscaler.launchers.docker.containers import (
 )
 from autoscaler.launchers.docker.engine import Engine, EngineError, EngineUnavailable, NotInEngine
 from autoscaler.launchers.docker.images import Images
+from autoscaler.launchers.docker.meter import Meter
 from autoscaler.launchers.docker.network import RunNetwork, ensure_network
 from autoscaler.launchers.docker.run_container import ENGINE_RESTARTED, RunContainer
 from autoscaler.launchers.docker.watch import ContainerEvent, Watch
@@ -52,6 +53,7 @@ _RETRY_SECS = 0.5
 _REMOVAL_TRIES = 20
 _QUIET_SECS = 0.2
 _ENDED_EARLY = 1000
+_NEVER = "0001-01-01T00:00:00Z"
 _LAST_REMOVALS_SECS = 5.0
 
 
@@ -92,6 +94,7 @@ class DockerLauncher:
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._one_by_one = asyncio.Lock()
+        self._meter = Meter.of(engine)
         self._ended_early: OrderedDict[str, None] = OrderedDict()
         self._removals: dict[str, asyncio.Task[None]] = {}
         self._watch: Watch | None = None
@@ -253,8 +256,17 @@ class DockerLauncher:
         return await self._engine.ask_patiently(create)
 
     async def _begin(self, container_id: str) -> None:
+        tries = 0
+
+        def start(client: docker.APIClient) -> None:
+            nonlocal tries
+            tries += 1
+            # An engine that broke off may have started it, and then it may have ended: it must not begin twice.
+            if tries == 1 or client.inspect_container(container_id)["State"]["StartedAt"] == _NEVER:
+                client.start(container_id)
+
         try:
-            await self._engine.ask_patiently(lambda client: client.start(container_id))
+            await self._engine.ask_patiently(start)
         except EngineError as error:
             raise LaunchError(start_problem(error.message)) from error
 
@@ -312,8 +324,8 @@ class DockerLauncher:
         await self._engine.ask(lambda client: client.unpause(run.container_id))
 
     async def usage(self) -> Mapping[str, Usage]:
-        """Nothing yet."""
-        return {}
+        """What the kernel says of each living container; of those that are out of its reach, what the engine says."""
+        return await self._meter.usage([*self._runs.values()])
 
     async def wait(self, run_id: str) -> Exited:
         """Until the container has ended and its last line is in the log."""
