@@ -91,6 +91,9 @@ class Settings(BaseSettings):
     docker_subnet: str | None = Field(
         None, description="Subnet of the runs' network, e.g. 10.213.0.0/16; none: one that the engine finds free."
     )
+    docker_patience_secs: float = Field(
+        30, ge=0, description="How long a start waits for an engine that does not answer; it may be restarting."
+    )
     container_pids_limit: int = Field(1024, ge=16, description="Processes and threads that a container may have.")
     container_open_files_limit: int = Field(
         16384, ge=256, description="Open files of each process in a container; at most what the engine itself may have."

@@ -22,7 +22,7 @@ async def open_launcher(settings: Settings, blobs: Blobs, logs: Logs) -> AsyncIt
         from autoscaler.launchers.docker.images import ImageRules, Images
         from autoscaler.launchers.docker.launcher import DockerLauncher
 
-        engine = Engine(settings.docker_host)
+        engine = Engine(settings.docker_host, patience_secs=settings.docker_patience_secs)
         installation = installation_of(settings.data)
         box = SecretBox.from_data_dir(settings.data)
         rules = ImageRules.of(settings, box, network=installation.network)

@@ -55,7 +55,8 @@ class Engine:
     ``ask`` runs a call on a thread; calls of several threads go side by side.
     """
 
-    def __init__(self, url: str | None = None) -> None:
+    def __init__(self, url: str | None = None, *, patience_secs: float = _PATIENCE_SECS) -> None:
+        self._patience_secs = patience_secs
         self._connection: dict[str, Any] = {"base_url": url} if url else {**kwargs_from_env()}
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="docker")
         self._local = threading.local()
@@ -93,13 +94,13 @@ class Engine:
         """
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, call)
 
-    async def ask_patiently(self, call: Callable[[docker.APIClient], _T], limit_secs: float = _PATIENCE_SECS) -> _T:
+    async def ask_patiently(self, call: Callable[[docker.APIClient], _T]) -> _T:
         """
-        The same, but an engine that is just being restarted is waited for, up to *limit_secs*.
+        The same, but an engine that is just being restarted is waited for, up to *patience_secs* of the constructor.
 
         *call* may be made again although the engine had carried it out, so it must allow for that.
         """
-        until = time.monotonic() + limit_secs
+        until = time.monotonic() + self._patience_secs
         while True:
             try:
                 return await self.ask(call)
