@@ -23,9 +23,9 @@ fi
 
 # A Docker engine: the one that runs already, or one of the tests' own.
 if ! docker version >/dev/null 2>&1 && is_debian_root; then
-    for tool in dockerd iptables debootstrap git; do
+    for tool in dockerd iptables debootstrap git docker-registry; do
         if ! command -v "$tool" >/dev/null 2>&1; then
-            apt_install docker.io iptables debootstrap git
+            apt_install docker.io iptables debootstrap git docker-registry
             break
         fi
     done

@@ -19,11 +19,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from docker_engine import BASE_NAMES, NoEngine, answers, up
+
+from gateway.installation import RUN_LABEL
 
 _START_SECS = 60
 _REGISTRY_PORT = 5000
@@ -63,6 +65,7 @@ class Cluster:
 
     address: str
     registry: str
+    new_node: Callable[[int], contextlib.AbstractContextManager[Node]]
     nodes: list[Node] = field(default_factory=list)
 
     @property
@@ -75,8 +78,28 @@ class Cluster:
         return f"tcp://{{address}}:{_ENGINE_PORT}"
 
     def availability(self, node: Node, wanted: str) -> None:
-        """``drain`` or ``active``."""
+        """``drain``, ``pause`` (what is there stays, nothing new comes) or ``active``."""
         self.manager.docker("node", "update", "--availability", wanted, node.id)
+
+    def runs_on(self, node: Node, label: str) -> set[str]:
+        """The ids of the runs whose containers run there, of the Greenroom with that *label*."""
+        words = ("ps", "--filter", f"label={label}", "--format", f'{{{{.Label "{RUN_LABEL}"}}}}')
+        return set(node.docker(*words).split())
+
+    @contextlib.contextmanager
+    def one_more(self) -> Iterator[Node]:
+        """A worker that joins, and is thrown out in the end, whether it lives or not."""
+        number = 1 + max(int(node.name.removeprefix("node")) for node in self.nodes)
+        with self.new_node(number) as node:
+            _until(lambda: answers(node.host), f"the engine {node.name} did not start")
+            _join_swarm(self.manager, node)
+            self.nodes.append(node)
+            try:
+                yield node
+            finally:
+                self.nodes.remove(node)
+                node.kill()
+                self.manager.docker("node", "rm", "--force", node.id)
 
 
 @contextlib.contextmanager
@@ -94,11 +117,14 @@ def open_cluster(count: int, *, heartbeat: str = "1s") -> Iterator[Cluster]:
         _until(lambda: _has_own_network(hub.pid), "the hub's namespace is not there")
         network, link = _join(hub)
         stack.callback(_ip, "link", "del", link)
-        cluster = Cluster(address=f"{network}.1", registry=f"{network}.2:{_REGISTRY_PORT}")
+        registry = f"{network}.2:{_REGISTRY_PORT}"
+
+        def new_node(number: int) -> contextlib.AbstractContextManager[Node]:
+            return _node(f"node{number}", f"{network}.{number + 9}", registry, hub, folder / f"node{number}")
+
+        cluster = Cluster(address=f"{network}.1", registry=registry, new_node=new_node)
         stack.enter_context(_registry(cluster, hub, folder / "registry"))
-        for number in range(count):
-            name, address = f"node{number + 1}", f"{network}.{number + 10}"
-            cluster.nodes.append(stack.enter_context(_node(name, address, cluster.registry, hub, folder / name)))
+        cluster.nodes += [stack.enter_context(new_node(number + 1)) for number in range(count)]
         for node in cluster.nodes:
             _until(lambda node=node: answers(node.host), f"the engine {node.name} did not start")  # type: ignore[misc]
         _form(cluster, heartbeat)
@@ -107,20 +133,29 @@ def open_cluster(count: int, *, heartbeat: str = "1s") -> Iterator[Cluster]:
 
 def load_base(node: Node) -> None:
     """The base image of the tests, from their engine into this one."""
-    saved = subprocess.Popen(["docker", "-H", up(), "save", *BASE_NAMES], stdout=subprocess.PIPE)
-    loaded = subprocess.run(["docker", "-H", node.host, "load"], stdin=saved.stdout, capture_output=True, check=False)
-    assert saved.wait() == 0, "the base image could not be saved"
+    with subprocess.Popen(["docker", "-H", up(), "save", *BASE_NAMES], stdout=subprocess.PIPE) as saved:
+        words = ["docker", "-H", node.host, "load"]
+        loaded = subprocess.run(words, stdin=saved.stdout, capture_output=True, check=False)
+    assert saved.returncode == 0, "the base image could not be saved"
     assert loaded.returncode == 0, loaded.stderr.decode()
 
 
 def _form(cluster: Cluster, heartbeat: str) -> None:
     manager = cluster.manager
     manager.docker("swarm", "init", "--advertise-addr", manager.address, "--dispatcher-heartbeat", heartbeat)
-    token = manager.docker("swarm", "join-token", "-q", "worker")
+    manager.id = _node_id(manager)
     for node in cluster.nodes[1:]:
-        node.docker("swarm", "join", "--token", token, "--advertise-addr", node.address, f"{manager.address}:2377")
-    for node in cluster.nodes:
-        node.id = json.loads(node.docker("info", "--format", "{{json .Swarm.NodeID}}"))
+        _join_swarm(manager, node)
+
+
+def _join_swarm(manager: Node, node: Node) -> None:
+    token = manager.docker("swarm", "join-token", "-q", "worker")
+    node.docker("swarm", "join", "--token", token, "--advertise-addr", node.address, f"{manager.address}:2377")
+    node.id = _node_id(node)
+
+
+def _node_id(node: Node) -> str:
+    return str(json.loads(node.docker("info", "--format", "{{json .Swarm.NodeID}}")))
 
 
 def _join(hub: subprocess.Popen[bytes]) -> tuple[str, str]:

@@ -103,9 +103,11 @@ class Board:
         filters = {"label": [self._installation.label]}
 
         def ask(client: docker.APIClient) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-            return client.nodes(), client.tasks(filters=filters)  # type: ignore[no-untyped-call]
+            # In this order: where the loss or drain of a node is why a task is unwanted, the node says so already.
+            tasks: list[dict[str, Any]] = client.tasks(filters=filters)  # type: ignore[no-untyped-call]
+            return tasks, client.nodes()
 
-        nodes, tasks = await self._engine.ask(ask)
+        tasks, nodes = await self._engine.ask(ask)
         self.nodes = {node.id: node for node in map(node_of, nodes)}
         ours = [task_of(task) for task in tasks if RUN_LABEL in _labels(task)]
         return Snapshot(began=began, nodes=self.nodes, tasks=first_of_each_service(ours))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import docker
 
-from autoscaler.launchers.docker.engine import Engine
+from autoscaler.image_cleaning import KeptImage
+from autoscaler.launchers.docker.engine import Engine, NotInEngine
 from autoscaler.launchers.docker.images import Images
 from gateway.core.errors import LaunchError
 from gateway.core.model import Build
+from gateway.installation import Installation
 
 
 class SwarmImages:
@@ -20,8 +23,9 @@ class SwarmImages:
     Nodes are told of an image by its digest, so that one which has it asks nobody, and all run the same.
     """
 
-    def __init__(self, engine: Engine, images: Images, registry: str | None) -> None:
+    def __init__(self, engine: Engine, installation: Installation, images: Images, registry: str | None) -> None:
         self._engine = engine
+        self._installation = installation
         self._images = images
         self._registry = registry
         self._references: dict[str, str] = {}
@@ -46,6 +50,19 @@ class SwarmImages:
             return
         repository, _, tag = f"{self._registry}/{name}".rpartition(":")
         self._references[build.id] = await self._engine.ask(lambda client: _push(client, name, repository, tag))
+
+    async def list_images(self) -> Sequence[KeptImage]:
+        """Those on the engine that builds; what a registry keeps is its own affair."""
+        return await self._images.list_images()
+
+    async def remove_image(self, build_id: str) -> bool:
+        """Remove one there, by both of its names; a node that runs it keeps its own copy."""
+        self._references.pop(build_id, None)
+        if self._registry is not None:
+            name = f"{self._registry}/{self._installation.image_name}:{build_id}"
+            with contextlib.suppress(NotInEngine):
+                await self._engine.ask(lambda client: client.remove_image(name))
+        return await self._images.remove_image(build_id)
 
     async def reference(self, build: Build) -> str:
         """What a service calls the image. Raises LaunchError."""

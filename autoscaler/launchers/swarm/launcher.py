@@ -128,6 +128,11 @@ class SwarmLauncher:
         self._nodes.close()
         self._engine.close()
 
+    @property
+    def images(self) -> SwarmImages:
+        """Those of its runs."""
+        return self._images
+
     def cpu_share(self, memory_mbytes: int) -> float:
         """Memory ÷ 4096 cores: reserved, and the limit where the node's engine is in reach."""
         return cpu_share(memory_mbytes, self._containers.cores)

@@ -31,6 +31,8 @@ _LOG_END_SECS = 10.0  # for the last lines of a task that has ended
 _LOST_LOG_SECS = 1.0  # the same, where its node is lost: what has not come by now is not to come
 _LONGEST_BOOT_SECS = 30.0  # for what never serves; then it has its normal share
 
+_LEAVING_SECS = 0.3
+
 REMOVED = "The service was removed by somebody else than Greenroom."
 
 
@@ -82,15 +84,22 @@ class RunService:
         if not self.is_held or self._is_finishing:
             return
         exited = self._end_in(task, snapshot)
+        if task is not None and self._is_thrown_out(task) and not self._is_leaving and not self._is_asked_to_end:
+            self._is_leaving = True
+            self.on_leaving(self.run_id, self._why_leaving())
         if exited is not None:
             self._is_finishing = True
             self.chores.do(self._finish(exited))
-        elif task is not None and task.is_running:
-            if self._follower is None or (self._log_ended.is_set() and not self._follower.is_full):
-                self._follow(task)
-            if not task.is_wanted and not self._is_leaving and not self._is_asked_to_end:
-                self._is_leaving = True
-                self.on_leaving(self.run_id, self._why_leaving())
+        elif task is not None and task.is_running and self._wants_follower():
+            self._follow(task)
+
+    def _is_thrown_out(self, task: Task) -> bool:
+        """By Swarm, or whoever told it to, from a node that is there: what went with its node can't migrate."""
+        is_there = self.node is None or not self.node.is_lost
+        return is_there and not task.is_wanted and (task.is_running or task.state == "shutdown")
+
+    def _wants_follower(self) -> bool:
+        return self._follower is None or (self._log_ended.is_set() and not self._follower.is_full)
 
     def _end_in(self, task: Task | None, snapshot: Snapshot) -> Exited | None:
         if task is not None:
@@ -106,6 +115,8 @@ class RunService:
 
     async def _finish(self, exited: Exited) -> None:
         is_lost = self.node is not None and self.node.is_lost
+        if self._is_leaving:  # perhaps only since now: that it is to go on elsewhere comes on record before its end
+            await asyncio.sleep(_LEAVING_SECS)
         if self._follower is not None:
             self._follower.close()
             await _wait(self._log_ended, _LOST_LOG_SECS)

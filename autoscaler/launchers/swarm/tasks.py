@@ -156,6 +156,6 @@ def waiting_problem(task: Task | None, waited_secs: float) -> str:
     """Why a run that is to start still has no node, and what to do."""
     why = (task.problem if task is not None else None) or "the manager has not looked for one"
     return (
-        f"No node of the Swarm took the run within {waited_secs:g} s: {why}. Free memory by aborting runs, add a node, "
-        "or look at the settings swarm_constraints and registry."
+        f"No node of the Swarm took the run within {waited_secs:.0f} s: {why}. Abort runs to free memory, add a "
+        "node, or look at the settings swarm_constraints and registry."
     )
