@@ -54,6 +54,21 @@ def _pattern(line: str) -> _Pattern | None:
         return None
 
 
+def _set(inner: str) -> str:
+    """A set of characters; ``^`` at its beginning: all others."""
+    negation, inner = ("^", inner[1:]) if inner.startswith("^") and len(inner) > 1 else ("", inner)
+    made: list[str] = []
+    at = 0
+    while at < len(inner):
+        if inner[at + 1 : at + 2] == "-" and at + 2 < len(inner):
+            made.append(f"{re.escape(inner[at])}-{re.escape(inner[at + 2])}")
+            at += 3
+        else:
+            made.append(re.escape(inner[at]))
+            at += 1
+    return f"(?!/)[{negation}{''.join(made)}]"
+
+
 def _regex(text: str) -> str:
     """``*`` and ``?`` within one part of a path, ``**`` over any number of parts, ``[a-z]``, and ``\\`` to escape."""
     made: list[str] = []
@@ -71,8 +86,7 @@ def _regex(text: str) -> str:
         elif character == "?":
             made.append("[^/]")
         elif character == "[" and (end := text.find("]", at + 1)) > 0:
-            inner = text[at:end].replace("\\", "\\\\")
-            made.append(f"(?!/)[{inner}]")
+            made.append(_set(text[at:end]))
             at = end + 1
         elif character == "\\" and at < len(text):
             made.append(re.escape(text[at]))
