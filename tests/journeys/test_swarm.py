@@ -354,7 +354,7 @@ async def test_a_node_is_drained_under_load(cluster: Cluster, tmp_path: Path) ->
 async def test_batch_runs_of_a_drained_node_migrate(cluster: Cluster, tmp_path: Path) -> None:
     """They hear of it, have their time although they do nothing, and start again elsewhere; others notice nothing."""
     listener = container_actor(tmp_path / "actors", "listener", main=LISTENER)
-    async with serving(cluster, tmp_path, listener, migration_grace_secs=3, abort_grace_secs=1) as greenroom:
+    async with serving(cluster, tmp_path, listener, migration_grace_secs=8, abort_grace_secs=1) as greenroom:
         ids = await batch_runs(greenroom, "listener", 3)
 
         async def all_listen() -> bool:
@@ -372,7 +372,7 @@ async def test_batch_runs_of_a_drained_node_migrate(cluster: Cluster, tmp_path: 
                 return all(run["stats"].get("migrationCount") == 1 for run in runs)
 
             await eventually(all_moved, within_secs=60, what="the migration")
-            assert time.monotonic() - began >= 3
+            assert time.monotonic() - began >= 8  # Swarm itself would have sent its signal after some 3 s
             assert not runs_on(cluster, node, greenroom)
             for run_id in ids:
                 log, run = await greenroom.log_of(run_id), await greenroom.run(run_id)
