@@ -33,11 +33,13 @@ from autoscaler.launchers.docker.containers import (
     cpu_share,
     start_problem,
 )
+from autoscaler.launchers.docker.disk_rules import disk_mbytes, may_have_quotas, refuses_quotas
+from autoscaler.launchers.docker.disk_watch import DiskWatch
 from autoscaler.launchers.docker.engine import Engine, EngineError, EngineUnavailable, NotInEngine
 from autoscaler.launchers.docker.images import Images
 from autoscaler.launchers.docker.meter import Meter
 from autoscaler.launchers.docker.network import RunNetwork, ensure_network
-from autoscaler.launchers.docker.run_container import ENGINE_RESTARTED, RunContainer
+from autoscaler.launchers.docker.run_container import ENGINE_RESTARTED, RunContainer, left_of_boot
 from autoscaler.launchers.docker.watch import ContainerEvent, Watch
 from gateway.core.errors import LaunchError
 from gateway.core.load import Usage
@@ -104,13 +106,22 @@ class DockerLauncher:
     async def __aenter__(self) -> Self:
         """Raises LaunchError: no engine, or no network."""
         info = await self._engine.ask_patiently(lambda client: client.info())
-        self._rules = replace(self._rules, cores=int(info.get("NCPU") or 1))
+        self._rules = replace(self._rules, cores=int(info.get("NCPU") or 1), disk_quota=may_have_quotas(info))
         self._network = await ensure_network(self._engine, self._installation, self._wanted_subnet)
         self._addresses = Addresses(self._network.subnet)
         await self._chores.__aenter__()
         await self.list()
         self._watch = Watch(self._engine, self._installation, on_event=self._on_event, on_connected=self._on_connected)
         self._watch.start()
+        disk = DiskWatch(
+            engine=self._engine,
+            installation=self._installation,
+            runs=lambda: [*self._runs.values()],
+            meter=self._meter,
+            has_quotas=lambda: self._rules.disk_quota,
+            root=DiskWatch.root_of(self._engine, info),
+        )
+        self._chores.do(disk.watch_for_ever())
         return self
 
     async def __aexit__(
@@ -232,17 +243,18 @@ class DockerLauncher:
         return made
 
     async def _create(self, spec: LaunchSpec) -> str:
-        body = container_body(spec, self._images.name(spec.build), self._rules, disk_mbytes=2 * spec.memory_mbytes)
         # A restart in place makes a second container of the same run, so the run's id alone would not do.
         name = f"greenroom-{self._installation.id}-{spec.run_id}-{secrets.token_hex(2)}"
         try:
-            return await self._create_once(body, name)
+            return await self._create_once(spec, name)
         except NotInEngine:
             self._images.is_missing(spec.build)
             await self._images.prepare(spec.build, lambda line: None)
-            return await self._create_once(body, name)
+            return await self._create_once(spec, name)
 
-    async def _create_once(self, body: Mapping[str, Any], name: str) -> str:
+    async def _create_once(self, spec: LaunchSpec, name: str) -> str:
+        body = container_body(spec, self._images.name(spec.build), self._rules, disk_mbytes(spec.memory_mbytes))
+
         def create(client: docker.APIClient) -> str:
             try:
                 made = client.create_container_from_config(dict(body), name)  # type: ignore[no-untyped-call]
@@ -253,7 +265,13 @@ class DockerLauncher:
             found: str = made["Id"]
             return found
 
-        return await self._engine.ask_patiently(create)
+        try:
+            return await self._engine.ask_patiently(create)
+        except EngineError as error:
+            if not self._rules.disk_quota or not refuses_quotas(error.message):
+                raise
+            self._rules = replace(self._rules, disk_quota=False)
+        return await self._create_once(spec, name)
 
     async def _begin(self, container_id: str) -> None:
         tries = 0
@@ -291,6 +309,7 @@ class DockerLauncher:
                 engine=self._engine,
                 chores=self._chores,
                 quiet=self._is_quiet,
+                disk_mbytes=disk_mbytes(spec.memory_mbytes),
                 cpus_after_boot=self.cpu_share(spec.memory_mbytes),
             )
         )
@@ -341,16 +360,16 @@ class DockerLauncher:
             raise LaunchError(f"The Docker launcher knows no run {run_id}.") from None
 
     def _on_event(self, event: ContainerEvent) -> None:
-        if event.action not in ("die", "destroy"):
-            return
         run = self._by_container.get(event.container_id)
-        if run is not None:
+        if event.action == "oom":
+            if run is not None:
+                run.has_run_out_of_memory()
+        elif run is not None:
             self._chores.do(run.look())
-            return
-        # The start of it may still be under way.
-        self._ended_early[event.container_id] = None
-        if len(self._ended_early) > _ENDED_EARLY:
-            self._ended_early.popitem(last=False)
+        else:  # the start of it may still be under way
+            self._ended_early[event.container_id] = None
+            if len(self._ended_early) > _ENDED_EARLY:
+                self._ended_early.popitem(last=False)
 
     def _on_connected(self) -> None:
         for run in self._runs.values():
@@ -421,6 +440,8 @@ class DockerLauncher:
                 engine=self._engine,
                 chores=self._chores,
                 quiet=self._is_quiet,
+                disk_mbytes=disk_mbytes(found["HostConfig"]["Memory"] // 1024**2),
+                cpus_after_boot=left_of_boot(found["HostConfig"], self._rules.cores),
             )
         )
         self._chores.do(self._runs[run_id].look())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from autoscaler.launchers.base import Exited
 from autoscaler.launchers.chores import Chores
-from autoscaler.launchers.docker.containers import CPU_PERIOD_USECS, cpu_quota_usecs
+from autoscaler.launchers.docker.containers import CPU_PERIOD_USECS, cpu_quota_usecs, cpu_share
 from autoscaler.launchers.docker.engine import Engine, EngineError, EngineUnavailable, NotInEngine
 from autoscaler.launchers.docker.log_follower import LogFollower
 
@@ -21,7 +22,12 @@ _log = logging.getLogger(__name__)
 _RETRY_SECS = 0.5
 _STUCK_SECS = 15.0  # until SIGKILL is sent again
 _LOG_END_SECS = 10.0  # for the last lines of a container that has ended
+_LATE_NEWS_SECS = 0.5
+_CAUSE_SECS = 10.0  # what the kernel did to one process may take the others so long to end
 _LONGEST_BOOT_SECS = 30.0  # for what never serves; then it has its normal share
+
+_MIB = 1024 * 1024
+_KILLED_CODE = 137  # 128 + SIGKILL
 
 REMOVED = "The container was removed by somebody else than Greenroom."
 ENGINE_RESTARTED = "The Docker engine was restarted, and the run ended with that."
@@ -33,7 +39,8 @@ class RunContainer:
     The container of one run; ``ended`` is set once ``exited`` is known and the log is whole.
 
     ``placement`` is what a later Greenroom finds it by. ``cpus_after_boot``: its share once it has booted; None where
-    it has that already. ``quiet`` returns when the engine has nothing more urgent to do.
+    it has that already. ``disk_mbytes``: how much it may write. ``quiet`` returns when the engine has nothing more
+    urgent to do.
     """
 
     run_id: str
@@ -44,12 +51,16 @@ class RunContainer:
     engine: Engine
     chores: Chores
     quiet: Callable[[], Awaitable[None]]
+    disk_mbytes: int
     cpus_after_boot: float | None = None
     exited: Exited | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     _log_ended: asyncio.Event = field(default_factory=asyncio.Event)
     _follower: LogFollower | None = None
     _is_asked_to_end: bool = False
+    _ended_because: str | None = None
+    _out_of_memory_at: float | None = None
+    _out_of_memory: asyncio.Event = field(default_factory=asyncio.Event)
     _is_finishing: bool = False
 
     def take_up(self) -> None:
@@ -94,6 +105,12 @@ class RunContainer:
         if not self.ended.is_set():
             self.chores.do(self._stop(grace_secs))
 
+    def end_because(self, reason: str) -> None:
+        """Kill it for something that it has done; *reason* is that of its end."""
+        if self._ended_because is None:
+            self._ended_because = reason
+            self.stop(0)
+
     async def _stop(self, grace_secs: float) -> None:
         if grace_secs > 0:
             await self._signal("SIGTERM")
@@ -116,6 +133,11 @@ class RunContainer:
                 return
 
     # Its end, seen
+
+    def has_run_out_of_memory(self) -> None:
+        """The kernel has killed a process of it, perhaps not the one on which its life depends."""
+        self._out_of_memory_at = time.monotonic()
+        self._out_of_memory.set()
 
     async def look(self, why_ended: str | None = None) -> None:
         """
@@ -146,20 +168,35 @@ class RunContainer:
         if self._is_finishing:
             return
         self._is_finishing = True
+        seen_at = time.monotonic()
         await _wait(self._log_ended, _LOG_END_SECS)
         if self._follower is not None:
             self._follower.close()
         if state:
             self._follow(has_ended=True)
             await _wait(self._log_ended, _LOG_END_SECS)
-        code = int(state.get("ExitCode", 137))
+        code = int(state.get("ExitCode", _KILLED_CODE))
         is_unasked = code != 0 and not self._is_asked_to_end
         self.exited = Exited(
             exit_code=code,
-            reason=why if is_unasked else None,
-            out_of_memory=bool(state.get("OOMKilled")) and is_unasked,
+            reason=why if is_unasked else self._ended_because if code else None,
+            out_of_memory=is_unasked and bool(state) and await self._is_out_of_memory(state, code, seen_at),
         )
         self.ended.set()
+
+    async def _is_out_of_memory(self, state: Mapping[str, Any], code: int, seen_at: float) -> bool:
+        """
+        Whether that is why it has ended.
+
+        The engine notes once and for all that the kernel has killed one of its processes. A run that lives on after
+        that, and ends much later, has another reason; so the time counts, where it is known.
+        """
+        is_noted = bool(state.get("OOMKilled"))
+        if not is_noted and code == _KILLED_CODE:  # the news of it and of its end may come in either order
+            await _wait(self._out_of_memory, _LATE_NEWS_SECS)
+        if self._out_of_memory_at is None:
+            return is_noted
+        return seen_at - self._out_of_memory_at <= _CAUSE_SECS
 
     async def _look_soon(self) -> None:
         """The log ends with the container; an engine that only broke off has a moment before it is asked again."""
@@ -183,6 +220,12 @@ class RunContainer:
             self.engine, self.container_id, self.log_path, self.max_log_chars, ended_on_thread, has_ended=has_ended
         )
         self._follower.start()
+
+
+def left_of_boot(host_config: Mapping[str, Any], cores: int) -> float | None:
+    """``cpus_after_boot`` of a container that an earlier Greenroom has started, by its limits in the engine."""
+    share = cpu_share(host_config["Memory"] // _MIB, cores)
+    return share if host_config["CpuQuota"] != cpu_quota_usecs(share) else None
 
 
 async def _wait(event: asyncio.Event, secs: float) -> None:
