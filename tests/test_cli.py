@@ -315,6 +315,13 @@ def test_push(capsys, api, status, code):
     assert (method, path, authorization, body[:2]) == ("POST", "/v2/greenroom/push", "Bearer the-token", b"\x1f\x8b")
 
 
+def test_abort_of_a_build(capsys, api):
+    """An id that is no run's may be a build's; one that is neither is told once."""
+    api.answers["POST", "/v2/actor-builds/b1/abort"] = (200, {"data": {**BUILD, "status": "ABORTED"}})
+    assert greenroom(capsys, "abort", "b1") == (0, "b1 ABORTED\n", "")
+    assert greenroom(capsys, "abort", "b9") == (1, "", "greenroom: Not found.\n")
+
+
 def test_push_tells_where_the_mistake_is(capsys, api):
     """What the API says about a broken file is passed on as file, line and problem."""
     message = ".actor/actor.json:3: name: a text is expected"

@@ -69,6 +69,16 @@ async def test_a_broken_source(bob: Any, actor: Any) -> None:
     assert (await bob.get("/actors/hello/builds/default"))["buildNumber"] == "0.1.1"
 
 
+async def test_a_source_that_is_fetched(bob: Any, actor: Any) -> None:
+    """The answer does not wait for what takes its time: the build is READY until somebody begins it."""
+    url = "https://example.com/a.tgz"
+    await bob.put("/actors/hello/versions/0.1", json={"sourceType": "TARBALL", "tarballUrl": url})
+    build = await bob.post("/actors/hello/builds?version=0.1")
+    assert (build["status"], build["buildNumber"], build["finishedAt"]) == ("READY", "0.1.2", None)
+    assert (await bob.get("/actors/hello/builds/default"))["buildNumber"] == "0.1.1"
+    assert (await bob.post(f"/actor-builds/{build['id']}/abort", 200))["status"] == "ABORTED"
+
+
 @pytest.mark.parametrize(
     ("query", "status", "kind"),
     [

@@ -5,16 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import re
+import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import docker
 import pytest
-from journeys.greenroom import Greenroom, error_of, eventually
+from journeys.greenroom import TOKEN, Greenroom, error_of, eventually
 
+from autoscaler.launchers.docker.engine import Engine
+from autoscaler.launchers.docker.images import Images
+from gateway.actor_files.snapshot import pack_folder
+from gateway.data_dir import records_url
 from gateway.installation import BUILD_LABEL, installation_of
+from gateway.state.blobs import open_blobs
+from gateway.state.records import open_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -72,8 +83,6 @@ def containers_with(client: docker.APIClient, word: str) -> list[str]:
 
 async def push(server: Greenroom, folder: Path) -> dict[str, Any]:
     """The build that pushing *folder* gives, as it is then."""
-    from gateway.actor_files.snapshot import pack_folder
-
     archive = await asyncio.to_thread(pack_folder, folder)
     headers = {"Content-Type": "application/gzip"}
     pushed = await server.data_of("POST", "/greenroom/push", content=archive.archive, headers=headers)
@@ -93,7 +102,6 @@ async def test_serving_a_folder(docker_data: Path, tmp_path: Path, client: docke
     A server is ready before its Actors' images are; until then their callers are told to come back, and the terminal
     shows how far the build is. Then the Actor's line is printed and it serves.
     """
-    gate = tmp_path / "gate"
     slow = BASE + 'WORKDIR /app\nRUN echo "first step" && sleep 3\nCOPY . ./\nCMD ["python3", "-u", "main.py"]\n'
     folder = actor(tmp_path, "slow", {"Dockerfile": slow})
     async with greenroom(docker_data, folder) as server:
@@ -106,7 +114,6 @@ async def test_serving_a_folder(docker_data: Path, tmp_path: Path, client: docke
         await eventually(lambda: f"local/slow: http://local--slow.localhost:{server.port}/" in server.log)
         answer = await server.call("slow")
         assert (answer.status_code, answer.text) == (200, SERVER)
-    assert not gate.exists()
 
 
 async def test_a_run_starts_while_an_image_is_built(
@@ -235,8 +242,6 @@ async def test_a_dockerfile_outside_of_the_root_is_refused(docker_data: Path, tm
     """A mistake that can be seen without building is told before anything is made."""
     folder = actor(tmp_path, "outside", dockerfile="../../Dockerfile")
     async with greenroom(docker_data) as server:
-        from gateway.actor_files.snapshot import pack_folder
-
         headers = {"Content-Type": "application/gzip"}
         answer = await server.api("POST", "/greenroom/push", content=pack_folder(folder).archive, headers=headers)
         assert error_of(answer) == (400, "invalid-actor-definition")
@@ -430,6 +435,55 @@ async def test_an_engine_that_goes_away_amid_a_build(
             assert (await server.client.get("/health/live")).status_code == 200
             wire.mend()
         await eventually(lambda: not containers_with(client, "sleep 66.5"), what="the end of the container")
+
+
+async def test_a_push_that_is_left(docker_data: Path, tmp_path: Path, client: docker.APIClient) -> None:
+    """Ctrl-C says that the build goes on and how to end it, and that is true."""
+    folder = actor(tmp_path, "left", {"Dockerfile": BASE + "RUN echo under way && sleep 67.5\n"})
+    async with greenroom(docker_data) as server:
+        pushing = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gateway.cli", "push", str(folder)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=os.environ | {"GREENROOM_DATA": str(docker_data), "GREENROOM_TOKEN": TOKEN},
+        )
+        assert pushing.stdout is not None
+        async with asyncio.timeout(60):
+            while b"Running in" not in await pushing.stdout.readline():  # what comes is shown at once
+                pass
+        pushing.send_signal(signal.SIGINT)
+        _, errors = await pushing.communicate()
+        assert pushing.returncode == 130
+        (found,) = re.findall(r"the build 0\.1\.1 goes on: .* 'greenroom abort (\w+)' ends it", errors.decode())
+        assert containers_with(client, "sleep 67.5")
+        assert await server.command("abort", found) == f"{found} ABORTED\n"
+        await eventually(lambda: not containers_with(client, "sleep 67.5"), what="the end of the container")
+
+
+async def test_serving_a_folder_that_does_not_build(docker_data: Path, tmp_path: Path) -> None:
+    """The terminal says which Actor, which step and why; the others serve."""
+    broken = actor(tmp_path, "broken", {"Dockerfile": BASE + "RUN exit 9\n"})
+    async with greenroom(docker_data, broken, actor(tmp_path, "whole")) as server:
+        await eventually(lambda: "local/broken: build 0.1.1 FAILED: Step 2/" in server.log, within_secs=60)
+        await eventually(lambda: "local/whole: http://" in server.log, within_secs=60)
+        assert (await server.call("whole")).status_code == 200
+
+
+async def test_what_is_there_is_known_from_the_beginning(docker_data: Path, tmp_path: Path) -> None:
+    """After a restart a wake asks the engine nothing for an image that is there; it does for one that isn't."""
+    async with greenroom(docker_data) as server:
+        build_id = (await ended(server, await push(server, actor(tmp_path, "known"))))["id"]
+    engine = Engine()
+    async with (
+        open_records(records_url(docker_data)) as records,
+        Images(engine, installation_of(docker_data), open_blobs(docker_data / "blobs")) as images,
+    ):
+        build = await records.build(build_id)
+        assert build is not None
+        assert images.is_there(build)
+        assert not images.is_there(replace(build, id="another"))
+        assert [image.build_id for image in await images.list_images()] == [build_id]
+    engine.close()
 
 
 class Wire:

@@ -298,8 +298,8 @@ class Images:
             if on_cancel is not None:
                 on_cancel()
             await asyncio.wait([future])
-            if not future.cancelled():
-                future.exception()  # it counts as seen
+            if not future.cancelled() and future.exception() is None and isinstance(future.result(), ImageContext):
+                future.result().file.close()  # nobody will
             raise
 
 
