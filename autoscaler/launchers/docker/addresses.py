@@ -6,7 +6,6 @@ import ipaddress
 
 from gateway.core.errors import LaunchError
 
-
 _LEAST_DIVIDED = 64
 _PART = 16
 
