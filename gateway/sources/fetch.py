@@ -11,7 +11,6 @@ from gateway.actor_files.snapshot import Snapshot
 from gateway.core.errors import InvalidRequest, SourceError
 from gateway.core.model import ActorVersion
 from gateway.sources.archives import snapshot_of_archive_file
-from gateway.sources.download import download
 from gateway.sources.git import fetch_git
 from gateway.sources.places import Place, archive_place, git_place
 
@@ -49,6 +48,9 @@ async def fetch_source(
             with tempfile.TemporaryDirectory(prefix="greenroom-source-") as folder:
                 say(f"Fetching {place.url}.")
                 if version.source_type == "TARBALL":
+                    # With an HTTP client, which most workers never need.
+                    from gateway.sources.download import download
+
                     path = Path(folder) / "source"
                     await download(place, path, may_be_private=may_be_private)
                     return await asyncio.to_thread(snapshot_of_archive_file, path)
