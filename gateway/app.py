@@ -31,6 +31,7 @@ from gateway.state.ports import StateUnavailable
 from gateway.state.steady import steadily
 
 _REPORT_TTL_FACTOR = 10
+_LAST_BYTES_SECS = 2.0  # for what the kernel of an ended run has sent
 # Sockets are said goodbye to a little before the run behind them is stopped, so that the goodbye still arrives.
 _SOCKET_DRAIN_RATIO = 0.9
 _FORGET_PUSHES_SECS = 0.2
@@ -152,6 +153,10 @@ class Gateway:
                     self._draining_since.pop(gone.route.run_id, None)
                     if gone.route.address is not None:
                         self._upstreams.forget(gone.route.address)
+                    # Its sockets end with it; of those that did not hear of its end, a vanished machine's, see to that.
+                    asyncio.get_running_loop().call_later(
+                        _LAST_BYTES_SECS, self.admission.close_sockets, gone.route.run_id
+                    )
 
     async def _follow_tokens(self) -> None:
         async with self.services.state.signals.watch_changes() as changes:

@@ -167,6 +167,11 @@ class Connection(asyncio.Protocol):
             self._is_read_paused = False
             self.transport.resume_reading()
 
+    @property
+    def is_read_paused(self) -> bool:
+        """Whether more may have come than was read, since its reader is slow."""
+        return self._is_read_paused
+
     def is_quiet(self) -> bool:
         """Whether nothing waits to be read, end of stream included; one system call."""
         number = self.transport.get_extra_info("socket").fileno()
@@ -215,6 +220,19 @@ class OpenConnections:
         self._connections.discard(connection)
         if not self._connections:
             self._empty.set()
+
+    def cut_silent(self, pool: Pool) -> bool:
+        """
+        Cut those of *pool* on which nothing more can come, since all that has come was read; whether any is left.
+
+        For a run that has ended a moment ago. What its kernel had sent is here by now; if not even the end of the
+        connection came, its machine or its network has vanished.
+        """
+        mine = [connection for connection in self._connections if connection.pool is pool]
+        for connection in mine:
+            if not connection.is_read_paused:
+                connection.transport.abort()
+        return any(connection.is_read_paused for connection in mine)
 
     async def abort(self) -> None:
         """Cut them all, and wait until they are gone."""

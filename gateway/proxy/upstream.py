@@ -31,6 +31,7 @@ from gateway.proxy.connection import Connection, OpenConnections, Pool
 from gateway.proxy.headers import CHUNKED
 
 _MAX_KEPT_BODY_BYTES = 64 * 1024  # of a request, to be sent once more on a new connection
+_LAST_BYTES_SECS = 2.0
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 
 
@@ -347,13 +348,25 @@ class Upstreams:
         return Exchange(self, connection, head, method, body_length)
 
     def forget(self, address: Address) -> None:
-        """The run there has ended: close what is idle, and keep nothing of what is still in use (ports are reused)."""
+        """
+        The run there has ended: close what is idle, and keep nothing of what is still in use (ports are reused).
+
+        What is in use ends as the run's own kernel says; where nothing is heard of that, it is cut 2 s later.
+        """
         pool = self._pools.pop(address, None)
         if pool is not None:
             pool.is_forgotten = True
             for connection in pool.idle:
                 connection.transport.abort()
             pool.idle.clear()
+            self._last_bytes(pool)
+
+    def _last_bytes(self, pool: Pool) -> None:
+        def cut() -> None:
+            if self._open.cut_silent(pool):
+                self._last_bytes(pool)
+
+        self.loop.call_later(_LAST_BYTES_SECS, cut)
 
     async def aclose(self) -> None:
         """Cut every connection, and wait until they are gone."""

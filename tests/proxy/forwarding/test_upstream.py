@@ -102,6 +102,39 @@ async def test_forget(rig: Rig) -> None:
     assert rig.connections == before + 1
 
 
+async def test_a_run_that_vanished_cuts_whoever_waits_for_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its end is known, and not even the end of the connection came: nobody waits for the first byte's time limit."""
+    monkeypatch.setattr("gateway.proxy.upstream._LAST_BYTES_SECS", 0.1)
+
+    async def script(wire: Wire, _: int) -> None:
+        await wire.head()
+        await wire.eof()
+
+    await rig.actor(script)
+    exchange = await rig.upstreams.send(rig.plan.address, HEAD)
+    rig.upstreams.forget(rig.plan.address)
+    async with asyncio.timeout(5):
+        assert isinstance(await _outcome(exchange), UpstreamDropped)
+
+
+async def test_a_slow_reader_gets_the_last_answer_of_a_run(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run sent before its end is read whole, however long that takes."""
+    monkeypatch.setattr("gateway.proxy.upstream._LAST_BYTES_SECS", 0.05)
+    body = b"x" * 3_000_000
+
+    async def script(wire: Wire, _: int) -> None:
+        await wire.head()
+        await wire.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    await rig.actor(script)
+    exchange = await rig.upstreams.send(rig.plan.address, HEAD)
+    await exchange.head(None)
+    rig.upstreams.forget(rig.plan.address)
+    await asyncio.sleep(0.3)  # nobody reads meanwhile
+    assert b"".join([piece async for piece in exchange.body()]) == body
+    exchange.release()
+
+
 async def test_close_cuts_what_is_under_way(rig: Rig) -> None:
     """After ``aclose`` nothing is left, and whoever waits is told."""
 
