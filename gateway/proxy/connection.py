@@ -28,7 +28,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_is_read_paused", "_is_write_paused", "_loop", "_open", "_reading", "_socket", "_writing",
-        "error", "idle_until", "is_lost", "is_reused", "pieces", "pool", "queued_bytes", "reader", "transport",
+        "error", "has_news", "idle_until", "is_lost", "is_reused", "pieces", "pool", "queued_bytes", "reader", "transport",
     )  # fmt: skip
 
     def __init__(self, pool: Pool, all_open: OpenConnections, loop: asyncio.AbstractEventLoop) -> None:
@@ -39,6 +39,7 @@ class Connection(asyncio.Protocol):
         self._socket: socket.socket | None = None
         self.is_reused = False
         self.is_lost = False
+        self.has_news = True  # something has come since somebody looked
         self.idle_until = 0.0
         # Two reasons to wait, each for one waiter: something came, and there is room to write.
         self._reading: asyncio.Future[None] | None = None
@@ -72,6 +73,7 @@ class Connection(asyncio.Protocol):
         _keep_watch(self._socket)
 
     def data_received(self, data: bytes) -> None:
+        self.has_news = True
         if self.reader is None:  # bytes that nobody asked for: never believe what follows
             self.transport.abort()
             return
@@ -223,16 +225,20 @@ class OpenConnections:
 
     def cut_silent(self, pool: Pool) -> bool:
         """
-        Cut those of *pool* on which nothing more can come, since all that has come was read; whether any is left.
+        Cut those of *pool* on which nothing has come since the last call although it would have been read; whether
+        any is left.
 
-        For a run that has ended a moment ago. What its kernel had sent is here by now; if not even the end of the
-        connection came, its machine or its network has vanished.
+        For a run that has ended. What its kernel had sent comes at once; where not even the end of the connection
+        comes, its machine or its network has vanished.
         """
-        mine = [connection for connection in self._connections if connection.pool is pool]
-        for connection in mine:
-            if not connection.is_read_paused:
+        is_any_left = False
+        for connection in [one for one in self._connections if one.pool is pool]:
+            if connection.is_read_paused or connection.has_news:
+                connection.has_news = False
+                is_any_left = True
+            else:
                 connection.transport.abort()
-        return any(connection.is_read_paused for connection in mine)
+        return is_any_left
 
     async def abort(self) -> None:
         """Cut them all, and wait until they are gone."""

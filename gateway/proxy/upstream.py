@@ -31,7 +31,7 @@ from gateway.proxy.connection import Connection, OpenConnections, Pool
 from gateway.proxy.headers import CHUNKED
 
 _MAX_KEPT_BODY_BYTES = 64 * 1024  # of a request, to be sent once more on a new connection
-_LAST_BYTES_SECS = 2.0
+_LAST_BYTES_SECS = 1.0
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 
 
@@ -351,7 +351,7 @@ class Upstreams:
         """
         The run there has ended: close what is idle, and keep nothing of what is still in use (ports are reused).
 
-        What is in use ends as the run's own kernel says; where nothing is heard of that, it is cut 2 s later.
+        What is in use ends as the run's own kernel says; where nothing is heard of that, it is cut within 2 s.
         """
         pool = self._pools.pop(address, None)
         if pool is not None:
