@@ -28,7 +28,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_is_read_paused", "_is_write_paused", "_loop", "_open", "_reading", "_socket", "_writing",
-        "error", "has_news", "idle_until", "is_lost", "is_reused", "pieces", "pool", "queued_bytes", "reader", "transport",
+        "error", "has_news", "idle_until", "is_lost", "is_reused", "pieces", "pool", "queued_bytes", "reader",
+        "transport",
     )  # fmt: skip
 
     def __init__(self, pool: Pool, all_open: OpenConnections, loop: asyncio.AbstractEventLoop) -> None:
