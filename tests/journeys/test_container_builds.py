@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import signal
 import sys
 import time
@@ -70,6 +71,11 @@ def greenroom(data: Path, *folders: Path, **settings: Any) -> Greenroom:
     return Greenroom(data, folders, {"launcher": "docker", **settings}, waits_for_builds=False)
 
 
+def once() -> str:
+    """A word that makes a step one which no earlier build has left in the engine's cache."""
+    return secrets.token_hex(8)
+
+
 def images_of(client: docker.APIClient, data: Path) -> set[str]:
     """The ids of the builds whose images are there."""
     found = client.images(filters={"label": installation_of(data).label})
@@ -102,7 +108,11 @@ async def test_serving_a_folder(docker_data: Path, tmp_path: Path, client: docke
     A server is ready before its Actors' images are; until then their callers are told to come back, and the terminal
     shows how far the build is. Then the Actor's line is printed and it serves.
     """
-    slow = BASE + 'WORKDIR /app\nRUN echo "first step" && sleep 3\nCOPY . ./\nCMD ["python3", "-u", "main.py"]\n'
+    slow = (
+        BASE
+        + f"RUN echo first step {once()} && sleep 3\n"
+        + 'WORKDIR /app\nCOPY . ./\nCMD ["python3", "-u", "main.py"]\n'
+    )
     folder = actor(tmp_path, "slow", {"Dockerfile": slow})
     async with greenroom(docker_data, folder) as server:
         assert "local/slow: build 0.1.1 is being made" in server.log
@@ -270,7 +280,9 @@ async def test_an_unchanged_folder_is_recognised(docker_data: Path, tmp_path: Pa
 
 async def test_a_build_under_way_is_joined(docker_data: Path, tmp_path: Path, client: docker.APIClient) -> None:
     """Pushing the same folder again while it is built gives the same build; waitForFinish waits for its end."""
-    folder = actor(tmp_path, "twice", {"Dockerfile": BASE + "RUN sleep 2\n" + DOCKERFILE.removeprefix(BASE)})
+    folder = actor(
+        tmp_path, "twice", {"Dockerfile": BASE + f"RUN sleep 2 && echo {once()}\n" + DOCKERFILE.removeprefix(BASE)}
+    )
     async with greenroom(docker_data) as server:
         first, second = await push(server, folder), await push(server, folder)
         assert first["id"] == second["id"]
@@ -301,11 +313,12 @@ async def test_a_server_killed_amid_a_build(docker_data: Path, tmp_path: Path, c
 
 async def test_a_reload_amid_a_build(docker_data: Path, tmp_path: Path, client: docker.APIClient) -> None:
     """The next worker begins it anew, under the same record, and it succeeds."""
-    wait = 'RUN python3 -c "import os,time; time.sleep(4)" # 64.5\n'
+    mark = once()
+    wait = f"RUN sleep 4 && echo {mark}\n"
     folder = actor(tmp_path, "moved", {"Dockerfile": BASE + wait + DOCKERFILE.removeprefix(BASE)})
     async with greenroom(docker_data) as server:
         build = await push(server, folder)
-        await eventually(lambda: containers_with(client, "# 64.5"), within_secs=30, what="the step's container")
+        await eventually(lambda: containers_with(client, mark), within_secs=30, what="the step's container")
         await server.command("reload")
         after = await ended(server, build)
         assert (after["status"], after["buildNumber"]) == ("SUCCEEDED", "0.1.1")
