@@ -17,6 +17,7 @@ from gateway.core.lifecycle import RunStatus
 from gateway.core.model import Actor, Address, Build, Run, User
 from gateway.core.standby import effective, parse_standby
 from gateway.input_secrets import private_key
+from gateway.installed_rules import strangers_problem
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Launch:
         Raises LaunchError: it may not run here, it can't be prepared, or somebody has stopped it meanwhile.
         """
         actor, owner, build = self.known or await self._records()
-        self._refuse_strangers(actor, owner)
+        await self._refuse_strangers(actor, owner)
         await self._prepare(build)
         env_vars = opened(build.env_vars, self.tools.box.open)
         run = self.run()
@@ -105,12 +106,19 @@ class Launch:
             raise LaunchError("The Actor or its build was deleted before the run was started.")
         return actor, owner, build
 
-    def _refuse_strangers(self, actor: Actor, owner: User) -> None:
-        if self.launcher.name == "process" and not owner.is_admin and not self.tools.settings.trust_users:
+    async def _refuse_strangers(self, actor: Actor, owner: User) -> None:
+        if owner.is_admin:
+            return
+        if self.launcher.name == "process" and not self.tools.settings.trust_users:
             raise LaunchError(
                 f"The process launcher isolates nothing, so Actors of users other than the administrator "
                 f"(this one is {owner.username}/{actor.name}) run only when Greenroom is started with --trust-users."
             )
+        if self.launcher.name == "docker":
+            # Asked anew each time: root may install the rules, or remove them, while Greenroom serves.
+            why = await asyncio.to_thread(strangers_problem, self.tools.settings, self.tools.urls.local_port)
+            if why is not None:
+                raise LaunchError(f"{owner.username}/{actor.name} may not run: {why}")
 
     def _context(self, run: Run, actor: Actor, owner: User, placement: Placement) -> RunContext:
         standby = effective(actor)

@@ -38,6 +38,18 @@ folders as they are now, and the settings that the server was started with. It t
 requests and the event sockets of Actors live on. Where that fails, the old worker goes on, and the reason is told.
 """
 
+NETWORK_RULES = """\
+With --launcher docker, the engine keeps runs from each other; what keeps them from this machine's other ports and from
+private networks are rules of iptables, which take root. This installs them for the server on the data folder, as often
+as you like: what is there of an earlier time is replaced. The setting docker_allow names exceptions.
+"""
+
+NETWORK_RULES_ACTIONS = {
+    "check": "Tell only whether they are in force; the exit code is 0 if they are.",
+    "remove": "Remove them.",
+    "print": "Print them as a shell script; takes no root.",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Verb:
@@ -52,6 +64,7 @@ GROUPS: dict[str, tuple[Verb, ...]] = {
     "Serve": (
         Verb("serve", "run Greenroom: gateway, API and autoscaler, in one", "greenroom serve --actors ./my-actors"),
         Verb("reload", "replace the code that serves, without a gap", "greenroom reload"),
+        Verb("network-rules", "close networks to runs in containers, as root", "greenroom network-rules --check"),
         Verb("config", "show every setting and where it comes from", "greenroom config --port 9000"),
     ),
     "Actors and runs": (
@@ -163,6 +176,12 @@ def build_parser() -> argparse.ArgumentParser:
     reloading.epilog = RELOADING
     _add_setting_flags(reloading, "data")
     _add_setting_flags(add("config"), *FLAGS)
+    rules = add("network-rules")
+    rules.epilog = NETWORK_RULES
+    actions = rules.add_mutually_exclusive_group()
+    for name, text in NETWORK_RULES_ACTIONS.items():
+        actions.add_argument(f"--{name}", action="store_const", const=name, default="install", dest="action", help=text)
+    _add_setting_flags(rules, "data", "port")
 
     push = add("push")
     push.add_argument("folder", metavar="DIR", type=Path, help="The Actor's folder, with .actor/actor.json in it.")
@@ -224,6 +243,10 @@ def _run(arguments: argparse.Namespace) -> int:
             from gateway.commands.reload import reload
 
             return reload(settings.data)
+        case "network-rules":
+            from gateway.commands import network_rules
+
+            return network_rules.run(settings, arguments.action)
         case "config":
             rows = explain(settings, given)
             widths = max(len(row.name) for row in rows), max(len(row.value) for row in rows)

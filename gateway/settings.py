@@ -22,6 +22,7 @@ from pydantic_settings import (
 )
 
 from gateway.client_address import network_problem
+from gateway.network_rules import allowed_networks
 
 
 def default_data_dir() -> Path:
@@ -90,6 +91,12 @@ class Settings(BaseSettings):
     )
     docker_subnet: str | None = Field(
         None, description="Subnet of the runs' network, e.g. 10.213.0.0/16; none: one that the engine finds free."
+    )
+    docker_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        max_length=64,
+        description="Addresses or networks that runs may reach although they are private, or this machine's own, e.g. "
+        "10.20.0.0/24; for 'greenroom network-rules'.",
     )
     docker_patience_secs: float = Field(
         30, ge=0, description="How long a start waits for an engine that does not answer; it may be restarting."
@@ -201,7 +208,7 @@ class Settings(BaseSettings):
         """In a variable: as in PATH, ``dir1:dir2``."""
         return _listed(value, os.pathsep)
 
-    @field_validator("trusted_proxies", "swarm_constraints", mode="before")
+    @field_validator("trusted_proxies", "docker_allow", "swarm_constraints", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         """In a variable: ``10.0.0.1,10.1.0.0/16``."""
@@ -214,6 +221,11 @@ class Settings(BaseSettings):
             if problem := network_problem(text):
                 raise ValueError(problem)
         return value
+
+    @field_validator("docker_allow")
+    @classmethod
+    def _allowed_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return allowed_networks(value)
 
     @field_validator("port_range", mode="before")
     @classmethod

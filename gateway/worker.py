@@ -35,6 +35,7 @@ from gateway.core.lifecycle import StartOutcome
 from gateway.core.standby import PoolKey
 from gateway.data_dir import ensure_first_user, read_token, records_url, token_path
 from gateway.held_sockets import HeldSockets
+from gateway.installed_rules import warn_without_rules
 from gateway.live_logs import Logs
 from gateway.observability import Metrics, configure_logging
 from gateway.parent import STOPPED_AT_ONCE
@@ -218,6 +219,7 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
                 await server.has_started(serving)
                 gateway.is_ready = True
                 announce(services, first, registered)
+                chores.append(group.create_task(warn_without_rules(settings, services.urls.local_port)))
                 chores.append(group.create_task(announce_builds(services, first, registered)))
                 parent.say("ready")
                 waiting: list[asyncio.Task[Any]] = [
