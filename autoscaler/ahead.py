@@ -42,12 +42,14 @@ class Ahead:
     clock: Callable[[], float] = time.monotonic
     _made: dict[PoolKey, _Made] = field(default_factory=dict)
     _busy: set[PoolKey] = field(default_factory=set)
+    _is_over: bool = False
 
     def wants(self, pool: PoolKey, generation: Generation) -> bool:
         """Whether one of *generation* could be made for *pool* and is not there, or is too old."""
         made = self._made.get(pool)
         is_fresh = made is not None and made.generation == generation and self.clock() - made.at < _LONGEST_SECS
-        return isinstance(self.launcher, MakesAhead) and pool not in self._busy and not is_fresh
+        is_able = isinstance(self.launcher, MakesAhead) and not self._is_over
+        return is_able and pool not in self._busy and not is_fresh
 
     async def make(self, pool: PoolKey, run: Run, generation: Generation, known: tuple[Actor, User, Build]) -> None:
         """Make *run* ready for ``take``, in the place of what was there. A failure is the next start's to tell."""
@@ -74,6 +76,8 @@ class Ahead:
                 _log.exception("making a run ahead failed")
             else:
                 self._made[pool] = _Made(run, generation, self.clock())
+                if self._is_over:
+                    await self.drop(pool)
         finally:
             self._busy.discard(pool)
 
@@ -92,6 +96,7 @@ class Ahead:
             await self.launcher.forget(made.run.id)
 
     async def drop_all(self) -> None:
-        """Remove what was made for every pool."""
+        """Remove what was made for every pool, and what is being made as soon as it is; from now on nothing is made."""
+        self._is_over = True
         for pool in list(self._made):
             await self.drop(pool)
