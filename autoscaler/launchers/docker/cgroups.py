@@ -62,8 +62,8 @@ class Cgroups:
         return usages
 
     def processes(self, container_id: str) -> list[int]:
-        """The processes of a container that was found at the last ``read``."""
-        files = self._files.get(container_id)
+        """The processes of a container; none where its group can't be found."""
+        files = self._files.get(container_id) or self._find(container_id)
         try:
             return [int(pid) for pid in _read(files.processes).split()] if files is not None else []
         except (OSError, ValueError):
