@@ -61,7 +61,7 @@ def container(body: Any, installation: Installation) -> dict[str, Any]:
             "Image": lambda value: is_own_image(value, installation),
             "Env": _texts,
             "Labels": lambda value: labels(value, installation),
-            "HostConfig": lambda value: bool(_fields("HostConfig", value, _host_rules(network), _HOST_REQUIRED)),
+            "HostConfig": lambda value: _host(value, network),
             "NetworkingConfig": lambda value: _networking(value, network),
         },
         required=("Image", "Labels", "HostConfig"),
@@ -120,6 +120,11 @@ def labels(value: Any, installation: Installation) -> bool:
 _HOST_REQUIRED = ("CapDrop", "Memory", "MemorySwap", "NetworkMode", "PidsLimit", "RestartPolicy", "SecurityOpt")
 
 
+def _host(value: Any, network: str) -> bool:
+    fields = _fields("HostConfig", value, _host_rules(network), _HOST_REQUIRED)
+    return bool(fields["MemorySwap"] == fields["Memory"])  # the sum of both: no swap
+
+
 def _host_rules(network: str) -> Mapping[str, Check]:
     return {
         "AutoRemove": _one_of(False),
@@ -132,7 +137,7 @@ def _host_rules(network: str) -> Mapping[str, Check]:
         "Memory": _positive,
         "MemorySwap": _positive,
         "NetworkMode": _one_of(network),
-        "OomScoreAdj": _number,
+        "OomScoreAdj": lambda value: _number(value) and 0 <= value <= 1000,
         "PidsLimit": _positive,
         "ReadonlyRootfs": _flag,
         "RestartPolicy": _one_of({"Name": "no"}),
