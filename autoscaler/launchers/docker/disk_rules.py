@@ -23,12 +23,14 @@ def disk_mbytes(memory_mbytes: int) -> int:
 
 
 def may_have_quotas(info: Mapping[str, Any]) -> bool:
-    """Whether the engine's storage driver, as ``info`` describes it, may know quotas; certain is only who has tried."""
-    driver = info.get("Driver")
+    """
+    Whether the engine's storage driver, as ``info`` describes it, may have quotas for what a container itself writes.
+
+    overlay2 on XFS has them if that is mounted with ``pquota``, which only a try tells. btrfs has quotas that count the
+    image too: with one that is as large as the limit nothing could be written at all, so they are of no use here.
+    """
     details = {str(line[0]): str(line[1]) for line in info.get("DriverStatus") or () if len(line) == 2}
-    if driver == "overlay2":
-        return details.get("Backing Filesystem") == "xfs"  # and only where that is mounted with pquota
-    return driver in ("btrfs", "zfs")
+    return info.get("Driver") == "overlay2" and details.get("Backing Filesystem") == "xfs"
 
 
 def refuses_quotas(message: str) -> bool:
