@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -245,15 +244,12 @@ async def test_a_read_only_container(builds, tmp_path, docker_host):
         assert run.log() == ["Read-only file system"]
 
 
-# The library leaves a socket that could not be connected to the garbage collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_no_engine_is_told(tmp_path):
     """With where it was looked for and what to do."""
     engine = Engine(f"unix://{tmp_path}/nothing.sock")
     with pytest.raises(EngineUnavailable, match=r"nothing\.sock does not answer: .*DOCKER_HOST"):
         await engine.ask(lambda client: client.ping())
     engine.close()
-    gc.collect()
 
 
 async def test_a_network_that_is_not_ours(docker_host, client):
