@@ -351,7 +351,7 @@ class Keeper(RunRecord):
         """Put the end of its process on record; whether that is not its own end, since it is to be restarted."""
         reason = exited.reason or self._not_ready_message
         if exited.out_of_memory:
-            reason = reason or f"Out of memory ({self.run.options.memory_mbytes} MiB): give the run more."
+            reason = reason or run_changes.out_of_memory(self.run.options.memory_mbytes)
         if not await self._change_at_end(await self._change_after(exited, reason)):
             return False
         wish = self.run.restart_wish

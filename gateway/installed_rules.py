@@ -20,6 +20,7 @@ from gateway.installation import Installation, installation_of
 from gateway.network_rules import (
     NetworkRules,
     Table,
+    backstop_v4,
     difference,
     forward_chain,
     has_any,
@@ -103,13 +104,11 @@ def noted_problem(wanted: NetworkRules, *, heeds_resolvers: bool = True) -> str 
     return difference(wanted, _read_note(wanted.installation), _boot_id(), heeds_resolvers=heeds_resolvers)
 
 
-def tables(wanted: NetworkRules, listings: dict[str, str]) -> dict[str, Table]:
-    """*wanted* as tables, by command; *listings*, by command, are what is in force."""
-    made = {}
-    for command, listing in listings.items():
-        table = table_v4 if command == iptables.V4 else table_v6
-        made[command] = table(wanted, forward_chain(listing))
-    return made
+def table_for(wanted: NetworkRules, place: iptables.Place, listing: str) -> Table:
+    """What of *wanted* belongs in *place*, where *listing* is in force."""
+    if place == iptables.SECURITY_V4:
+        return backstop_v4(wanted)
+    return (table_v6 if place == iptables.FILTER_V6 else table_v4)(wanted, forward_chain(listing))
 
 
 def command_for(settings: Settings) -> str:
@@ -182,11 +181,13 @@ def remove_note(installation: Installation) -> None:
 def _problem_of_tables(wanted: NetworkRules) -> str | None:
     if not iptables.bridges_are_filtered():
         return "the kernel hands what goes from one container to another past iptables"
-    listings = {command: iptables.listing(command) for command in iptables.protocols()}
+    listings = {place: iptables.listing(place) for place in iptables.places()}
     if not any(has_any(wanted.installation, listing) for listing in listings.values()):
         return "the network rules are not installed"
     found = [
-        problem for command, table in tables(wanted, listings).items() for problem in problems(table, listings[command])
+        problem
+        for place, listing in listings.items()
+        for problem in problems(table_for(wanted, place, listing), listing)
     ]
     return f"the network rules are not complete: {'; '.join(found)}" if found else None
 

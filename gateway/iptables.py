@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.network_rules import FILTER, SECURITY
 from gateway.refusals import Refused
 
 V4 = "iptables"
@@ -28,19 +31,35 @@ def require_root(what: str) -> None:
         raise Refused(f"{what} takes root: run it with sudo, naming the same data folder by --data DIR.")
 
 
-def protocols() -> tuple[str, ...]:
-    """The commands that have something to say on this machine. Raises Refused where there is none for IPv4."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One *table* of the protocol that *command* is for."""
+
+    command: str
+    table: str
+
+
+FILTER_V4, SECURITY_V4, FILTER_V6 = Place(V4, FILTER), Place(V4, SECURITY), Place(V6, FILTER)
+
+
+def places() -> tuple[Place, ...]:
+    """Where rules belong on this machine: not where the kernel has nothing. Raises Refused without iptables."""
     _program(V4)
-    has_v6 = _IPV6_IN_USE.exists() and _found(V6) is not None
-    return (V4, V6) if has_v6 else (V4,)
+    found = [FILTER_V4]
+    with contextlib.suppress(Refused):  # an old kernel may lack this table, and all it does is close a short gap
+        listing(SECURITY_V4)
+        found.append(SECURITY_V4)
+    if _IPV6_IN_USE.exists() and _found(V6) is not None:
+        found.append(FILTER_V6)
+    return tuple(found)
 
 
-def listing(command: str) -> str:
-    """All rules of the table ``filter``, as ``iptables -S`` prints them. Raises Refused."""
-    return _output([_program(command), "-w", "-S"])
+def listing(place: Place) -> str:
+    """All rules of one table, as ``iptables -S`` prints them. Raises Refused."""
+    return _output([_program(place.command), "-w", "-t", place.table, "-S"])
 
 
-def change(command: str, text_after: Callable[[str], str]) -> None:
+def change(place: Place, text_after: Callable[[str], str]) -> None:
     """
     Feed ``iptables-restore --noflush`` what *text_after* makes of the present listing; nothing where that is empty.
 
@@ -48,11 +67,11 @@ def change(command: str, text_after: Callable[[str], str]) -> None:
     Raises Refused.
     """
     for left in reversed(range(_TRIES)):
-        text = text_after(listing(command))
+        text = text_after(listing(place))
         if not text:
             return
         try:
-            _output([_program(f"{command}-restore"), "-w", "--noflush"], text)
+            _output([_program(f"{place.command}-restore"), "-w", "--noflush"], text)
         except Refused:
             if not left:
                 raise

@@ -9,7 +9,9 @@ The chains of one installation, all named by its id (``GR-<id>-…``), and what 
     TO   anybody → runs            from DOCKER-USER
 
 The gateway itself reaches runs from this machine, so its packets pass none of the last two. An engine that is
-restarted makes its own chains anew, but neither touches INPUT nor empties DOCKER-USER.
+restarted makes its own chains anew, but neither touches INPUT nor empties DOCKER-USER. Yet whenever it makes a network,
+it takes the way to DOCKER-USER out and puts it in again, and for a few milliseconds nothing is closed. So OUT and TO
+stand a second time in the table ``security``, which packets pass afterwards and in which nobody else has rules.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ from gateway.installation import Installation
 
 # Counted up whenever the same network gets other rules, so that those of an earlier Greenroom are told apart.
 VERSION = 1
+
+FILTER = "filter"
+SECURITY = "security"
 
 INPUT = "INPUT"
 FORWARD = "FORWARD"
@@ -91,8 +96,9 @@ class Hook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """All of ours in the table ``filter`` of one protocol: chains by name, each a list of rules, and their hooks."""
+    """All of ours in one table of iptables: chains by name, each a list of rules, and their hooks."""
 
+    name: str
     chains: dict[str, tuple[str, ...]]
     hooks: tuple[Hook, ...]
 
@@ -130,6 +136,7 @@ def table_v4(rules: NetworkRules, forward: str = DOCKER_USER) -> Table:
     to_runs = (f"{_REPLIES} -j RETURN", "-j DROP")
     names = {part: rules.chain(part) for part in ("IN", "GW", "OUT", "TO")}
     return Table(
+        name=FILTER,
         chains={names["IN"]: to_machine, names["GW"]: to_gateway, names["OUT"]: elsewhere, names["TO"]: to_runs},
         hooks=(
             Hook(chain=INPUT, match=f"-i {bridge}", target=names["IN"]),
@@ -140,11 +147,23 @@ def table_v4(rules: NetworkRules, forward: str = DOCKER_USER) -> Table:
     )
 
 
+def backstop_v4(rules: NetworkRules) -> Table:
+    """What ``table_v4`` does with forwarded packets, in the table ``security``; that knows no answer but silence."""
+    first = table_v4(rules)
+    parts = (rules.chain("OUT"), rules.chain("TO"))
+    return Table(
+        name=SECURITY,
+        chains={name: tuple(rule.replace(_REFUSE, "DROP") for rule in first.chains[name]) for name in parts},
+        hooks=tuple(replace(hook, chain=FORWARD) for hook in first.hooks if hook.target in parts),
+    )
+
+
 def table_v6(rules: NetworkRules, forward: str = FORWARD) -> Table:
     """The runs' network has no IPv6; should something on it speak it nevertheless, nobody listens."""
     bridge, name = rules.installation.bridge, rules.chain("IP6")
     hooks = ((INPUT, f"-i {bridge}"), (forward, f"-i {bridge}"), (forward, f"-o {bridge}"))
     return Table(
+        name=FILTER,
         chains={name: ("-j DROP",)},
         hooks=tuple(Hook(chain=chain, match=match, target=name) for chain, match in hooks),
     )
@@ -152,7 +171,7 @@ def table_v6(rules: NetworkRules, forward: str = FORWARD) -> Table:
 
 def forward_chain(listing: str) -> str:
     """Where forwarded packets are caught: what the engine keeps for others, or FORWARD where it has no such chain."""
-    return DOCKER_USER if f"-A {FORWARD} -j {DOCKER_USER}" in listing.splitlines() else FORWARD
+    return DOCKER_USER if f"-N {DOCKER_USER}" in listing.splitlines() else FORWARD
 
 
 def problems(table: Table, listing: str) -> list[str]:
@@ -161,11 +180,11 @@ def problems(table: Table, listing: str) -> list[str]:
     in_force = _rules_by_chain(listing)
     for name, rules in table.chains.items():
         if name not in in_force:
-            found.append(f"the chain {name} is missing")
+            found.append(f"{table.name} has no chain {name}")
         elif in_force[name] != list(rules):
-            found.append(f"the chain {name} holds other rules")
+            found.append(f"{table.name} has other rules in {name}")
     found += [
-        f"{hook.chain} does not lead to {hook.target} before all else"
+        f"{hook.chain} of {table.name} does not lead to {hook.target} before all else"
         for hook in table.hooks
         if not _is_placed(hook, in_force)
     ]
@@ -191,10 +210,10 @@ def installation_text(table: Table, listing: str) -> str:
             continue
         lines += [f"-D {hook.chain} {rule}" for rule in in_force.get(hook.chain, ()) if rule == hook.rule]
         lines.append(f"-I {hook.chain} 1 {hook.rule}")
-    return _as_input(lines)
+    return _as_input(table.name, lines)
 
 
-def removal_text(installation: Installation, listing: str) -> str:
+def removal_text(installation: Installation, table_name: str, listing: str) -> str:
     """Input of ``iptables-restore --noflush`` that leaves nothing of *installation*'s; empty if nothing is there."""
     prefix = chain_name(installation)
     in_force = _rules_by_chain(listing)
@@ -207,7 +226,7 @@ def removal_text(installation: Installation, listing: str) -> str:
         if rule.partition("-j ")[2].startswith(prefix)
     ]
     lines += [f"-F {name}" for name in ours] + [f"-X {name}" for name in ours]
-    return _as_input(lines) if lines else ""
+    return _as_input(table_name, lines) if lines else ""
 
 
 def script(tables: Iterable[tuple[str, Table]]) -> str:
@@ -217,8 +236,9 @@ def script(tables: Iterable[tuple[str, Table]]) -> str:
         lines.append(f"{command}-restore -w --noflush <<'END'")
         chains = replace(table, hooks=())
         lines += [*installation_text(chains, "").splitlines(), "END"]
+        words = f"{command} -w -t {table.name}"
         lines += [
-            f"{command} -w -C {hook.chain} {hook.rule} 2>/dev/null || {command} -w -I {hook.chain} 1 {hook.rule}"
+            f"{words} -C {hook.chain} {hook.rule} 2>/dev/null || {words} -I {hook.chain} 1 {hook.rule}"
             for hook in table.hooks
         ]
     return "".join(f"{line}\n" for line in lines)
@@ -333,7 +353,13 @@ _NAMES = {"resolvers": "the name servers", "allow": "docker_allow =", "host": "G
 
 
 def _words(name: str, value: Any) -> str:
-    shown = value.id if isinstance(value, Installation) else ", ".join(value) if isinstance(value, tuple) else value
+    shown = (
+        value.id
+        if isinstance(value, Installation)
+        else ", ".join(map(str, value))
+        if isinstance(value, tuple)
+        else value
+    )
     return f"{_NAMES.get(name, f'the {name}')} {shown or '(none)'}"
 
 
@@ -359,5 +385,5 @@ def _is_placed(hook: Hook, in_force: dict[str, list[str]]) -> bool:
     return False
 
 
-def _as_input(lines: Sequence[str]) -> str:
-    return "".join(f"{line}\n" for line in ("*filter", *lines, "COMMIT"))
+def _as_input(table_name: str, lines: Sequence[str]) -> str:
+    return "".join(f"{line}\n" for line in (f"*{table_name}", *lines, "COMMIT"))

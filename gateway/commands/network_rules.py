@@ -12,7 +12,7 @@ from gateway import iptables
 from gateway.commands.run_network import with_run_network
 from gateway.data_dir import lock_path, read_holder
 from gateway.installation import installation_of
-from gateway.installed_rules import command_for, remove_note, require_bridge, rules_problem, tables, wanted_rules
+from gateway.installed_rules import command_for, remove_note, require_bridge, rules_problem, table_for, wanted_rules
 from gateway.network_rules import NetworkRules, in_words, installation_text, problems, removal_text, script
 from gateway.refusals import FAILED, USAGE, Refused
 from gateway.settings import Settings
@@ -27,13 +27,13 @@ def install(settings: Settings) -> int:
     """Put the rules in force, whatever was in force before; what they allow is printed. Raises Refused."""
     _require_data(settings)
     iptables.require_root("installing network rules")
-    present = iptables.protocols()
+    places = iptables.places()
     wanted = _wanted(settings)
     require_bridge(wanted.installation)
     iptables.filter_bridges()
     remove_note(wanted.installation)  # not true while it is being done
-    for command in present:
-        iptables.change(command, partial(_text, wanted, command))
+    for place in places:
+        iptables.change(place, partial(_text, wanted, place))
     problem = rules_problem(wanted)
     if problem is not None:
         raise Refused(f"{problem.rstrip('.')}, right after they were installed: another program changes them.")
@@ -58,8 +58,8 @@ def remove(settings: Settings) -> int:
     _require_data(settings)
     iptables.require_root("removing network rules")
     installation = installation_of(settings.data)
-    for command in iptables.protocols():
-        iptables.change(command, partial(removal_text, installation))
+    for place in iptables.places():
+        iptables.change(place, partial(removal_text, installation, place.table))
     remove_note(installation)
     print(f"The network rules of Greenroom {installation.id} are removed: runs reach all that the engine lets them.")
     return 0
@@ -70,8 +70,9 @@ def print_script(settings: Settings) -> int:
     _require_data(settings)
     wanted = _wanted(settings)
     # Which chain the engine keeps can't be asked without root: the usual one, and FORWARD where ip6tables has no such.
-    listings = {iptables.V4: "-A FORWARD -j DOCKER-USER", iptables.V6: ""}
-    print(script(tables(wanted, listings).items()), end="")
+    usual = {iptables.FILTER_V4: "-N DOCKER-USER", iptables.SECURITY_V4: "", iptables.FILTER_V6: ""}
+    tables = [(place.command, table_for(wanted, place, listing)) for place, listing in usual.items()]
+    print(script(tables), end="")
     return 0
 
 
@@ -81,8 +82,8 @@ def run(settings: Settings, action: str) -> int:
     return actions[action](settings)
 
 
-def _text(wanted: NetworkRules, command: str, listing: str) -> str:
-    table = tables(wanted, {command: listing})[command]
+def _text(wanted: NetworkRules, place: iptables.Place, listing: str) -> str:
+    table = table_for(wanted, place, listing)
     return installation_text(table, listing) if problems(table, listing) else ""
 
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from gateway.core.lifecycle import RunStatus, may_change, status_after_exit
-from gateway.core.model import AbortWish, RestartKind, RestartWish, Run
+from gateway.core.model import MEMORY_STEPS_MBYTES, AbortWish, RestartKind, RestartWish, Run
 
 MAX_STATUS_MESSAGE_CHARS = 1000
 
@@ -158,6 +158,13 @@ def exited(
     final = status_after_exit(present, exit_code, wound_down=run.wound_down_because is not None)
     ended = replace(run, status=final, exit_code=exit_code, stats={**run.stats, **(load or {})})
     return _ended(ended, now, reason or _default_message(run, exit_code))
+
+
+def out_of_memory(memory_mbytes: int) -> str:
+    """Why a run that had *memory_mbytes* was killed, and what to do: ``Out of memory (128 MiB): … with 256 MiB.``"""
+    larger = next((step for step in MEMORY_STEPS_MBYTES if step > memory_mbytes), None)
+    advice = "no run may have more, so make it use less" if larger is None else f"start it with {larger} MiB"
+    return f"Out of memory ({memory_mbytes} MiB): {advice}."
 
 
 def _default_message(run: Run, exit_code: int) -> str:
