@@ -46,6 +46,14 @@ def too_much(limit_mbytes: int) -> str:
     )
 
 
+def too_deep(deepest: int) -> str:
+    """Why a run was ended of which nobody can say how much it has written."""
+    return (
+        f"The run has made more than {deepest} folders in one another in its container, so that it can't be told any "
+        "more how much it has written there. Have it use fewer."
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Looked:
     """

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 _BLOCK_BYTES = 512
 _LEAST_BYTES = 1024  # an empty file takes its place too, and there is only so much of that
-_DEEPEST = 100
+DEEPEST = 100
 _MOST_OPEN_FILES = 20_000
 
 
@@ -42,7 +42,7 @@ def tree_bytes(folder: str, enough: int) -> int:
             except OSError:  # it has just been removed
                 continue
             if stat.S_ISDIR(found.st_mode):
-                if len(levels) > _DEEPEST:
+                if len(levels) > DEEPEST:
                     raise TooDeep
                 with contextlib.suppress(OSError):
                     levels.append(_Level(entry.name, levels[-1].fd))

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from autoscaler.launchers.docker.disk_rules import Looked, is_due, too_much
-from autoscaler.launchers.docker.disk_usage import TooDeep, deleted_bytes, disk_used_bytes, tree_bytes
-from autoscaler.launchers.docker.engine import Engine, NotInEngine
+from autoscaler.launchers.docker.disk_rules import Looked, is_due, too_deep, too_much
+from autoscaler.launchers.docker.disk_usage import DEEPEST, TooDeep, deleted_bytes, disk_used_bytes, tree_bytes
+from autoscaler.launchers.docker.engine import Engine, EngineError
 from autoscaler.launchers.docker.meter import Meter
 from autoscaler.launchers.docker.run_container import RunContainer
 from gateway.core.errors import LaunchError
@@ -33,13 +33,14 @@ _MIB = 1024 * 1024
 
 @dataclass(slots=True, eq=False)
 class _Watched:
-    """One run's container, and what is known of its disk. ``folders``: its layer and volumes, where in reach."""
+    """One run's container, and what is known of its disk: ``folders``, its layer and volumes, where in reach."""
 
     run: RunContainer
     limit_bytes: int
     folders: Sequence[str] | None = None
     is_described: bool = False
     last: Looked | None = None
+    problem: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,16 +67,18 @@ class DiskWatch:
 
     async def watch_for_ever(self) -> None:
         """Twice a second those are looked at that have to be; an engine out of reach is tried again later."""
-        rest_secs = _TICK_SECS
+        rest_secs, is_told = _TICK_SECS, False
         while True:
             await asyncio.sleep(rest_secs)
             began = time.monotonic()
             try:
                 await self.look()
             except LaunchError as error:
-                _log.warning("what runs have written can't be measured: %s", error.message)
-                rest_secs = _PAUSE_SECS
+                if not is_told:
+                    _log.warning("what runs have written can't be measured: %s", error.message)
+                rest_secs, is_told = _PAUSE_SECS, True
             else:
+                is_told = False
                 rest_secs = max(_TICK_SECS, _REST_SHARE * (time.monotonic() - began))
 
     async def look(self) -> None:
@@ -117,7 +120,7 @@ class DiskWatch:
     async def _describe(self, one: _Watched) -> None:
         try:
             found = await self.engine.ask(lambda client: client.inspect_container(one.run.container_id))
-        except NotInEngine:
+        except EngineError:  # it has gone; or the engine can't describe it, and is asked how large it is instead
             return
         one.is_described = True
         if self.root is not None:
@@ -136,6 +139,7 @@ class DiskWatch:
                     written += deleted_bytes(self.meter.processes(one.run.container_id), one.folders)
             except TooDeep:
                 written = enough + 1
+                one.problem = too_deep(DEEPEST)
             except OSError:
                 one.folders = None
                 continue
@@ -165,8 +169,7 @@ class DiskWatch:
     def _judge(self, one: _Watched) -> None:
         if one.last is None or one.last.written_bytes <= one.limit_bytes:
             return
-        _log.warning("a run has written too much and is ended", extra={"run_id": one.run.run_id})
-        one.run.end_because(too_much(one.run.disk_mbytes))
+        one.run.end_because(one.problem or too_much(one.run.disk_mbytes))
 
 
 def _folders_of(found: Mapping[str, Any], has_quotas: bool) -> Sequence[str] | None:

@@ -109,6 +109,7 @@ class RunContainer:
         """Kill it for something that it has done; *reason* is that of its end."""
         if self._ended_because is None:
             self._ended_because = reason
+            _log.warning("a run is ended: %s", reason, extra={"run_id": self.run_id})
             self.stop(0)
 
     async def _stop(self, grace_secs: float) -> None:

@@ -14,11 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from launcher_builds import ContainerBuilds, open_launcher, start_run, until
 
+from autoscaler.launchers.base import Exited
 from autoscaler.launchers.docker.disk_rules import (
     Looked,
     disk_mbytes,
     is_due,
     may_have_quotas,
+    refuses_quotas,
+    too_deep,
     too_much,
 )
 from autoscaler.launchers.docker.disk_usage import TooDeep, deleted_bytes, disk_used_bytes, tree_bytes
@@ -105,6 +108,23 @@ def test_the_limit_and_its_message() -> None:
 def test_which_drivers_may_have_quotas(info: Mapping[str, Any], expected: bool) -> None:
     """What is tried once."""
     assert may_have_quotas(info) is expected
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        pytest.param(
+            "Docker: --storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+            True,
+            id="overlay2",
+        ),
+        pytest.param("Docker: --storage-opt is not supported for vfs", True, id="vfs"),
+        pytest.param("Docker: no space left on device", False, id="a full disk"),
+    ],
+)
+def test_which_refusal_is_due_to_the_quota(message: str, expected: bool) -> None:
+    """Only then it is tried without one."""
+    assert refuses_quotas(message) is expected
 
 
 # --- What is measured ------------------------------------------------------------------------------------------------
@@ -274,6 +294,20 @@ async def test_a_filler_is_ended(launcher: Any, builds: ContainerBuilds, tmp_pat
     exited = await launcher.wait(run.id)
     assert (exited.exit_code, exited.reason, exited.out_of_memory) == (137, too_much(256), False)
     assert modest.id in await launcher.usage()
+
+
+@pytest.mark.slow
+async def test_what_cannot_be_measured_is_ended(launcher: Any, builds: ContainerBuilds, tmp_path: Path) -> None:
+    """Folders deeper than any path may be long would hide what lies in them."""
+    script = """
+        import os, time
+        for _ in range(200):
+            os.mkdir("d" * 100)
+            os.chdir("d" * 100)
+        while True: time.sleep(.1)
+    """
+    run = await start_run(launcher, builds.script(script), tmp_path)
+    assert await launcher.wait(run.id) == Exited(exit_code=137, reason=too_deep(100))
 
 
 @pytest.mark.slow
