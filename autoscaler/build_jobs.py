@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from autoscaler.strangers import Strangers
 from gateway.build_maker import BuildMaker, Prepare, Say
 from gateway.core.errors import GreenroomError
 from gateway.core.lifecycle import RunStatus
@@ -33,13 +34,15 @@ class BuildJobs:
     """
     All builds that this process makes. ``running`` owns every job.
 
-    *prepare* makes what runs need of a build; None where launchers make it on first need.
+    *prepare* makes what runs need of a build; None where launchers make it on first need. *strangers* says whose builds
+    may be prepared here.
     """
 
     maker: BuildMaker
     state: State
     logs: Logs
     prepare: Prepare | None
+    strangers: Strangers
     max_builds: int
     timeout_secs: float
     _jobs: dict[str, asyncio.Task[None]] = field(default_factory=dict)
@@ -131,6 +134,7 @@ class BuildJobs:
     async def _prepared(self, build: Build, say: Say) -> None:
         if self.prepare is None:
             return
+        await self.strangers.refuse_build(build, self.state.records)
 
         def tell(line: str) -> None:
             say(line)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from autoscaler.keeper_tools import KeeperTools
 from autoscaler.launchers.base import Launcher, LaunchSpec, Placement
 from autoscaler.run_environment import RunContext, opened, run_environment, wanted_port
+from autoscaler.strangers import Strangers
 from gateway.auth import events_secret, run_token
 from gateway.core.errors import GreenroomError, LaunchError
 from gateway.core.ids import shown_standby_label
@@ -17,7 +18,6 @@ from gateway.core.lifecycle import RunStatus
 from gateway.core.model import Actor, Address, Build, Run, User
 from gateway.core.standby import effective, parse_standby
 from gateway.input_secrets import private_key
-from gateway.installed_rules import strangers_problem
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,8 @@ class Launch:
         Raises LaunchError: it may not run here, it can't be prepared, or somebody has stopped it meanwhile.
         """
         actor, owner, build = self.known or await self._records()
-        await self._refuse_strangers(actor, owner)
+        strangers = Strangers(self.launcher.name, self.tools.settings, self.tools.urls.local_port)
+        await strangers.refuse(owner, f"{owner.username}/{actor.name}")
         await self._prepare(build)
         env_vars = opened(build.env_vars, self.tools.box.open)
         run = self.run()
@@ -105,20 +106,6 @@ class Launch:
         if actor is None or build is None or owner is None:
             raise LaunchError("The Actor or its build was deleted before the run was started.")
         return actor, owner, build
-
-    async def _refuse_strangers(self, actor: Actor, owner: User) -> None:
-        if owner.is_admin:
-            return
-        if self.launcher.name == "process" and not self.tools.settings.trust_users:
-            raise LaunchError(
-                f"The process launcher isolates nothing, so Actors of users other than the administrator "
-                f"(this one is {owner.username}/{actor.name}) run only when Greenroom is started with --trust-users."
-            )
-        if self.launcher.name == "docker":
-            # Asked anew each time: root may install the rules, or remove them, while Greenroom serves.
-            why = await asyncio.to_thread(strangers_problem, self.tools.settings, self.tools.urls.local_port)
-            if why is not None:
-                raise LaunchError(f"{owner.username}/{actor.name} may not run: {why}")
 
     def _context(self, run: Run, actor: Actor, owner: User, placement: Placement) -> RunContext:
         standby = effective(actor)

@@ -136,6 +136,7 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
     from autoscaler.keeper_tools import KeeperTools
     from autoscaler.launchers.choice import open_launcher
     from autoscaler.loop import Autoscaler
+    from autoscaler.strangers import Strangers
     from autoscaler.supervisor import Supervisor
 
     stop = StopSignals()
@@ -192,6 +193,7 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
             state=state,
             logs=services.logs,
             prepare=launcher.prepare if services.builder.makes_images else None,
+            strangers=Strangers(settings.launcher, settings, services.urls.local_port),
             max_builds=settings.max_builds,
             timeout_secs=settings.build_timeout_secs,
         )
