@@ -281,6 +281,8 @@ def _ip(*words: str, must: bool = True) -> None:
 @pytest.fixture
 def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Net]:
     """A machine without an engine, yet with the chain that an engine keeps; iptables in this process is its own."""
+    if not Path("/proc/sys/net/bridge/bridge-nf-call-iptables").exists():
+        pytest.skip("the kernel module br_netfilter is not loaded")
     net = Net(f"grt-{os.getpid()}")
     places = {"run": (RUN,), "next": (NEIGHBOUR,), "out": ("203.0.113.9", "10.9.9.9", "192.168.7.7", "10.255.0.53")}
     for name in ("iptables", "ip6tables"):
@@ -372,6 +374,15 @@ def test_packets_pass_or_not(net: Net) -> None:
     assert net.reached("out", f"{RUN}:80", "10.77.0.1:8010") == set()
     _remove(RULES)
     assert net.reached("run", *everything) == everything
+
+
+@needs_root
+def test_what_is_allowed_may_be_this_machine(net: Net) -> None:
+    """All ports of an address in docker_allow are open, of no other one, and never a neighbour's."""
+    _install(replace(RULES, allow=("10.77.0.0/24", "203.0.113.1/32")))
+    assert net.reached("run", *MACHINE, *CLOSED) == {"203.0.113.1:22", "203.0.113.1:8010", "10.77.0.1:22"}
+    _install(replace(RULES, allow=("203.0.113.1/32",)))
+    assert net.reached("run", *MACHINE, *CLOSED) == {"203.0.113.1:22", "203.0.113.1:8010"}
 
 
 @needs_root
