@@ -75,7 +75,9 @@ class Settings(BaseSettings):
     )
     token_file: Path | None = Field(None, description="Where the first user's token is read from or made.")
     trust_users: bool = Field(
-        False, description="Let Actors of users other than the administrator run as processes of this machine."
+        False,
+        description="Let Actors of users other than the administrator run as processes of this machine, or in "
+        "containers without network rules.",
     )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Addresses or networks of proxies whose X-Forwarded-For and -Proto are believed."
