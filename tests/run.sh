@@ -21,6 +21,14 @@ if ! command -v npm >/dev/null 2>&1; then
     fi
 fi
 
+# What reads the files of deploy/.
+for tool in docker-compose systemd-analyze; do
+    if ! command -v "$tool" >/dev/null 2>&1 && is_debian_root; then
+        apt_install docker-compose systemd || say "Some tests of deploy/ are left out."
+        break
+    fi
+done
+
 # A Docker engine: the one that runs already, or one of the tests' own.
 if ! docker version >/dev/null 2>&1 && is_debian_root; then
     for tool in dockerd iptables debootstrap git docker-registry; do

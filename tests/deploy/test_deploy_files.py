@@ -22,12 +22,19 @@ SWARM = {"GREENROOM_REGISTRY": "registry.example.com:5000", "DOCKER_GID": "999"}
 
 
 def run(*words: str | Path, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """A tool's run; left out where the tool is not there."""
-    if shutil.which(str(words[0])) is None:
+    """A tool's run; left out where the tool is not there. Some come as packages of the development environment."""
+    tool = shutil.which(str(words[0]), path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if tool is None:
         pytest.skip(f"{words[0]} is not installed")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("GREENROOM_", "DOCKER_"))}
     return subprocess.run(
-        words, capture_output=True, text=True, check=False, timeout=60, env=clean | (environment or {}), cwd=DEPLOY
+        [tool, *words[1:]],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=clean | (environment or {}),
+        cwd=DEPLOY,
     )
 
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -47,7 +48,7 @@ class BehindCaddy(Greenroom):
 @pytest.fixture
 async def https(tmp_path: Path) -> AsyncIterator[tuple[Greenroom, int, ssl.SSLContext]]:
     """A Greenroom behind Caddy: the port of that, and who trusts its own authority."""
-    caddy = shutil.which("caddy")
+    caddy = shutil.which("caddy", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if caddy is None:
         pytest.skip("caddy is not installed")
     port = free_port()
