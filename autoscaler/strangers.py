@@ -29,6 +29,11 @@ class Strangers:
                 f"The process launcher isolates nothing, so Actors of users other than the administrator "
                 f"(this one is {what}) run only when Greenroom is started with --trust-users."
             )
+        if self.launcher == "swarm":
+            raise LaunchError(
+                f"Greenroom can't tell whether the nodes of the Swarm close their networks to runs, so Actors of users "
+                f"other than the administrator (this one is {what}) run only when it is started with --trust-users."
+            )
         if self.launcher == "docker":
             # Asked anew each time: root may install the rules, or remove them, while Greenroom serves.
             why = await asyncio.to_thread(strangers_problem, self.settings, self.port)
