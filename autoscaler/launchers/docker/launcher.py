@@ -11,29 +11,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import docker
-from docker.errors import APIError
-
 from autoscaler.launchers.base import Exited, FoundRun, LaunchSpec, Placement
 from autoscaler.launchers.chores import Chores
 from autoscaler.launchers.docker.addresses import Addresses
+from autoscaler.launchers.docker.container_maker import ContainerMaker
 from autoscaler.launchers.docker.containers import (
     PORT_LABEL,
-    ContainerRules,
-    container_body,
     cpu_share,
-    start_problem,
 )
-from autoscaler.launchers.docker.disk_rules import disk_mbytes, may_have_quotas, refuses_quotas
+from autoscaler.launchers.docker.disk_rules import disk_mbytes
 from autoscaler.launchers.docker.disk_watch import DiskWatch
 from autoscaler.launchers.docker.engine import Engine, EngineError, EngineUnavailable, NotInEngine
 from autoscaler.launchers.docker.images import Images
@@ -55,7 +48,6 @@ _RETRY_SECS = 0.5
 _REMOVAL_TRIES = 20
 _QUIET_SECS = 0.2
 _ENDED_EARLY = 1000
-_NEVER = "0001-01-01T00:00:00Z"
 _LAST_REMOVALS_SECS = 5.0
 
 
@@ -87,7 +79,7 @@ class DockerLauncher:
         self._log_path = log_path
         self._max_log_chars = max_log_chars
         self._wanted_subnet = subnet
-        self._rules = ContainerRules(installation=installation, cores=1, **limits)
+        self._maker = ContainerMaker(engine, installation, images, **limits)
         self._chores = Chores()
         self._runs: dict[str, RunContainer] = {}
         self._by_container: dict[str, RunContainer] = {}
@@ -106,11 +98,11 @@ class DockerLauncher:
     async def __aenter__(self) -> Self:
         """Raises LaunchError: no engine, or no network."""
         info = await self._engine.ask_patiently(lambda client: client.info())
-        self._rules = replace(self._rules, cores=int(info.get("NCPU") or 1), disk_quota=may_have_quotas(info))
+        self._maker.learn(info)
         self._network = await ensure_network(self._engine, self._installation, self._wanted_subnet)
         self._addresses = Addresses(self._network.subnet)
         await self._chores.__aenter__()
-        await self.list()
+        self._sorted_out(await self._containers())  # looked at only: another worker may still lead
         self._watch = Watch(self._engine, self._installation, on_event=self._on_event, on_connected=self._on_connected)
         self._watch.start()
         disk = DiskWatch(
@@ -118,7 +110,7 @@ class DockerLauncher:
             installation=self._installation,
             runs=lambda: [*self._runs.values()],
             meter=self._meter,
-            has_quotas=lambda: self._rules.disk_quota,
+            has_quotas=lambda: self._maker.rules.disk_quota,
             root=DiskWatch.root_of(self._engine, info),
         )
         self._chores.do(disk.watch_for_ever())
@@ -159,7 +151,7 @@ class DockerLauncher:
 
     def cpu_share(self, memory_mbytes: int) -> float:
         """Memory ÷ 4096 cores, enforced by the kernel."""
-        return cpu_share(memory_mbytes, self._rules.cores)
+        return cpu_share(memory_mbytes, self._maker.rules.cores)
 
     # -- starting -----------------------------------------------------------------------------------------------
 
@@ -180,7 +172,7 @@ class DockerLauncher:
         """Create the container; until it is started it costs nothing but its place on disk."""
         self._starting.add(spec.run_id)
         try:
-            self._ahead[spec.run_id] = await self._chores.begin(self._create(spec))
+            self._ahead[spec.run_id] = await self._chores.begin(self._maker.create(spec))
         finally:
             self._starting.discard(spec.run_id)
 
@@ -205,7 +197,7 @@ class DockerLauncher:
                     await may_begin()
                 container_id = await asyncio.shield(creation)
                 created_at = time.monotonic()
-                await self._begin(container_id)
+                await self._maker.start(container_id)
             except BaseException:
                 self._chores.do(self._undo(creation))
                 raise
@@ -237,56 +229,10 @@ class DockerLauncher:
     def _creation(self, spec: LaunchSpec) -> asyncio.Future[str]:
         ahead = self._ahead.pop(spec.run_id, None)
         if ahead is None:
-            return self._chores.begin(self._create(spec))
+            return self._chores.begin(self._maker.create(spec))
         made: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         made.set_result(ahead)
         return made
-
-    async def _create(self, spec: LaunchSpec) -> str:
-        # A restart in place makes a second container of the same run, so the run's id alone would not do.
-        name = f"greenroom-{self._installation.id}-{spec.run_id}-{secrets.token_hex(2)}"
-        try:
-            return await self._create_once(spec, name)
-        except NotInEngine:
-            self._images.is_missing(spec.build)
-            await self._images.prepare(spec.build, lambda line: None)
-            return await self._create_once(spec, name)
-
-    async def _create_once(self, spec: LaunchSpec, name: str) -> str:
-        body = container_body(spec, self._images.name(spec.build), self._rules, disk_mbytes(spec.memory_mbytes))
-
-        def create(client: docker.APIClient) -> str:
-            try:
-                made = client.create_container_from_config(dict(body), name)  # type: ignore[no-untyped-call]
-            except APIError as error:
-                if error.status_code != 409:
-                    raise
-                made = client.inspect_container(name)  # an engine that broke off had made it all the same
-            found: str = made["Id"]
-            return found
-
-        try:
-            return await self._engine.ask_patiently(create)
-        except EngineError as error:
-            if not self._rules.disk_quota or not refuses_quotas(error.message):
-                raise
-            self._rules = replace(self._rules, disk_quota=False)
-        return await self._create_once(spec, name)
-
-    async def _begin(self, container_id: str) -> None:
-        tries = 0
-
-        def start(client: docker.APIClient) -> None:
-            nonlocal tries
-            tries += 1
-            # An engine that broke off may have started it, and then it may have ended: it must not begin twice.
-            if tries == 1 or client.inspect_container(container_id)["State"]["StartedAt"] == _NEVER:
-                client.start(container_id)
-
-        try:
-            await self._engine.ask_patiently(start)
-        except EngineError as error:
-            raise LaunchError(start_problem(error.message)) from error
 
     async def _undo(self, creation: asyncio.Future[str]) -> None:
         with contextlib.suppress(LaunchError):
@@ -379,16 +325,29 @@ class DockerLauncher:
 
     async def list(self) -> Sequence[FoundRun]:
         """Every container of a run; of several of one run (a restart in place) the newest. The others are removed."""
+        found, leftovers = self._sorted_out(await self._containers())
+        for container_id in leftovers:
+            self._remove(container_id)
+        return found
+
+    async def _containers(self) -> Sequence[Mapping[str, Any]]:
         filters = {"label": [self._installation.label, RUN_LABEL]}
-        containers = await self._engine.ask_patiently(lambda client: client.containers(all=True, filters=filters))
+        found: Sequence[Mapping[str, Any]] = await self._engine.ask_patiently(
+            lambda client: client.containers(all=True, filters=filters)
+        )
+        return found
+
+    def _sorted_out(self, containers: Sequence[Mapping[str, Any]]) -> tuple[Sequence[FoundRun], Sequence[str]]:
+        """The runs among *containers*, whose addresses are taken from now on, and the ids of what is nobody's."""
         found: dict[str, FoundRun] = {}
+        leftovers: list[str] = []
         for container in sorted(containers, key=lambda one: one["Created"], reverse=True):
             run_id = container["Labels"][RUN_LABEL]
             if run_id in self._starting or run_id in self._ahead or container["Id"] in self._removals:
                 continue
             if container["State"] in ("created", "removing") or run_id in found:
                 if container["Id"] not in self._by_container:
-                    self._remove(container["Id"])
+                    leftovers.append(container["Id"])
                 continue
             one = FoundRun(
                 run_id=run_id, is_alive=container["State"] in _ALIVE, placement=self._placement_of(container)
@@ -396,7 +355,7 @@ class DockerLauncher:
             found[run_id] = one
             if one.is_alive and run_id not in self._runs and one.placement["host"]:
                 self.addresses.keep(run_id, one.placement["host"])  # nobody else's, adopted or not
-        return [*found.values()]
+        return [*found.values()], leftovers
 
     def _placement_of(self, container: Mapping[str, Any]) -> Mapping[str, Any]:
         known = self._by_container.get(container["Id"])
@@ -441,7 +400,7 @@ class DockerLauncher:
                 chores=self._chores,
                 quiet=self._is_quiet,
                 disk_mbytes=disk_mbytes(found["HostConfig"]["Memory"] // 1024**2),
-                cpus_after_boot=left_of_boot(found["HostConfig"], self._rules.cores),
+                cpus_after_boot=left_of_boot(found["HostConfig"], self._maker.rules.cores),
             )
         )
         self._chores.do(self._runs[run_id].look())

@@ -328,7 +328,7 @@ async def test_an_engine_without_quotas_is_found_out_by_trying(
     launcher: Any, builds: ContainerBuilds, tmp_path: Path
 ) -> None:
     """What looks like a driver with quotas and has none costs one refused call, and no run."""
-    launcher._rules = replace(launcher._rules, disk_quota=True)
+    launcher._maker.rules = replace(launcher._maker.rules, disk_quota=True)
     run = await start_run(launcher, builds.script("print('runs')"), tmp_path)
     assert (await launcher.wait(run.id)).exit_code == 0
-    assert launcher._rules.disk_quota is False
+    assert launcher._maker.rules.disk_quota is False
