@@ -22,7 +22,7 @@ from docker.utils import kwargs_from_env
 
 from gateway.core.errors import LaunchError
 
-API_VERSION = "1.41"  # engine 20.10, the oldest one that is still in stable distributions
+API_VERSION = "1.41"  # of engine 20.10, the oldest one that is still in stable distributions
 
 _THREADS = 64  # each start holds one for its whole second when many start at once
 _TIMEOUT_SECS = 60.0
@@ -60,6 +60,7 @@ class Engine:
         self._connection: dict[str, Any] = {"base_url": url} if url else {**kwargs_from_env()}
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="docker")
         self._local = threading.local()
+        self._version: str | None = None
         self._streaming: docker.APIClient | None = None
         self._clients: list[docker.APIClient] = []
         self._lock = threading.Lock()
@@ -77,7 +78,18 @@ class Engine:
     def connect(self, timeout_secs: float | None = _TIMEOUT_SECS) -> docker.APIClient:
         """A client for one thread that wants its own, e.g. for a stream that it follows. Raises LaunchError."""
         with translated(self.url):
-            return docker.APIClient(**self._connection, version=API_VERSION, timeout=timeout_secs)  # type: ignore[arg-type]
+            version = self._version or self._oldest_version()
+            return docker.APIClient(**self._connection, version=version, timeout=timeout_secs)  # type: ignore[arg-type]
+
+    def _oldest_version(self) -> str:
+        """Ours, unless the engine has given that up: newer engines drop the oldest versions of their API."""
+        client = docker.APIClient(**self._connection, version=API_VERSION, timeout=int(_TIMEOUT_SECS))
+        try:
+            least = client.version(api_version=False).get("MinAPIVersion", API_VERSION)
+        finally:
+            client.close()
+        self._version = max(API_VERSION, least, key=lambda version: [int(part) for part in version.split(".")])
+        return self._version
 
     def streaming(self) -> docker.APIClient:
         """The client of all streams, each of which has a connection of its own. Raises LaunchError."""

@@ -263,3 +263,33 @@ async def test_a_network_that_is_not_ours(docker_host, client):
     finally:
         client.remove_network(made)
         engine.close()
+
+
+@pytest.mark.parametrize(
+    ("least", "spoken"),
+    [
+        pytest.param("1.12", "1.41", id="an engine that speaks ours"),
+        pytest.param("1.44", "1.44", id="a newer one, which has given ours up"),
+    ],
+)
+async def test_the_version_of_the_api(tmp_path, least, spoken):
+    """The oldest one that both know: newer engines refuse calls of versions that they have given up."""
+    paths: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        paths.append(head.split()[1].decode())
+        body = json.dumps({"ApiVersion": "1.51", "MinAPIVersion": least}).encode()
+        kind = b"Content-Type: application/json\r\nConnection: close\r\n"
+        writer.write(b"HTTP/1.1 200 OK\r\n" + kind + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    # Stands in for an engine of another age: there is one engine here.
+    server = await asyncio.start_unix_server(answer, tmp_path / "docker.sock")
+    engine = Engine(f"unix://{tmp_path}/docker.sock")
+    assert await engine.ask(lambda client: client.info())
+    engine.close()
+    server.close()
+    assert paths == ["/version", f"/v{spoken}/info"]
