@@ -44,17 +44,23 @@ class Ahead:
     _busy: set[PoolKey] = field(default_factory=set)
     _is_over: bool = False
 
-    def wants(self, pool: PoolKey, generation: Generation) -> bool:
-        """Whether one of *generation* could be made for *pool* and is not there, or is too old."""
+    def claim(self, pool: PoolKey, generation: Generation) -> bool:
+        """
+        Whether one of *generation* is to be made for *pool*: it could be, is not there or too old, and nobody makes it.
+
+        True only once: whoever hears it calls ``make``.
+        """
         made = self._made.get(pool)
         is_fresh = made is not None and made.generation == generation and self.clock() - made.at < _LONGEST_SECS
         is_able = isinstance(self.launcher, MakesAhead) and not self._is_over
-        return is_able and pool not in self._busy and not is_fresh
+        if not is_able or pool in self._busy or is_fresh:
+            return False
+        self._busy.add(pool)
+        return True
 
     async def make(self, pool: PoolKey, run: Run, generation: Generation, known: tuple[Actor, User, Build]) -> None:
         """Make *run* ready for ``take``, in the place of what was there. A failure is the next start's to tell."""
-        assert isinstance(self.launcher, MakesAhead), "ask first whether it wants to"
-        self._busy.add(pool)
+        assert isinstance(self.launcher, MakesAhead), "claim first"
         try:
             await self.drop(pool)
             launch = Launch(

@@ -119,7 +119,7 @@ class Supervisor:
     ) -> None:
         """Have the next run of *pool* made ready, so that it only has to be started; where the launcher can do that."""
         generation = Generation(build_id=known[2].id, memory_mbytes=memory_mbytes)
-        if self._ahead.wants(pool, generation) and not self._is_stopping:
+        if not self._is_stopping and self._ahead.claim(pool, generation):
             assert self._group is not None, "the supervisor is not running"
             run = self._standby_run(target, pool, known[2], memory_mbytes)
             self._group.create_task(self._ahead.make(pool, run, generation, known))
