@@ -169,6 +169,9 @@ class Shim:
             reason += chunk
         os.close(failure)
         if reason:
+            if os.fstat(log).st_size == 0:
+                # Whoever gave this start up may have removed its log before it was opened here.
+                Path(order["log_path"]).unlink(missing_ok=True)
             raise SpawnFailed(reason.decode("utf-8", "replace"))
         record = {**order["record"], "shim_pid": me, "shim_started": started_at(me), "actor_pid": self._actor}
         try:

@@ -118,6 +118,18 @@ async def test_start_that_nobody_heard_of_has_not_happened(launcher, builds, tmp
         assert not await successor.adopt(run.id, run.placement)
 
 
+async def test_start_that_was_given_up_leaves_no_log(launcher, builds, tmp_path):
+    """However late the shim comes to it: an empty log of a run that nobody knows would stay for ever."""
+
+    async def may_begin() -> None:
+        raise KeyError("no record")
+
+    for _ in range(5):
+        with pytest.raises(KeyError):
+            await start_run(launcher, builds.script(""), tmp_path, may_begin=may_begin)
+    await until(lambda: not list(tmp_path.glob("*.log")))
+
+
 async def test_cancelled_start_leaves_nothing(launcher, builds, tmp_path):
     """Whenever the caller of start gives up, nothing keeps running that nobody knows of."""
     build = builds.script("import time; time.sleep(60)")
