@@ -48,11 +48,12 @@ ACTOR = Path(__file__).parent / "actors" / "stamps"
 BURST = 20
 MANY = 100
 IDLE_SECS = 1.0
+BURST_IDLE_SECS = 8.0
 MEMORY_MBYTES = 256
 DOCKERFILE = 'FROM python:3.12-slim\nWORKDIR /usr/src/app\nCOPY . ./\nCMD ["python3", "-u", "main.py"]\n'
 
 
-def make_actors(folder: Path, names: list[str], *, standby: bool = True) -> list[Path]:
+def make_actors(folder: Path, names: list[str], *, standby: bool = True, idle_secs: float = IDLE_SECS) -> list[Path]:
     """Copies of the stamping Actor, each with a Dockerfile."""
     for name in names:
         copy = folder / name
@@ -60,6 +61,7 @@ def make_actors(folder: Path, names: list[str], *, standby: bool = True) -> list
         path = copy / ".actor" / "actor.json"
         definition = json.loads(path.read_text())
         definition |= {"name": name, "defaultMemoryMbytes": MEMORY_MBYTES, "usesStandbyMode": standby}
+        definition["actorStandby"]["idleTimeoutSecs"] = idle_secs
         del definition["scripts"]
         path.write_text(json.dumps(definition))
         dockerfile = DOCKERFILE if standby else 'FROM python:3.12-slim\nCMD ["sleep", "1000"]\n'
@@ -313,7 +315,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="greenroom-containers-") as folder:
         single = [f"single-{number}" for number in range(6)]
         crowd = [f"crowd-{number:02}" for number in range(BURST)]
-        folders = make_actors(Path(folder), [*single, *crowd]) + make_actors(Path(folder), ["sleeper"], standby=False)
+        folders = [
+            *make_actors(Path(folder), single),
+            # Long enough that none is ended while the last ones of a burst are being started.
+            *make_actors(Path(folder), crowd, idle_secs=BURST_IDLE_SECS),
+            *make_actors(Path(folder), ["sleeper"], standby=False),
+        ]
         settings = {"launcher": "docker", "log_format": "json", "max_runs": 500, "shutdown_timeout_secs": 20}
         data = None
         try:

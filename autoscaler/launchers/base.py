@@ -95,7 +95,11 @@ class Launcher(Protocol):
     """One platform that runs Actors. Every method raises LaunchError, with the reason in words, when it can't."""
 
     name: str
-    first_probe_secs: float  # how soon after a start it pays to ask whether it serves
+
+    @property
+    def first_probe_secs(self) -> float:
+        """How soon, and at first how often, it pays to ask after a start whether it serves."""
+        ...
 
     def cpu_share(self, memory_mbytes: int) -> float:
         """How many cores a run of so much memory has, once it has booted."""

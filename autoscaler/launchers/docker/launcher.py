@@ -32,6 +32,7 @@ from autoscaler.launchers.docker.engine import Engine, EngineError, EngineUnavai
 from autoscaler.launchers.docker.images import Images
 from autoscaler.launchers.docker.meter import Meter
 from autoscaler.launchers.docker.network import RunNetwork, ensure_network
+from autoscaler.launchers.docker.quiet import Quiet
 from autoscaler.launchers.docker.run_container import ENGINE_RESTARTED, RunContainer, left_of_boot
 from autoscaler.launchers.docker.watch import ContainerEvent, Watch
 from gateway.core.errors import LaunchError
@@ -46,7 +47,6 @@ WEB_SERVER_PORT = 4321  # each container has an address of its own, so all may h
 _ALIVE = ("running", "paused", "restarting")
 _RETRY_SECS = 0.5
 _REMOVAL_TRIES = 20
-_QUIET_SECS = 0.2
 _ENDED_EARLY = 1000
 _LAST_REMOVALS_SECS = 5.0
 
@@ -60,7 +60,6 @@ class DockerLauncher:
     """
 
     name = "docker"
-    first_probe_secs = 0.01
 
     def __init__(
         self,
@@ -85,9 +84,7 @@ class DockerLauncher:
         self._by_container: dict[str, RunContainer] = {}
         self._starting: set[str] = set()
         self._ahead: dict[str, str] = {}
-        self._quiet = asyncio.Event()
-        self._quiet.set()
-        self._one_by_one = asyncio.Lock()
+        self._quiet = Quiet()
         self._meter = Meter.of(engine)
         self._ended_early: OrderedDict[str, None] = OrderedDict()
         self._removals: dict[str, asyncio.Task[None]] = {}
@@ -131,6 +128,11 @@ class DockerLauncher:
             await asyncio.wait(self._removals.values(), timeout=_LAST_REMOVALS_SECS)
         await self._chores.__aexit__(None, None, None)
         self._engine.close()
+
+    @property
+    def first_probe_secs(self) -> float:
+        """10 ms, more while many are being started: then each takes longer, and the processor is wanted for that."""
+        return 0.01 * (1 + len(self._starting) / 4)
 
     @property
     def network(self) -> RunNetwork:
@@ -188,43 +190,36 @@ class DockerLauncher:
         if known is not None and not known.ended.is_set():
             raise LaunchError(f"Run {spec.run_id} is running already.")
         self._starting.add(spec.run_id)
-        self._quiet.clear()
         try:
-            asked_at = time.monotonic()
-            creation = self._creation(spec)
-            try:
-                if may_begin is not None:
-                    await may_begin()
-                container_id = await asyncio.shield(creation)
-                created_at = time.monotonic()
-                await self._maker.start(container_id)
-            except BaseException:
-                self._chores.do(self._undo(creation))
-                raise
-            started_at = time.monotonic()
-            _log.info(
-                "started a container",
-                extra={
-                    "run_id": spec.run_id,
-                    "create_ms": round((created_at - asked_at) * 1000, 1),
-                    "start_ms": round((started_at - created_at) * 1000, 1),
-                    "monotonic_secs": round(started_at, 4),
-                },
-            )
+            with self._quiet.starting():
+                container_id = await self._start(spec, may_begin)
             return self._hold(spec, container_id)
         finally:
             self._starting.discard(spec.run_id)
-            if not self._starting:
-                self._quiet.set()
 
-    async def _is_quiet(self) -> None:
-        """Returns when no container is being started, and has not been for a moment; to one caller after the other."""
-        async with self._one_by_one:
-            while True:
-                await self._quiet.wait()
-                await asyncio.sleep(_QUIET_SECS)
-                if self._quiet.is_set():
-                    return
+    async def _start(self, spec: LaunchSpec, may_begin: Callable[[], Awaitable[None]] | None) -> str:
+        asked_at = time.monotonic()
+        creation = self._creation(spec)
+        try:
+            if may_begin is not None:
+                await may_begin()
+            container_id = await asyncio.shield(creation)
+            created_at = time.monotonic()
+            await self._maker.start(container_id)
+        except BaseException:
+            self._chores.do(self._undo(creation))
+            raise
+        started_at = time.monotonic()
+        _log.info(
+            "started a container",
+            extra={
+                "run_id": spec.run_id,
+                "create_ms": round((created_at - asked_at) * 1000, 1),
+                "start_ms": round((started_at - created_at) * 1000, 1),
+                "monotonic_secs": round(started_at, 4),
+            },
+        )
+        return container_id
 
     def _creation(self, spec: LaunchSpec) -> asyncio.Future[str]:
         ahead = self._ahead.pop(spec.run_id, None)
@@ -254,7 +249,7 @@ class DockerLauncher:
                 max_log_chars=spec.max_log_chars,
                 engine=self._engine,
                 chores=self._chores,
-                quiet=self._is_quiet,
+                quiet=self._quiet,
                 disk_mbytes=disk_mbytes(spec.memory_mbytes),
                 cpus_after_boot=self.cpu_share(spec.memory_mbytes),
             )
@@ -398,7 +393,7 @@ class DockerLauncher:
                 max_log_chars=self._max_log_chars,
                 engine=self._engine,
                 chores=self._chores,
-                quiet=self._is_quiet,
+                quiet=self._quiet,
                 disk_mbytes=disk_mbytes(found["HostConfig"]["Memory"] // 1024**2),
                 cpus_after_boot=left_of_boot(found["HostConfig"], self._maker.rules.cores),
             )

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from autoscaler.launchers.chores import Chores
 from autoscaler.launchers.docker.containers import CPU_PERIOD_USECS, cpu_quota_usecs, cpu_share
 from autoscaler.launchers.docker.engine import Engine, EngineError, EngineUnavailable, NotInEngine
 from autoscaler.launchers.docker.log_follower import LogFollower
+from autoscaler.launchers.docker.quiet import Quiet
 
 _log = logging.getLogger(__name__)
 
 _RETRY_SECS = 0.5
 _STUCK_SECS = 15.0  # until SIGKILL is sent again
+_LATEST_LOG_SECS = 2.0  # until a log is followed, while others are being started
 _LOG_END_SECS = 10.0  # for the last lines of a container that has ended
 _LATE_NEWS_SECS = 0.5
 _CAUSE_SECS = 10.0  # what the kernel did to one process may take the others so long to end
@@ -39,7 +41,7 @@ class RunContainer:
     The container of one run; ``ended`` is set once ``exited`` is known and the log is whole.
 
     ``placement`` is what a later Greenroom finds it by. ``cpus_after_boot``: its share once it has booted; None where
-    it has that already. ``disk_mbytes``: how much it may write. ``quiet`` returns when the engine has nothing more
+    it has that already. ``disk_mbytes``: how much it may write. ``quiet`` tells when the engine has nothing more
     urgent to do.
     """
 
@@ -50,7 +52,7 @@ class RunContainer:
     max_log_chars: int
     engine: Engine
     chores: Chores
-    quiet: Callable[[], Awaitable[None]]
+    quiet: Quiet
     disk_mbytes: int
     cpus_after_boot: float | None = None
     exited: Exited | None = None
@@ -64,8 +66,11 @@ class RunContainer:
     _is_finishing: bool = False
 
     def take_up(self) -> None:
-        """Follow its log. Whoever takes up a container that may have ended unseen has it ``look`` besides."""
-        self._follow()
+        """
+        Follow its log, from when nothing is being started, but soon. Whoever takes up a container that may have ended
+        unseen has it ``look`` besides.
+        """
+        self.chores.do(self._follow_soon())
         if self.cpus_after_boot is not None:
             self.chores.do(self._end_boot_in_time())
 
@@ -83,7 +88,7 @@ class RunContainer:
         self.chores.do(self._end_boot())
 
     async def _end_boot(self) -> None:
-        await self.quiet()
+        await self.quiet.turn()
         if self.cpus_after_boot is None or self.ended.is_set():
             return
         quota, self.cpus_after_boot = cpu_quota_usecs(self.cpus_after_boot), None
@@ -170,8 +175,8 @@ class RunContainer:
             return
         self._is_finishing = True
         seen_at = time.monotonic()
-        await _wait(self._log_ended, _LOG_END_SECS)
         if self._follower is not None:
+            await _wait(self._log_ended, _LOG_END_SECS)
             self._follower.close()
         if state:
             self._follow(has_ended=True)
@@ -203,6 +208,11 @@ class RunContainer:
         """The log ends with the container; an engine that only broke off has a moment before it is asked again."""
         await _wait(self.ended, _RETRY_SECS)
         await self.look()
+
+    async def _follow_soon(self) -> None:
+        await self.quiet.wait(_LATEST_LOG_SECS)
+        if self._follower is None and not self._is_finishing:
+            self._follow()
 
     def _follow(self, *, has_ended: bool = False) -> None:
         loop = asyncio.get_running_loop()
