@@ -12,12 +12,16 @@ from docker.errors import APIError
 from autoscaler.launchers.base import LaunchSpec
 from autoscaler.launchers.docker.containers import ContainerRules, container_body, start_problem
 from autoscaler.launchers.docker.disk_rules import disk_mbytes, may_have_quotas, refuses_quotas
-from autoscaler.launchers.docker.engine import Engine, EngineError, NotInEngine
+from autoscaler.launchers.docker.engine import Engine, EngineError, EngineUnavailable, NotInEngine
 from autoscaler.launchers.docker.images import Images
 from gateway.core.errors import LaunchError
 from gateway.installation import Installation
 
 _NEVER = "0001-01-01T00:00:00Z"
+_BROKEN_OFF = (
+    "The Docker engine broke off while it was starting the run. Whether its program began is not known, so it is not "
+    "started once more."
+)
 
 
 class ContainerMaker:
@@ -67,16 +71,25 @@ class ContainerMaker:
 
     async def start(self, container_id: str) -> None:
         """Start it, once. Raises LaunchError with what the runtime says."""
-        tries = 0
 
         def start(client: docker.APIClient) -> None:
-            nonlocal tries
-            tries += 1
-            # An engine that broke off may have started it, and then it may have ended: it must not begin twice.
-            if tries == 1 or client.inspect_container(container_id)["State"]["StartedAt"] == _NEVER:
-                client.start(container_id)
+            if has_broken_off:
+                # It may have been started, and may have ended since: its program must not begin twice. That it never
+                # was is not to be believed: an engine that is killed may not have come to writing it down.
+                if client.inspect_container(container_id)["State"]["StartedAt"] == _NEVER:
+                    raise LaunchError(_BROKEN_OFF)
+                return
+            client.start(container_id)
 
-        try:
-            await self._engine.ask_patiently(start)
-        except EngineError as error:
-            raise LaunchError(start_problem(error.message)) from error
+        has_broken_off = False
+        while True:
+            try:
+                await self._engine.ask_patiently(start, unless_sent=not has_broken_off)
+            except EngineError as error:
+                raise LaunchError(start_problem(error.message)) from error
+            except EngineUnavailable as error:
+                if has_broken_off or not error.was_sent:
+                    raise
+                has_broken_off = True
+            else:
+                return

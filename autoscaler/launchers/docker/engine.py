@@ -45,7 +45,15 @@ class NotInEngine(EngineError):
 
 
 class EngineUnavailable(LaunchError):
-    """The engine does not answer: not started, restarting, or out of reach."""
+    """
+    The engine does not answer: not started, restarting, or out of reach.
+
+    ``was_sent``: it may have carried out the call all the same; False where not even a connection came about.
+    """
+
+    def __init__(self, message: str, *, was_sent: bool = True) -> None:
+        super().__init__(message)
+        self.was_sent = was_sent
 
 
 class Engine:
@@ -106,18 +114,19 @@ class Engine:
         """
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, call)
 
-    async def ask_patiently(self, call: Callable[[docker.APIClient], _T]) -> _T:
+    async def ask_patiently(self, call: Callable[[docker.APIClient], _T], *, unless_sent: bool = False) -> _T:
         """
         The same, but an engine that is just being restarted is waited for, up to *patience_secs* of the constructor.
 
-        *call* may be made again although the engine had carried it out, so it must allow for that.
+        *call* may be made again although the engine had carried it out, so it must allow for that; *unless_sent*: it
+        is made again only where not even a connection had come about.
         """
         until = time.monotonic() + self._patience_secs
         while True:
             try:
                 return await self.ask(call)
-            except EngineUnavailable:
-                if time.monotonic() > until:
+            except EngineUnavailable as error:
+                if time.monotonic() > until or (unless_sent and error.was_sent):
                     raise
                 await asyncio.sleep(_PAUSE_SECS)
 
@@ -157,14 +166,17 @@ class translated:  # noqa: N801 - used as a function, and a class costs half of 
         if isinstance(error, APIError):
             raise EngineError(f"Docker: {error.explanation or error}", error.status_code or 500) from error
         if isinstance(error, DockerException | requests.RequestException | urllib3.exceptions.HTTPError | OSError):
+            innermost = _innermost(error)
+            why = getattr(innermost, "strerror", None) or str(innermost) or type(innermost).__name__
             raise EngineUnavailable(
-                f"The Docker engine at {self._url} does not answer: {_innermost(error)}. Start it, or name another one "
-                "by DOCKER_HOST or --set docker_host=URL."
+                f"The Docker engine at {self._url} does not answer: {why}. Start it, or name another one by "
+                "DOCKER_HOST or --set docker_host=URL.",
+                was_sent=not isinstance(innermost, FileNotFoundError | ConnectionRefusedError),
             ) from error
 
 
-def _innermost(error: BaseException) -> str:
-    """The operating system's own words, which the libraries wrap several times."""
+def _innermost(error: BaseException) -> BaseException:
+    """The operating system's own error, which the libraries wrap several times."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return error
