@@ -43,6 +43,9 @@ _IMAGE_ENV = (
 )
 _START_SECS = 60
 
+# Kept, since Python complains of a process that nobody waits for.
+_outlives_us: list[subprocess.Popen[bytes]] = []
+
 
 class NoEngine(Exception):
     """There is no engine, and none can be started: why."""
@@ -125,7 +128,7 @@ def _start() -> None:
         raise NoEngine("no Docker engine answers, and dockerd or iptables is not installed")
     place = folder()
     with (place / "log").open("ab") as log:
-        subprocess.Popen(
+        started = subprocess.Popen(
             [
                 dockerd,
                 *("--data-root", place / "data", "--exec-root", place / "exec", "-p", place / "pid"),
@@ -136,6 +139,7 @@ def _start() -> None:
             stderr=log,
             start_new_session=True,
         )
+    _outlives_us.append(started)
     _until(lambda: answers(own_host()), f"dockerd did not start, see {place / 'log'}")
 
 

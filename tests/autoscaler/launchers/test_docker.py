@@ -97,19 +97,15 @@ async def test_the_share_of_a_booted_run_is_enforced(launcher, builds, tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        pytest.param(("no-such-command",), 'exec: "no-such-command": executable file not found', id="not in PATH"),
-        pytest.param(("/etc/passwd",), "permission denied", id="not executable"),
-    ],
+    "program",
+    [pytest.param("no-such-command", id="not in PATH"), pytest.param("/etc/passwd", id="not executable")],
 )
-async def test_command_that_cannot_be_executed(launcher, builds, tmp_path, argv, message):
-    """With init before it a wrong command is an end with a code; whichever way, nothing is left and the log tells."""
-    run = await start_run(launcher, builds.command(*argv), tmp_path)
+async def test_command_that_cannot_be_executed(launcher, builds, tmp_path, program):
+    """With init before it a wrong command is an end with a code of its own, and the log names it."""
+    run = await start_run(launcher, builds.command(program), tmp_path)
     end = await launcher.wait(run.id)
     assert end.exit_code in (126, 127)
-    assert argv[0] in "".join(run.log())
-    assert message
+    assert program in "".join(run.log())
 
 
 async def test_image_that_is_missing(launcher, builds, tmp_path, client):
