@@ -55,8 +55,12 @@ async def _template_on_standby(greenroom: Greenroom, name: str) -> None:
     assert told["user"] == "myuser"
     assert (told["memory"], told["cpus"]) == (1024, "0.25")
     assert "left-out.secret" not in told["files"]
-    run = await greenroom.run(told["run"])
-    assert (run["status"], run["meta"]["origin"]) == ("RUNNING", "STANDBY")
+
+    async def is_on_record() -> bool:  # written beside the first answer, not before it
+        run = await greenroom.run(told["run"])
+        return (run["status"], run["meta"]["origin"]) == ("RUNNING", "STANDBY")
+
+    await eventually(is_on_record, what="a standby run that is RUNNING")
 
 
 async def _template_as_batch(greenroom: Greenroom, name: str) -> None:
