@@ -23,6 +23,7 @@ from pydantic_settings import (
 
 from gateway.client_address import network_problem
 from gateway.network_rules import allowed_networks
+from gateway.node_rules import gateway_networks
 
 
 def default_data_dir() -> Path:
@@ -125,6 +126,12 @@ class Settings(BaseSettings):
     swarm_constraints: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Swarm: where runs may be placed, e.g. node.labels.actors==true."
     )
+    swarm_gateways: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        max_length=64,
+        description="Swarm: addresses or networks from which runs are called; none: run_host. For 'greenroom "
+        "network-rules --nodes'.",
+    )
     swarm_node_engines: str | None = Field(
         None,
         pattern=r"^(tcp|https?)://.*\{address\}",
@@ -166,6 +173,23 @@ class Settings(BaseSettings):
     connect_timeout_secs: float = Field(5, gt=0, description="To connect to a run's web server.")
     waiting_room_size: int = Field(1000, ge=1, description="Requests that may wait for one pool at once.")
     max_websocket_message_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="Largest WebSocket message.")
+    proxy_protocol: Literal["splice", "asgi"] = Field(
+        "splice",
+        description="HTTP/1.1 to proxied hosts: spliced by Greenroom's own protocol class, or by the ASGI proxy.",
+    )
+    head_timeout_secs: float = Field(30, gt=0, description="For the whole head of a request to come.")
+    body_idle_timeout_secs: float = Field(60, gt=0, description="Between two pieces of a request's body.")
+    keep_alive_secs: float = Field(75, gt=0, description="How long a caller's connection may lie idle.")
+    max_connections: int = Field(10_000, ge=1, description="Connections of callers to each worker at once.")
+    max_connections_per_address: int = Field(
+        1000,
+        ge=1,
+        description="Of one address, unless it is this machine or one of trusted_proxies.",
+    )
+    max_head_bytes: int = Field(
+        65_536, ge=1024, le=1_048_576, description="Largest head of a request, its first line included."
+    )
+    max_request_headers: int = Field(100, ge=1, le=1000, description="Headers that a request may have.")
     run_sync_timeout_secs: float = Field(
         300, gt=0, le=3600, description="How long a call that waits for a run's result waits."
     )
@@ -210,7 +234,7 @@ class Settings(BaseSettings):
         """In a variable: as in PATH, ``dir1:dir2``."""
         return _listed(value, os.pathsep)
 
-    @field_validator("trusted_proxies", "docker_allow", "swarm_constraints", mode="before")
+    @field_validator("trusted_proxies", "docker_allow", "swarm_constraints", "swarm_gateways", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         """In a variable: ``10.0.0.1,10.1.0.0/16``."""
@@ -228,6 +252,11 @@ class Settings(BaseSettings):
     @classmethod
     def _allowed_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return allowed_networks(value)
+
+    @field_validator("swarm_gateways")
+    @classmethod
+    def _gateways(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return gateway_networks(value)
 
     @field_validator("port_range", mode="before")
     @classmethod
