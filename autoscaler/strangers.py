@@ -31,8 +31,9 @@ class Strangers:
             )
         if self.launcher == "swarm":
             raise LaunchError(
-                f"Greenroom can't tell whether the nodes of the Swarm close their networks to runs, so Actors of users "
-                f"other than the administrator (this one is {what}) run only when it is started with --trust-users."
+                f"Greenroom can't tell whether the nodes of the Swarm close their networks to runs ('greenroom "
+                f"network-rules --nodes' prints what does so), so Actors of users other than the administrator (this "
+                f"one is {what}) run only when it is started with --trust-users."
             )
         if self.launcher == "docker":
             # Asked anew each time: root may install the rules, or remove them, while Greenroom serves.

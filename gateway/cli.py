@@ -41,13 +41,15 @@ requests and the event sockets of Actors live on. Where that fails, the old work
 NETWORK_RULES = """\
 With --launcher docker, the engine keeps runs from each other; what keeps them from this machine's other ports and from
 private networks are rules of iptables, which take root. This installs them for the server on the data folder, as often
-as you like: what is there of an earlier time is replaced. The setting docker_allow names exceptions.
+as you like: what is there of an earlier time is replaced. The setting docker_allow names exceptions. With --launcher
+swarm each node needs rules of its own: 'greenroom network-rules --nodes > rules.sh', then 'sh rules.sh' there.
 """
 
 NETWORK_RULES_ACTIONS = {
     "check": "Tell only whether they are in force; the exit code is 0 if they are.",
     "remove": "Remove them.",
     "print": "Print them as a shell script; takes no root.",
+    "nodes": "Print a shell script with those of a Docker Swarm's nodes, to be run on each of them as root.",
 }
 
 

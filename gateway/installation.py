@@ -35,6 +35,11 @@ class Installation:
         return f"gr-{self.id}"
 
     @property
+    def node_bridge(self) -> str:
+        """That on each node of a Docker Swarm; not ``bridge``, in whose network images are built."""
+        return f"gs-{self.id}"
+
+    @property
     def image_name(self) -> str:
         """The name of its images; the tag is the id of the build."""
         return f"greenroom-{self.id}"

@@ -53,8 +53,8 @@ CLOSED_NETWORKS = (
 _LARGEST_ALLOWED = 8
 
 # An Actor that tries what is closed learns it at once, instead of waiting for its own timeout.
-_REFUSE = "REJECT --reject-with icmp-admin-prohibited"
-_REPLIES = "-m conntrack --ctstate RELATED,ESTABLISHED"
+REFUSE = "REJECT --reject-with icmp-admin-prohibited"
+REPLIES = "-m conntrack --ctstate RELATED,ESTABLISHED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,23 +117,23 @@ def table_v4(rules: NetworkRules, forward: str = DOCKER_USER) -> Table:
         for protocol in ("udp", "tcp")
     ]
     allowed = [f"-d {network}" for network in rules.allow]
-    closed = [f"-d {network} -j {_REFUSE}" for network in CLOSED_NETWORKS]
+    closed = [f"-d {network} -j {REFUSE}" for network in CLOSED_NETWORKS]
     to_machine = (
-        f"{_REPLIES} -j ACCEPT",  # to what the gateway asks of runs
+        f"{REPLIES} -j ACCEPT",  # to what the gateway asks of runs
         f"! -s {rules.subnet} -j DROP",
         f"-d {rules.host}/32 -p tcp -m tcp --dport {rules.port} -j ACCEPT",
         # A resolver, or what is allowed, may be this machine itself.
         *(f"{match} -j ACCEPT" for match in (*dns, *allowed)),
-        f"-j {_REFUSE}",
+        f"-j {REFUSE}",
     )
     to_gateway = ("-i lo -j RETURN", f"-i {bridge} -j RETURN", "-j DROP")
     elsewhere = (
         f"! -s {rules.subnet} -j DROP",
-        f"-o {bridge} -j {_REFUSE}",  # a neighbour, whatever is allowed
+        f"-o {bridge} -j {REFUSE}",  # a neighbour, whatever is allowed
         *(f"{match} -j RETURN" for match in (*dns, *allowed)),
         *closed,
     )
-    to_runs = (f"{_REPLIES} -j RETURN", "-j DROP")
+    to_runs = (f"{REPLIES} -j RETURN", "-j DROP")
     names = {part: rules.chain(part) for part in ("IN", "GW", "OUT", "TO")}
     return Table(
         name=FILTER,
@@ -153,7 +153,7 @@ def backstop_v4(rules: NetworkRules) -> Table:
     parts = (rules.chain("OUT"), rules.chain("TO"))
     return Table(
         name=SECURITY,
-        chains={name: tuple(rule.replace(_REFUSE, "DROP") for rule in first.chains[name]) for name in parts},
+        chains={name: tuple(rule.replace(REFUSE, "DROP") for rule in first.chains[name]) for name in parts},
         hooks=tuple(replace(hook, chain=FORWARD) for hook in first.hooks if hook.target in parts),
     )
 

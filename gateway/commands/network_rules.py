@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import ipaddress
 import sys
 from contextlib import suppress
 from functools import partial
@@ -14,6 +15,7 @@ from gateway.data_dir import lock_path, read_holder
 from gateway.installation import installation_of
 from gateway.installed_rules import command_for, remove_note, require_bridge, rules_problem, table_for, wanted_rules
 from gateway.network_rules import NetworkRules, in_words, installation_text, problems, removal_text, script
+from gateway.node_rules import NodeRules, gateway_networks, node_script
 from gateway.refusals import FAILED, USAGE, Refused
 from gateway.settings import Settings
 
@@ -76,9 +78,38 @@ def print_script(settings: Settings) -> int:
     return 0
 
 
+def print_node_script(settings: Settings) -> int:
+    """The rules of a Swarm's nodes as a shell script, which each node's administrator runs as root. Raises Refused."""
+    _require_data(settings)
+    port = _port(settings)
+    settings = with_run_network(settings.model_copy(update={"launcher": "swarm"}))
+    try:
+        gateways = settings.swarm_gateways or gateway_networks((settings.run_host or "",))
+        host = str(ipaddress.IPv4Address(settings.run_host or ""))
+    except ValueError as error:
+        raise Refused(
+            f"run_host {settings.run_host!r} is no IPv4 address, so no rule can let runs reach it."
+        ) from error
+    rules = NodeRules(
+        installation=installation_of(settings.data),
+        gateways=gateways,
+        host=host,
+        port=port,
+        allow=settings.docker_allow,
+    )
+    print(node_script(rules), end="")
+    return 0
+
+
 def run(settings: Settings, action: str) -> int:
-    """One of ``install``, ``check``, ``remove`` and ``print``; the exit code. Raises Refused."""
-    actions = {"install": install, "check": check, "remove": remove, "print": print_script}
+    """One of ``install``, ``check``, ``remove``, ``print`` and ``nodes``; the exit code. Raises Refused."""
+    actions = {
+        "install": install,
+        "check": check,
+        "remove": remove,
+        "print": print_script,
+        "nodes": print_node_script,
+    }
     return actions[action](settings)
 
 

@@ -33,7 +33,7 @@ async def ensure_config(engine: Engine, installation: Installation) -> None:
                     "ConfigOnly": True,
                     "Labels": {INSTALLATION_LABEL: installation.id},
                     "Options": {
-                        "com.docker.network.bridge.name": bridge_name(installation),
+                        "com.docker.network.bridge.name": installation.node_bridge,
                         "com.docker.network.bridge.enable_icc": "false",
                     },
                 },
@@ -67,11 +67,6 @@ async def ensure_network(engine: Engine, installation: Installation, *, by_confi
     except EngineError as error:
         raise LaunchError(f"The network {name} can't be made: {error.message}.") from error
     return name
-
-
-def bridge_name(installation: Installation) -> str:
-    """The runs' network interface on each node; not that of a single engine's network, in which images are built."""
-    return f"gs-{installation.id}"
 
 
 def _config_name(installation: Installation) -> str:
