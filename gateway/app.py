@@ -22,7 +22,8 @@ from gateway.observability import Metrics
 from gateway.proxy import replies
 from gateway.proxy.admission import Admission
 from gateway.proxy.asgi import Message, Receive, Scope, Send, host_of, raw_path_of
-from gateway.proxy.hosts import LiveView, Own, Standby, parse_host, parse_path_form
+from gateway.proxy.host_map import HostMap
+from gateway.proxy.hosts import LiveView, Own, Standby, parse_path_form
 from gateway.proxy.slots import SlotDesk
 from gateway.proxy.upstream import Upstreams
 from gateway.services import Services
@@ -46,6 +47,7 @@ class Gateway:
     gateway_id: str
     admission: Admission = field(init=False)
     directory: Directory = field(init=False)
+    hosts: HostMap = field(init=False)
     desk: SlotDesk = field(init=False)
     is_ready: bool = False
     _own: Starlette = field(init=False)
@@ -56,6 +58,7 @@ class Gateway:
     def __post_init__(self) -> None:
         services, settings = self.services, self.services.settings
         self.directory = services.directory
+        self.hosts = HostMap(settings.domain)
         self.desk = SlotDesk(
             self.gateway_id,
             room_size=settings.waiting_room_size,
@@ -86,7 +89,7 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Host → what, then there. Hosts that are nobody's learn nothing."""
-        match parse_host(host_of(scope), self.services.settings.domain):
+        match self.hosts.look(host_of(scope)):
             case Standby(label):
                 await self.admission.standby(scope, receive, send, label, "")
             case LiveView(label):
