@@ -18,7 +18,11 @@ No I/O: every error that reaches a caller, each with its HTTP status, API type a
     ├── NameNotUnique               409 name-not-unique
     │   └── ActorNameNotUnique      409 actor-name-not-unique
     ├── RequestTooLarge             413 request-too-large
-    │   └── HeadTooLarge            431 request-too-large
+    │   ├── HeadTooLarge            431 request-too-large
+    │   └── TargetTooLong           414 request-too-large
+    ├── CodingNotSupported          501 transfer-coding-not-supported
+    ├── HttpVersionNotSupported     505 http-version-not-supported
+    ├── LoopDetected                508 loop-detected
     ├── LaunchError                 why a run could not be started; told as StandbyRunFailed or a status message
     └── StandbyError                errors at standby and live-view hosts
         ├── StandbyNotEnabled       400 standby-not-enabled
@@ -182,6 +186,42 @@ class HeadTooLarge(RequestTooLarge):
     """A request line and headers beyond their limit."""
 
     http_status = 431
+
+
+class TargetTooLong(RequestTooLarge):
+    """A request target beyond its limit."""
+
+    http_status = 414
+
+
+class CodingNotSupported(GreenroomError):
+    """A body in a transfer coding other than ``chunked``: where it ends can't be told."""
+
+    http_status, error_type = 501, "transfer-coding-not-supported"
+
+    def __init__(self) -> None:
+        super().__init__("Transfer-Encoding must be 'chunked' and nothing else: send the body plain or with its length.")
+
+
+class HttpVersionNotSupported(GreenroomError):
+    """A request line of another version of HTTP than 1.0 and 1.1."""
+
+    http_status, error_type = 505, "http-version-not-supported"
+
+    def __init__(self) -> None:
+        super().__init__("The request line must end with 'HTTP/1.1' or 'HTTP/1.0'.")
+
+
+class LoopDetected(GreenroomError):
+    """The request has come through Greenroom so often that it most likely goes round in a circle."""
+
+    http_status, error_type = 508, "loop-detected"
+
+    def __init__(self, hops: int) -> None:
+        super().__init__(
+            f"This request has come through Greenroom {hops} times already (header Via): does an Actor call itself?",
+            data={"hops": hops},
+        )
 
 
 class LaunchError(GreenroomError):
