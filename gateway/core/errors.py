@@ -200,7 +200,7 @@ class CodingNotSupported(GreenroomError):
     http_status, error_type = 501, "transfer-coding-not-supported"
 
     def __init__(self) -> None:
-        super().__init__("Transfer-Encoding must be 'chunked' and nothing else: send the body plain or with its length.")
+        super().__init__("Transfer-Encoding must be 'chunked' and nothing else: send the body in no other coding.")
 
 
 class HttpVersionNotSupported(GreenroomError):

@@ -5,7 +5,9 @@ Towards the Actor: the raw target and the headers as they came, in order and wit
 
 - the hop-by-hop headers and those that ``Connection`` names (RFC 9110 §7.6.1),
 - our own credentials (:class:`~gateway.proxy.plan.Credentials` says where they stood; tokens in a ``Referer`` too),
-- what only we may say (request id, readiness probe, ``Forwarded`` and its relatives), which is set anew.
+- what only we may say (request id, readiness probe, ``Forwarded`` and its relatives), which is set anew,
+
+and with ``Via`` (RFC 9110 §7.6.3), by which a request that goes round in a circle is known. The request id comes last.
 
 Names that differ from such a header only by ``_`` for ``-`` are dropped with it: CGI and WSGI can't tell them apart.
 """
@@ -13,10 +15,10 @@ Names that differ from such a header only by ``_`` for ``-`` are dropped with it
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from urllib.parse import unquote_to_bytes
 
-from gateway.core.errors import InvalidRequest
+from gateway.core.errors import CodingNotSupported, InvalidRequest, LoopDetected, MethodNotAllowed
 from gateway.proxy.plan import Credentials, ForwardPlan, Headers
 
 CHUNKED = -1
@@ -39,15 +41,26 @@ HOP_BY_HOP = frozenset(
 _NEVER_HOP_BY_HOP = frozenset({b"host", b"content-length", b"transfer-encoding"})
 # Ours alone to say, so not believed from outside.
 _ONLY_OURS = frozenset({b"x-apify-container-server-readiness-probe", b"x-actor-request-id", b"forwarded"})
+# Of an upgrade to HTTP/2, which is not made (RFC 9113 §3.1), also where Connection fails to name it.
+_OF_HTTP2 = b"http2-settings"
+_NOT_PASSED_ON = HOP_BY_HOP - {b"transfer-encoding"} | _ONLY_OURS | {_OF_HTTP2}
+# Names that say how long the body is, but for an "_".
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+# CONNECT asks for a forward proxy; what TRACE sends back could show a script what it may not see.
+_METHODS_NOT_SERVED = frozenset({b"CONNECT", b"TRACE"})
+_MAX_HOPS = 10
 # In the path form an Actor shares its host with the API and the console: it must not speak for the whole host.
 _SPEAKS_FOR_THE_HOST = frozenset({b"set-cookie", b"clear-site-data", b"strict-transport-security"})
 _WEBSOCKET_HANDSHAKE = frozenset({b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-extensions"})
 _WEBSOCKET_ANSWER = frozenset({b"sec-websocket-accept", b"sec-websocket-protocol", b"sec-websocket-extensions"})
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_BAD_IN_VALUE = re.compile(rb"[\x00\r\n]")
+_BAD_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_OUR_HOP = re.compile(rb"(?:^|,)[ \t]*[^ \t,]+[ \t]+greenroom[ \t]*(?=[,(]|$)", re.IGNORECASE)
 _BAD_IN_TARGET = re.compile(rb"[\x00-\x20\x7f#]")
 _BEARER = re.compile(rb"[ \t]*bearer[ \t]+(.*?)[ \t]*", re.IGNORECASE | re.DOTALL)
+_METHOD = re.compile(rb"[A-Z][A-Z0-9_-]{0,31}")
+_LONGEST_LENGTH = 18
 _PLAIN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -90,26 +103,52 @@ def body_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
     """
     How a request's body is framed: its Content-Length, CHUNKED, or None where there is none.
 
-    Raises InvalidRequest for framing that two servers could read in two ways (RFC 9112 §6.3).
+    Raises InvalidRequest for framing that two servers could read in two ways (RFC 9112 §6.3), also where a length is
+    merely said twice, and CodingNotSupported for a coding other than ``chunked``.
     """
-    lengths: set[bytes] = set()
+    lengths: list[bytes] = []
     codings: list[bytes] = []
     for name, value in headers:
         lower = name.lower()
         if lower == b"content-length":
-            lengths.add(value.strip(b" \t"))
+            lengths.append(value)
         elif lower == b"transfer-encoding":
-            codings.append(value.strip(b" \t").lower())
+            codings.append(value)
+    return framing(lengths, codings)
+
+
+def framing(lengths: Sequence[bytes], codings: Sequence[bytes]) -> int | None:
+    """The same from the values of all Content-Length and of all Transfer-Encoding headers."""
     if codings:
-        if lengths or codings != [b"chunked"]:
-            raise InvalidRequest("Transfer-Encoding must be 'chunked', without a Content-Length.")
-        return CHUNKED
+        if lengths:
+            raise InvalidRequest("Transfer-Encoding and Content-Length exclude each other: send one of them.")
+        named = [coding.strip(b" \t").lower() for coding in b",".join(codings).split(b",")]
+        if named == [b"chunked"]:
+            return CHUNKED
+        if b"" in named or named.count(b"chunked") > 1:
+            raise InvalidRequest("Transfer-Encoding must be 'chunked', once.")
+        raise CodingNotSupported
     if not lengths:
         return None
-    length = lengths.pop()
-    if lengths or not length.isdigit() or len(length) > 18:
-        raise InvalidRequest("Content-Length must be one decimal number.")
+    length = lengths[0].strip(b" \t")
+    if len(lengths) > 1 or not length.isdigit() or len(length) > _LONGEST_LENGTH:
+        raise InvalidRequest("Content-Length must be one decimal number, given once.")
     return int(length)
+
+
+def refuse_method(method: bytes) -> None:
+    """Raise InvalidRequest for what is no method, and MethodNotAllowed for one that goes to no Actor."""
+    if method in _METHODS_NOT_SERVED:
+        raise MethodNotAllowed(f"{method.decode()} is not served here: Greenroom is no forward proxy.")
+    if not _METHOD.fullmatch(method):
+        raise InvalidRequest("The method must be a word in capital letters, such as GET.")
+
+
+def refuse_loop(vias: Iterable[bytes]) -> None:
+    """Raise LoopDetected where *vias*, the values of all ``Via`` headers, name Greenroom more than ten times."""
+    hops = sum(len(_OUR_HOP.findall(via)) for via in vias)
+    if hops > _MAX_HOPS:
+        raise LoopDetected(hops)
 
 
 def target(raw_path: bytes, query_string: bytes, plan: ForwardPlan) -> bytes:
@@ -141,20 +180,18 @@ def upstream_head(
     """
     The whole request head for the Actor, with its empty line.
 
-    The body's framing is written by us: the Content-Length as given, else ``Transfer-Encoding: chunked`` where the
-    request had it or *is_chunked* says that a body of unknown length follows (HTTP/2 has no such header).
-    Raises InvalidRequest for a head that can't be sent on without changing its meaning.
+    The body's framing is the request's own; *is_chunked* says that a body of unknown length follows where no header
+    does (in HTTP/2 none has to).
+    Raises InvalidRequest and its relatives for a head that can't be sent on without changing its meaning.
     """
     verb = method.encode("latin-1", "replace")
-    if not _TOKEN.fullmatch(verb):
-        raise InvalidRequest("The method is not a word.")
+    refuse_method(verb)
     length = body_length(headers)
-    lines = _for_actor(headers, plan)
-    if length is not None and length != CHUNKED:
-        lines.append((b"Content-Length", b"%d" % length))
-    elif length == CHUNKED or is_chunked:
+    refuse_bad_headers(headers)
+    lines = lines_for_actor(headers, plan)
+    if length is None and is_chunked:
         lines.append((b"Transfer-Encoding", b"chunked"))
-    return _head(verb, target(raw_path, query_string, plan), lines)
+    return _head(verb, target(raw_path, query_string, plan), lines, plan)
 
 
 def upgrade_head(raw_path: bytes, query_string: bytes, headers: Headers, plan: ForwardPlan, key: bytes) -> bytes:
@@ -163,14 +200,16 @@ def upgrade_head(raw_path: bytes, query_string: bytes, headers: Headers, plan: F
 
     The subprotocols stay as the client offered them, and so do Origin, cookies and User-Agent.
     """
-    lines = [(name, value) for name, value in _for_actor(headers, plan) if name.lower() not in _WEBSOCKET_HANDSHAKE]
+    refuse_bad_headers(headers)
+    ours = _WEBSOCKET_HANDSHAKE | _FRAMING
+    lines = [(name, value) for name, value in lines_for_actor(headers, plan) if name.lower() not in ours]
     lines += [
         (b"Upgrade", b"websocket"),
         (b"Connection", b"Upgrade"),
         (b"Sec-WebSocket-Version", b"13"),
         (b"Sec-WebSocket-Key", key),
     ]
-    return _head(b"GET", target(raw_path, query_string, plan), lines)
+    return _head(b"GET", target(raw_path, query_string, plan), lines, plan)
 
 
 def answer_headers(headers: Headers, plan: ForwardPlan) -> Headers:
@@ -201,49 +240,64 @@ def accept_headers(headers: Headers, plan: ForwardPlan) -> Headers:
     return [(name, value) for name, value in answer_headers(headers, plan) if name not in ours]
 
 
-def _for_actor(headers: Headers, plan: ForwardPlan) -> Headers:
-    """All but the framing; each header checked, since not every ASGI server does."""
-    named = _named_by_connection(headers)
-    kept: Headers = []
-    hosts = 0
+def refuse_bad_headers(headers: Headers) -> None:
+    """Raise for headers that can't stand in a head, for several hosts and for loops: not every ASGI server does."""
+    hosts, vias = 0, []
     for name, value in headers:
         if not _TOKEN.fullmatch(name) or _BAD_IN_VALUE.search(value):
             raise InvalidRequest("A header holds characters that may not stand there.")
         lower = name.lower()
-        dashed = lower.replace(b"_", b"-")
         if lower == b"host":
             hosts += 1
+        elif lower == b"via":
+            vias.append(value)
+    if hosts > 1:
+        raise InvalidRequest("A request has one Host header.")
+    refuse_loop(vias)
+
+
+def lines_for_actor(headers: Headers, plan: ForwardPlan) -> Headers:
+    """
+    What of *headers* the Actor gets, in order, its framing among it; ours (``said_by_us``) come after.
+
+    They have been checked. Only ``Referer`` and the framing have their values looked at.
+    """
+    named = _named_by_connection(headers)
+    kept: Headers = []
+    has_host = False
+    for name, value in headers:
+        lower = name.lower()
+        dashed = lower.replace(b"_", b"-")
+        if lower == b"host":
+            has_host = True
         elif (
-            dashed in HOP_BY_HOP
-            or dashed == b"content-length"
+            dashed in _NOT_PASSED_ON
             or lower in named
-            or dashed in _ONLY_OURS
+            or (dashed in _FRAMING and lower not in _FRAMING)
             or dashed.startswith(b"x-forwarded-")
             or _is_credential(dashed, plan)
             or (plan.is_sandboxed and dashed == b"cookie")
         ):
             continue
-        if dashed == b"referer" and not plan.keep_credentials:
+        elif dashed == b"referer" and not plan.keep_credentials:
             value = _url_without_token(value)
+        elif lower in _FRAMING:
+            value = _plain_framing(value)
         kept.append((name, value))
-    if hosts > 1:
-        raise InvalidRequest("A request has one Host header.")
-    if not hosts:
+    if not has_host:
         kept.insert(0, (b"Host", (plan.host or str(plan.address)).encode("latin-1")))
-    return kept + _said_by_us(plan)
+    return kept
 
 
-def _is_credential(name: bytes, plan: ForwardPlan) -> bool:
-    if plan.keep_credentials:
-        return False
-    return name == b"x-apify-authorization" or (name == b"authorization" and plan.credentials.in_authorization)
+def said_by_us(plan: ForwardPlan) -> Headers:
+    """
+    Who asked whom (RFC 7239), as this gateway knows it, and that it was here.
 
-
-def _said_by_us(plan: ForwardPlan) -> Headers:
-    """The request id and who asked whom (RFC 7239), as this gateway knows it."""
+    Raises InvalidRequest where the plan's host or addresses can't stand in a header.
+    """
     host, scheme = plan.host.encode("latin-1"), plan.scheme.encode("latin-1")
     hops = [hop.encode("latin-1") for hop in (plan.client_host, *plan.proxies) if hop]
-    said: Headers = [(b"X-Actor-Request-ID", plan.request_id.encode("latin-1"))]
+    said: Headers = []
     if hops:
         said.append((b"X-Forwarded-For", b", ".join(hops)))
     if host:
@@ -256,9 +310,22 @@ def _said_by_us(plan: ForwardPlan) -> Headers:
     if host:
         forwarded.insert(1, b"host=" + _quoted(host))
     said.append((b"Forwarded", b", ".join([b";".join(forwarded), *proxies])))
+    said.append((b"Via", b"1.1 greenroom"))
     if any(_BAD_IN_VALUE.search(value) for _, value in said):
         raise InvalidRequest("The request's host or address holds characters that may not stand there.")
     return said
+
+
+def _plain_framing(value: bytes) -> bytes:
+    """As ``framing`` has read it, so that nobody reads it otherwise: no leading zeros, ``chunked`` in small letters."""
+    value = value.strip(b" \t").lower()
+    return b"%d" % int(value) if value.isdigit() else value
+
+
+def _is_credential(name: bytes, plan: ForwardPlan) -> bool:
+    if plan.keep_credentials:
+        return False
+    return name == b"x-apify-authorization" or (name == b"authorization" and plan.credentials.in_authorization)
 
 
 def _quoted(value: bytes) -> bytes:
@@ -267,12 +334,14 @@ def _quoted(value: bytes) -> bytes:
     return b'"' + value.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
 
 
-def _head(method: bytes, whole_target: bytes, lines: Headers) -> bytes:
-    parts = [method, b" ", whole_target, b" HTTP/1.1\r\n"]
-    for name, value in lines:
-        parts += (name, b": ", value, b"\r\n")
-    parts.append(b"\r\n")
-    return b"".join(parts)
+def as_text(lines: Headers) -> bytes:
+    """*lines* as they stand in a head, without its empty line."""
+    return b"".join([part for name, value in lines for part in (name, b": ", value, b"\r\n")])
+
+
+def _head(method: bytes, whole_target: bytes, lines: Headers, plan: ForwardPlan) -> bytes:
+    last = (b"X-Actor-Request-ID", plan.request_id.encode("latin-1"))
+    return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, whole_target, as_text([*lines, *said_by_us(plan), last]))
 
 
 def _named_by_connection(headers: Headers) -> frozenset[bytes]:

@@ -113,8 +113,9 @@ async def test_headers_both_ways(rig: Rig) -> None:
     )
     assert seen[0].headers == [
         (b"x-b", b"1"), (b"host", b"h:1"), (b"cookie", b"a=1"), (b"x-a", b"2"), (b"cookie", b"b=2"), (b"x-b", b"3"),
-        (b"x-actor-request-id", b"fresh"), (b"x-forwarded-for", b"127.0.0.1"), (b"x-forwarded-host", b"h:1"),
-        (b"x-forwarded-proto", b"http"), (b"forwarded", b'for=127.0.0.1;host="h:1";proto=http'),
+        (b"x-forwarded-for", b"127.0.0.1"), (b"x-forwarded-host", b"h:1"), (b"x-forwarded-proto", b"http"),
+        (b"forwarded", b'for=127.0.0.1;host="h:1";proto=http'), (b"via", b"1.1 greenroom"),
+        (b"x-actor-request-id", b"fresh"),
     ]  # fmt: skip
     assert head.headers == [
         (b"x-b", b"1"), (b"set-cookie", b"a=1"), (b"x-a", b"\xe4"), (b"set-cookie", b"b=2"), (b"x-b", b"2"),
