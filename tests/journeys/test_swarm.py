@@ -10,37 +10,24 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
 
-import docker_engine
-import httpx
 import pytest
-import swarm_cluster
-from journeys.greenroom import Greenroom, actor_folder, eventually
+from journeys.greenroom import eventually
+from journeys.swarm import Load, batch_runs, container_actor, open_launcher, open_with_base, runs_on, serving
 from launcher_builds import ContainerBuilds, start_run
-from swarm_cluster import Cluster, Node
+from swarm_cluster import Cluster
 
 from autoscaler.launchers.base import Exited
 from autoscaler.launchers.swarm.launcher import SwarmLauncher
-from autoscaler.launchers.swarm.opening import open_swarm
 from gateway.core.errors import LaunchError
+from gateway.core.load import Usage
 from gateway.installation import installation_of
 from gateway.live_logs import Logs
-from gateway.settings import Settings
 from gateway.state.blobs import open_blobs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-DOCKERFILE = """
-FROM greenroom-tests:base
-COPY . /actor
-WORKDIR /actor
-CMD ["python3", "-u", "main.py"]
-"""
 
 SLEEPER = "import time\nprint('up')\ntime.sleep(3600)\n"
 
@@ -72,123 +59,7 @@ time.sleep(3600)
 @pytest.fixture(scope="module")
 def cluster(docker_host: str) -> Iterator[Cluster]:
     """Three nodes; the first one manages, and has the base image of the tests."""
-    try:
-        with swarm_cluster.open_cluster(3) as opened:
-            swarm_cluster.load_base(opened.manager)
-            yield opened
-    except docker_engine.NoEngine as error:
-        pytest.skip(str(error))
-
-
-def container_actor(parent: Path, name: str, standby: dict[str, Any] | None = None, main: str | None = None) -> Path:
-    """An Actor with a Dockerfile of the tests' own."""
-    folder = actor_folder(parent, name, standby, main=main)
-    program = folder / "main.py"
-    program.write_text(program.read_text().replace('"127.0.0.1"', '"0.0.0.0"'))  # a container's own is nobody else's
-    (folder / ".actor" / "Dockerfile").write_text(DOCKERFILE)
-    return folder
-
-
-@asynccontextmanager
-async def serving(cluster: Cluster, tmp_path: Path, *actors: Path, **settings: Any) -> AsyncIterator[Greenroom]:
-    """A Greenroom of its own on this machine; what is left of it in the Swarm is removed."""
-    data = tmp_path / "data"
-    given: dict[str, Any] = {
-        "launcher": "swarm",
-        "docker_host": cluster.manager.host,
-        "run_host": cluster.address,
-        "registry": cluster.registry,
-        "swarm_node_engines": cluster.node_engines,
-        "readiness_timeout_secs": 60,
-        "pick_timeout_secs": 60,
-        **settings,
-    }
-    given = {name: value for name, value in given.items() if value != ""}
-    try:
-        async with Greenroom(data, actors, given) as greenroom:
-            for actor in actors:
-                await built(greenroom, actor.name)
-            yield greenroom
-    finally:
-        label = installation_of(data).label
-        left = cluster.manager.docker("service", "ls", "-q", "--filter", f"label={label}").split()
-        if left:
-            cluster.manager.docker("service", "rm", *left)
-
-
-async def built(greenroom: Greenroom, name: str) -> None:
-    """Until the Actor's image is there."""
-
-    async def has_image() -> bool:
-        builds = await greenroom.data_of("GET", f"/actors/local~{name}/builds")
-        statuses = {build["status"] for build in builds["items"]}
-        assert not statuses & {"FAILED", "ABORTED"}, await greenroom.log_of(builds["items"][-1]["id"])
-        return "SUCCEEDED" in statuses
-
-    await eventually(has_image, within_secs=120, what=f"the build of {name}")
-
-
-def runs_on(cluster: Cluster, node: Node, greenroom: Greenroom) -> set[str]:
-    """The runs of this Greenroom that are on *node*."""
-    return cluster.runs_on(node, installation_of(greenroom.data).label)
-
-
-async def batch_runs(greenroom: Greenroom, actor: str, count: int, options: str = "memory=256") -> list[str]:
-    """So many runs, each RUNNING; their ids."""
-    started = await asyncio.gather(
-        *(greenroom.data_of("POST", f"/actors/~{actor}/runs?{options}") for _ in range(count))
-    )
-    ids = [str(run["id"]) for run in started]
-
-    async def all_run() -> bool:
-        runs = {run["id"]: run for run in await greenroom.runs()}
-        ended = [run_id for run_id in ids if runs[run_id].get("finishedAt")]
-        assert not ended, await greenroom.log_of(ended[0])
-        return all(runs[run_id]["status"] == "RUNNING" for run_id in ids)
-
-    await eventually(all_run, within_secs=120, what=f"{count} runs")
-    return ids
-
-
-class Load:
-    """Callers that ask an Actor again and again, each waiting for its answer; ``answers`` counts what they got."""
-
-    def __init__(self, greenroom: Greenroom, actor: str, callers: int, ms: int) -> None:
-        self.greenroom, self.actor, self.callers, self.ms = greenroom, actor, callers, ms
-        self.answers: Counter[str] = Counter()
-        self.by_run: Counter[str] = Counter()
-        self._is_over = False
-
-    async def __aenter__(self) -> Self:
-        self._group = await asyncio.TaskGroup().__aenter__()
-        for _ in range(self.callers):
-            self._group.create_task(self._call())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._is_over = True
-        await self._group.__aexit__(None, None, None)
-
-    async def _call(self) -> None:
-        while not self._is_over:
-            try:
-                answer = await self.greenroom.call(self.actor, f"/slow?ms={self.ms}")
-            except httpx.HTTPError as error:
-                self.answers[type(error).__name__] += 1
-                continue
-            self.answers[str(answer.status_code) if answer.status_code == 200 else answer.text] += 1
-            if answer.status_code == 200:
-                self.by_run[answer.json()["runId"]] += 1
-
-
-@asynccontextmanager
-async def open_launcher(cluster: Cluster, folder: Path, **settings: Any) -> AsyncIterator[SwarmLauncher]:
-    """The launcher alone."""
-    given = {"docker_host": cluster.manager.host, "registry": cluster.registry, **settings}
-    logs = Logs(folder / "data", open_blobs(folder / "data" / "blobs"))
-    chosen = Settings(data=folder / "data", launcher="swarm", swarm_node_engines=cluster.node_engines, **given)
-    async with open_swarm(chosen, open_blobs(folder / "data" / "blobs"), logs) as launcher:
-        yield launcher
+    yield from open_with_base(3)
 
 
 @pytest.fixture
@@ -287,6 +158,35 @@ async def test_neighbours_are_out_of_reach(cluster: Cluster, builds: ContainerBu
         assert await launcher.wait(victim.id) == Exited(exit_code=0)
         for run_id in (run.id, victim.id):
             await launcher.forget(run_id)
+
+
+async def test_what_runs_use(cluster: Cluster, builds: ContainerBuilds, tmp_path: Path) -> None:
+    """Each is measured on its own node; one of a node whose engine is out of reach is not, and nothing else suffers."""
+    busy = "print('on')\nwhile True: pass"
+    for node, engines, is_told in (
+        (cluster.manager, None, True),
+        (cluster.nodes[1], cluster.node_engines, True),
+        (cluster.nodes[1], None, False),
+    ):
+        place = {"swarm_constraints": (f"node.id=={node.id}",), "swarm_node_engines": engines}
+        async with open_launcher(cluster, tmp_path, **place) as launcher:
+            run = await start_run(launcher, builds.script(busy), tmp_path)
+            await eventually(lambda run=run: "on" in run.log(), within_secs=30, what="its first line")
+            seen: list[Usage] = []
+
+            async def used(launcher: SwarmLauncher = launcher, run_id: str = run.id, seen: list[Usage] = seen) -> bool:
+                seen += [usage for id_, usage in (await launcher.usage()).items() if id_ == run_id]
+                return len(seen) > 1 and seen[-1].cpu_secs - seen[0].cpu_secs > 0.05
+
+            if is_told:
+                await eventually(used, within_secs=30, what="processor time")
+                assert seen[-1].memory_bytes > 2**20
+                assert seen[-1].processes >= 1
+            else:
+                assert await launcher.usage() == {}
+            await launcher.stop(run.id, grace_secs=0)
+            await launcher.wait(run.id)
+            await launcher.forget(run.id)
 
 
 async def test_thirty_runs_are_spread_by_what_they_reserve(cluster: Cluster, tmp_path: Path) -> None:

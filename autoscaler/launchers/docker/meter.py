@@ -6,16 +6,26 @@ import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from autoscaler.launchers.docker.cgroups import Cgroups
 from autoscaler.launchers.docker.engine import Engine
-from autoscaler.launchers.docker.run_container import RunContainer
 from gateway.core.errors import LaunchError
 from gateway.core.load import Usage
 
 _AT_ONCE = 8
 _PATIENCE_SECS = 5.0
+
+
+class Measurable(Protocol):
+    """A run in a container; ``cpus_after_boot`` is None once it has booted, ``container_id`` before it has one."""
+
+    run_id: str
+    ended: asyncio.Event
+    cpus_after_boot: float | None
+
+    @property
+    def container_id(self) -> str | None: ...
 
 
 class Meter:
@@ -36,9 +46,9 @@ class Meter:
         """One that uses what is in reach."""
         return cls(engine, Cgroups.of_this_machine() if engine.is_local else None)
 
-    async def usage(self, runs: Iterable[RunContainer]) -> dict[str, Usage]:
+    async def usage(self, runs: Iterable[Measurable]) -> dict[str, Usage]:
         """The usage of each run that lives, by its id; one call at a time. What can't be told is left out."""
-        alive = {run.container_id: run for run in runs if not run.ended.is_set()}
+        alive = {run.container_id: run for run in runs if run.container_id is not None and not run.ended.is_set()}
         found = await asyncio.to_thread(self._cgroups.read, [*alive]) if self._cgroups is not None else {}
         found |= await self._ask([container_id for container_id in alive if container_id not in found])
         self._unreachable &= alive.keys()

@@ -28,6 +28,7 @@ from autoscaler.launchers.docker.engine import Engine, NotInEngine
 from autoscaler.launchers.swarm.board import Board, Snapshot
 from autoscaler.launchers.swarm.engines import NodeEngines
 from autoscaler.launchers.swarm.images import SwarmImages
+from autoscaler.launchers.swarm.meters import NodeMeters
 from autoscaler.launchers.swarm.networks import ensure_config, ensure_network
 from autoscaler.launchers.swarm.run_service import RunService
 from autoscaler.launchers.swarm.services import ServiceRules, service_body
@@ -85,6 +86,7 @@ class SwarmLauncher:
         self._chores = Chores()
         self._board = Board(engine, installation, self._on_snapshot)
         self._nodes = NodeEngines(engine, "", node_engines)
+        self._meters = NodeMeters(engine)
         self._configured: set[str] = set()
         self._rules: ServiceRules | None = None
         self._runs: dict[str, RunService] = {}
@@ -281,8 +283,8 @@ class SwarmLauncher:
         raise LaunchError("Freezing is not offered on Docker Swarm, so there is nothing to resume.")
 
     async def usage(self) -> Mapping[str, Usage]:
-        """Nothing: a manager does not measure."""
-        return {}
+        """What runs use, on those nodes whose engines are in reach; a manager does not measure."""
+        return await self._meters.usage(self._runs.values())
 
     async def leaving(self) -> AsyncIterator[Leaving]:
         """The runs that Swarm wants gone from their nodes, as it does: each is killed after *stop_grace_secs*."""

@@ -73,6 +73,16 @@ class RunService:
         if self._follower is not None:
             self._follower.close()
 
+    @property
+    def container_id(self) -> str | None:
+        """Its container, on whichever node."""
+        return self.task.container_id if self.task is not None else None
+
+    def way(self) -> tuple[Engine, str] | None:
+        """The engine that holds its container, and the container, where both are in reach."""
+        engine, container_id = self.nodes.of(self.node), self.container_id
+        return None if engine is None or container_id is None else (engine, container_id)
+
     # What the manager says
 
     def see(self, snapshot: Snapshot) -> None:
@@ -133,7 +143,7 @@ class RunService:
     async def _was_out_of_memory(self) -> bool:
         """Only the engine of its node can tell; where that is out of reach, an exit code of 137 has to do."""
         found: Mapping[str, Any] = {}
-        if (way := self._way()) is not None:
+        if (way := self.way()) is not None:
             engine, container_id = way
             with contextlib.suppress(LaunchError):
                 found = await engine.ask(lambda client: client.inspect_container(container_id))
@@ -157,7 +167,7 @@ class RunService:
     async def has_booted(self) -> None:
         """From now on it has the processor share that its memory pays for, where its node's engine is in reach."""
         cpus, self.cpus_after_boot = self.cpus_after_boot, None
-        way = self._way()
+        way = self.way()
         if cpus is None or way is None or self.ended.is_set():
             return
         engine, container_id = way
@@ -195,7 +205,7 @@ class RunService:
     async def _signal(self, name: str) -> None:
         """By its node's engine; where that is out of reach by Swarm, which has one way to stop a task."""
         while not self.ended.is_set() and not self._is_finishing:
-            way = self._way()
+            way = self.way()
             try:
                 await (self.engine.ask(self._shut_down) if way is None else _kill(*way, name))
             except EngineUnavailable as error:
@@ -221,13 +231,6 @@ class RunService:
         response = client.post(url, params={"version": found["Version"]["Index"]}, json=body)
         if response.status_code >= 300:
             raise EngineError(f"Docker: {response.text}", response.status_code)
-
-    def _way(self) -> tuple[Engine, str] | None:
-        """The engine that holds its container, and the container, where both are in reach."""
-        engine = self.nodes.of(self.node)
-        if engine is None or self.task is None or self.task.container_id is None:
-            return None
-        return engine, self.task.container_id
 
 
 async def _kill(engine: Engine, container_id: str, signal: str) -> None:
