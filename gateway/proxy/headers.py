@@ -176,9 +176,10 @@ def upstream_head(
     plan: ForwardPlan,
     *,
     is_chunked: bool = False,
+    version: str = "1.1",
 ) -> bytes:
     """
-    The whole request head for the Actor, with its empty line.
+    The whole request head for the Actor, with its empty line; *version* is that in which the request came (``Via``).
 
     The body's framing is the request's own; *is_chunked* says that a body of unknown length follows where no header
     does (in HTTP/2 none has to).
@@ -191,7 +192,7 @@ def upstream_head(
     lines = lines_for_actor(headers, plan)
     if length is None and is_chunked:
         lines.append((b"Transfer-Encoding", b"chunked"))
-    return _head(verb, target(raw_path, query_string, plan), lines, plan)
+    return _head(verb, target(raw_path, query_string, plan), lines, plan, version)
 
 
 def upgrade_head(raw_path: bytes, query_string: bytes, headers: Headers, plan: ForwardPlan, key: bytes) -> bytes:
@@ -289,28 +290,30 @@ def lines_for_actor(headers: Headers, plan: ForwardPlan) -> Headers:
     return kept
 
 
-def said_by_us(plan: ForwardPlan) -> Headers:
+def said_by_us(
+    *, client_host: str, proxies: Sequence[str], host: str, scheme: str, prefix: str = "", version: str = "1.1"
+) -> Headers:
     """
-    Who asked whom (RFC 7239), as this gateway knows it, and that it was here.
+    Who asked whom (RFC 7239), as this gateway knows it, and that it was here. *version* is the request's own of HTTP.
 
-    Raises InvalidRequest where the plan's host or addresses can't stand in a header.
+    Raises InvalidRequest where the host or an address can't stand in a header.
     """
-    host, scheme = plan.host.encode("latin-1"), plan.scheme.encode("latin-1")
-    hops = [hop.encode("latin-1") for hop in (plan.client_host, *plan.proxies) if hop]
+    asked, protocol = host.encode("latin-1"), scheme.encode("latin-1")
+    hops = [hop.encode("latin-1") for hop in (client_host, *proxies) if hop]
     said: Headers = []
     if hops:
         said.append((b"X-Forwarded-For", b", ".join(hops)))
-    if host:
-        said.append((b"X-Forwarded-Host", host))
-    said.append((b"X-Forwarded-Proto", scheme))
-    if plan.prefix:
-        said.append((b"X-Forwarded-Prefix", plan.prefix.encode("latin-1")))
-    client, *proxies = [b"for=" + _quoted(b"[" + hop + b"]" if b":" in hop else hop) for hop in hops or [b"unknown"]]
-    forwarded = [client, b"proto=" + _quoted(scheme)]
-    if host:
-        forwarded.insert(1, b"host=" + _quoted(host))
-    said.append((b"Forwarded", b", ".join([b";".join(forwarded), *proxies])))
-    said.append((b"Via", b"1.1 greenroom"))
+    if asked:
+        said.append((b"X-Forwarded-Host", asked))
+    said.append((b"X-Forwarded-Proto", protocol))
+    if prefix:
+        said.append((b"X-Forwarded-Prefix", prefix.encode("latin-1")))
+    client, *others = [b"for=" + _quoted(b"[" + hop + b"]" if b":" in hop else hop) for hop in hops or [b"unknown"]]
+    forwarded = [client, b"proto=" + _quoted(protocol)]
+    if asked:
+        forwarded.insert(1, b"host=" + _quoted(asked))
+    said.append((b"Forwarded", b", ".join([b";".join(forwarded), *others])))
+    said.append((b"Via", version.encode("latin-1") + b" greenroom"))
     if any(_BAD_IN_VALUE.search(value) for _, value in said):
         raise InvalidRequest("The request's host or address holds characters that may not stand there.")
     return said
@@ -339,9 +342,17 @@ def as_text(lines: Headers) -> bytes:
     return b"".join([part for name, value in lines for part in (name, b": ", value, b"\r\n")])
 
 
-def _head(method: bytes, whole_target: bytes, lines: Headers, plan: ForwardPlan) -> bytes:
+def _head(method: bytes, whole_target: bytes, lines: Headers, plan: ForwardPlan, version: str = "1.1") -> bytes:
+    said = said_by_us(
+        client_host=plan.client_host,
+        proxies=plan.proxies,
+        host=plan.host,
+        scheme=plan.scheme,
+        prefix=plan.prefix,
+        version=version,
+    )
     last = (b"X-Actor-Request-ID", plan.request_id.encode("latin-1"))
-    return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, whole_target, as_text([*lines, *said_by_us(plan), last]))
+    return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, whole_target, as_text([*lines, *said, last]))
 
 
 def _named_by_connection(headers: Headers) -> frozenset[bytes]:
