@@ -136,6 +136,12 @@ def framing(lengths: Sequence[bytes], codings: Sequence[bytes]) -> int | None:
     return int(length)
 
 
+def refuse_chunks_in_old_http(length: int | None, version: str) -> None:
+    """Raise InvalidRequest for a chunked body in HTTP/1.0: that knows no chunks, so who passed it on may not either."""
+    if length == CHUNKED and version == "1.0":
+        raise InvalidRequest("HTTP/1.0 has no Transfer-Encoding: send a Content-Length.")
+
+
 def refuse_method(method: bytes) -> None:
     """Raise InvalidRequest for what is no method, and MethodNotAllowed for one that goes to no Actor."""
     if method in _METHODS_NOT_SERVED:
@@ -188,6 +194,7 @@ def upstream_head(
     verb = method.encode("latin-1", "replace")
     refuse_method(verb)
     length = body_length(headers)
+    refuse_chunks_in_old_http(length, version)
     refuse_bad_headers(headers)
     lines = lines_for_actor(headers, plan)
     if length is None and is_chunked:

@@ -73,8 +73,14 @@ async def forward(
     if has_unsized_body and method not in ("GET", "HEAD"):
         length = CHUNKED
     head = upstream_head(
-        method, raw_path_of(scope), scope.get("query_string", b""), headers, plan, is_chunked=length == CHUNKED
-    )  # fmt: skip
+        method,
+        raw_path_of(scope),
+        scope.get("query_string", b""),
+        headers,
+        plan,
+        is_chunked=length == CHUNKED,
+        version=scope.get("http_version", "1.1"),
+    )
     exchange = await upstreams.send(plan.address, head, method=method, body_length=length)
     try:
         return await _Forwarding(scope, receive, send, plan, exchange).run()

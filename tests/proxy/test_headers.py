@@ -315,6 +315,22 @@ def test_a_body_without_length_is_chunked() -> None:
     assert b"Transfer-Encoding" not in upstream_head("POST", b"/", b"", said, PLAN, is_chunked=True)
 
 
+def test_old_http_has_no_chunks() -> None:
+    """A proxy of HTTP/1.0 may have passed on Transfer-Encoding without reading it (RFC 9112 §6.1)."""
+    headers = [HOST, (b"transfer-encoding", b"chunked")]
+    assert upstream_head("POST", b"/", b"", headers, PLAN, version="1.1")
+    with pytest.raises(InvalidRequest):
+        upstream_head("POST", b"/", b"", headers, PLAN, version="1.0")
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1", "2"])
+def test_via_names_the_version_that_was_received(version: str) -> None:
+    """RFC 9110 §7.6.3: the protocol is that of the request as it came."""
+    head = upstream_head("GET", b"/", b"", [HOST], PLAN, version=version)
+    assert head.startswith(b"GET / HTTP/1.1\r\n")
+    assert b"\r\nVia: %b greenroom\r\n" % version.encode() in head
+
+
 @pytest.mark.parametrize("method", ["get", "", "G T", "GET\r\n", "G" * 33, "G\u20ac", "-GET"])
 def test_no_method(method: str) -> None:
     """A method is a short word in capital letters: some servers read small ones as the same, others don't."""

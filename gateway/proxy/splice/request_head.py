@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.core.errors import HeadTooLarge, InvalidRequest
-from gateway.proxy.headers import CHUNKED, candidates_of, framing, refuse_loop
+from gateway.proxy.headers import candidates_of, framing, refuse_chunks_in_old_http, refuse_loop
 from gateway.proxy.plan import Headers
 from gateway.proxy.splice.request_line import HOST
 
@@ -107,8 +107,7 @@ def analyse(block: bytes, *, minor: int, limits: HeadLimits = HeadLimits()) -> R
         if name in _TELLING:
             told.setdefault(name, []).append(value)
     length = framing(told.get(b"content-length", ()), told.get(b"transfer-encoding", ()))
-    if length == CHUNKED and not minor:
-        raise InvalidRequest("HTTP/1.0 has no Transfer-Encoding: send a Content-Length.")
+    refuse_chunks_in_old_http(length, f"1.{minor}")
     refuse_loop(told.get(b"via", ()))
     options = _options(told)
     return RequestHead(
