@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,8 +21,11 @@ from gateway.observability import Metrics
 from gateway.proxy import replies
 from gateway.proxy.admission import Admission
 from gateway.proxy.asgi import Message, Receive, Scope, Send, host_of, raw_path_of
+from gateway.proxy.decisions import Decisions
 from gateway.proxy.host_map import HostMap
 from gateway.proxy.hosts import LiveView, Own, Standby, parse_path_form
+from gateway.proxy.open_sockets import GOING_AWAY, SERVICE_RESTART, OpenSockets
+from gateway.proxy.request_ids import RequestIds
 from gateway.proxy.slots import SlotDesk
 from gateway.proxy.upstream import Upstreams
 from gateway.services import Services
@@ -46,6 +48,8 @@ class Gateway:
     metrics: Metrics
     gateway_id: str
     admission: Admission = field(init=False)
+    decisions: Decisions = field(init=False)
+    sockets: OpenSockets = field(default_factory=OpenSockets)
     directory: Directory = field(init=False)
     hosts: HostMap = field(init=False)
     desk: SlotDesk = field(init=False)
@@ -67,15 +71,20 @@ class Gateway:
             poke=self._poke.set,
         )
         self._upstreams = Upstreams(connect_timeout_secs=settings.connect_timeout_secs)
-        self.admission = Admission(
+        self.decisions = Decisions(
             settings=settings,
             records=services.state.records,
             auth=services.auth,
             directory=self.directory,
             desk=self.desk,
+        )
+        request_ids = RequestIds()
+        self.admission = Admission(
+            decisions=self.decisions,
             upstreams=self._upstreams,
             metrics=self.metrics,
-            new_request_id=lambda: os.urandom(12).hex(),
+            new_request_id=request_ids.next,
+            sockets=self.sockets,
         )
         self._own = Starlette(
             routes=[
@@ -142,12 +151,16 @@ class Gateway:
                 await signals.forget_demand(self.gateway_id)
             await self._upstreams.aclose()
 
-    def stop_taking(self) -> None:
-        """Greenroom stops: nothing new at proxied hosts, waiters are told, sockets are said goodbye to."""
+    def stop_taking(self, *, is_reload: bool = False) -> None:
+        """
+        Greenroom stops: nothing new at proxied hosts, waiters are told, sockets are said goodbye to.
+
+        With *is_reload* those at the other ends hear that they may come again at once.
+        """
         self.is_ready = False
-        self.admission.is_stopping = True
+        self.decisions.is_stopping = True
         self.desk.refuse_all(ShuttingDown())
-        self.admission.close_sockets()
+        self.sockets.close(code=SERVICE_RESTART if is_reload else GOING_AWAY)
 
     async def _follow_routes(self) -> None:
         async with self.services.state.signals.watch_routes() as changes:
@@ -157,9 +170,7 @@ class Gateway:
                     if gone.route.address is not None:
                         self._upstreams.forget(gone.route.address)
                     # Its sockets end with it; of those that did not hear of its end, a vanished machine's, see to that.
-                    asyncio.get_running_loop().call_later(
-                        _LAST_BYTES_SECS, self.admission.close_sockets, gone.route.run_id
-                    )
+                    asyncio.get_running_loop().call_later(_LAST_BYTES_SECS, self.sockets.close, gone.route.run_id)
 
     async def _follow_tokens(self) -> None:
         async with self.services.state.signals.watch_changes() as changes:
@@ -197,7 +208,7 @@ class Gateway:
             if run.route.readiness is Readiness.DRAINING:
                 since = self._draining_since.setdefault(run.route.run_id, now)
                 if now - since >= limit_secs:
-                    self.admission.close_sockets(run.route.run_id)
+                    self.sockets.close(run.route.run_id)
 
     def _set_gauges(self) -> None:
         self.metrics.held_requests.set(self.desk.held)
@@ -213,7 +224,7 @@ class Gateway:
     async def _ready(self, _request: Request) -> Response:
         if self.is_ready:
             return JSONResponse({"status": "ready"})
-        return JSONResponse({"status": "stopping" if self.admission.is_stopping else "starting"}, status_code=503)
+        return JSONResponse({"status": "stopping" if self.decisions.is_stopping else "starting"}, status_code=503)
 
     async def _metrics(self, _request: Request) -> Response:
         self._set_gauges()

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from gateway.core.errors import InsufficientPermissions, TokenNotFound
 from gateway.core.ids import token_hash
@@ -62,6 +63,20 @@ class Principal:
             )
 
 
+class Remembered(NamedTuple):
+    """Who holds a token that was verified, and until when (on the authenticator's clock) that is believed."""
+
+    principal: Principal
+    until: float
+
+
+class Known(NamedTuple):
+    """Whether a token is one of Greenroom's, and until when (on the authenticator's clock) that is believed."""
+
+    is_known: bool
+    until: float
+
+
 # Who calls without a token, where a signature may stand for one. It may do nothing by itself.
 ANONYMOUS = Principal(user_id="", username="", is_admin=False, token_id="", scopes=frozenset())
 
@@ -97,23 +112,36 @@ class Authenticator:
         self._clock = clock
         self._cache: OrderedDict[str, tuple[float, datetime | None, Principal]] = OrderedDict()
         self._unknown: OrderedDict[str, float] = OrderedDict()
-        self._epoch = 0
+        self.epoch = 0
+        """Counts the times at which everything was forgotten: what was believed in another epoch no longer is."""
+
+    def cached(self, token: str) -> Remembered | None:
+        """Who holds *token*, without asking the records; None where these have to be asked."""
+        return self._cached(token_hash(token))
+
+    def _cached(self, hashed: str) -> Remembered | None:
+        cached = self._cache.get(hashed)
+        if cached is None:
+            return None
+        until, expires_at, principal = cached
+        if expires_at is not None:
+            until = min(until, self._clock() + (expires_at - self._now()).total_seconds())
+        if self._clock() < until:
+            return Remembered(principal, until)
+        del self._cache[hashed]
+        return None
 
     async def principal(self, token: str) -> Principal:
         """Who holds *token*. Raises TokenNotFound when it is unknown, expired or of a run that has ended."""
         hashed = token_hash(token)
-        cached = self._cache.get(hashed)
-        if cached is not None:
-            until, expires_at, principal = cached
-            if self._clock() < until and not self._is_past(expires_at):
-                return principal
-            del self._cache[hashed]
-        epoch = self._epoch
+        if (cached := self._cached(hashed)) is not None:
+            return cached.principal
+        epoch = self.epoch
         found = await self._records.token_by_hash(hashed)
         if found is None or self._is_past(found.expires_at):
             raise TokenNotFound
         principal = await self._principal_of(found)
-        if epoch != self._epoch:
+        if epoch != self.epoch:
             return principal  # tokens have changed while this one was read: good for this call, not to be remembered
         self._cache[hashed] = (self._clock() + self._cache_secs, found.expires_at, principal)
         if len(self._cache) > _CACHE_ENTRIES:
@@ -139,6 +167,15 @@ class Authenticator:
             run_id=run_id,
         )
 
+    def cached_as_known(self, token: str) -> Known | None:
+        """What ``is_known`` says, without asking the records; None where these have to be asked."""
+        hashed = token_hash(token)
+        until = self._unknown.get(hashed, 0.0)
+        if until > self._clock():
+            return Known(False, until)
+        cached = self._cached(hashed)
+        return None if cached is None else Known(True, cached.until)
+
     async def is_known(self, token: str) -> bool:
         """
         Whether *token* is one of Greenroom's, where nobody has to have one (public hosts).
@@ -159,7 +196,7 @@ class Authenticator:
 
     def forget_all(self) -> None:
         """Tokens have changed: believe nothing that was cached or is being read."""
-        self._epoch += 1
+        self.epoch += 1
         self._cache.clear()
         self._unknown.clear()
 

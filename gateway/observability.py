@@ -7,12 +7,11 @@ context, and pass a redaction, so that no token is ever written.
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -30,6 +29,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway.core.lifecycle import TERMINAL, Readiness, RunStatus, StartOutcome
 from gateway.core.times import iso
+from gateway.request_log import REQUEST_LOG
+from gateway.tallies import Tallies, Tally
 
 # A time of making for each series would double their number and answers no question.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -59,30 +60,15 @@ class Metrics:
     """
     The figures of one process, in a registry of its own.
 
-    The children of the hot path are made beforehand: counting a request is two dict look-ups.
+    Requests are counted in plain numbers, which become series when somebody looks: prometheus-client's own counters
+    take a lock each, and would cost as much as all else that the gateway does with a warm request.
     """
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        requests = Counter(
-            "greenroom_requests",
-            "Requests that have ended, by where they went, how they ended and whether a run was awake.",
-            ("kind", "status", "temperature"),
-            registry=registry,
-        )
-        seconds = Histogram(
-            "greenroom_request_seconds",
-            "From a request's head to the last byte of its answer.",
-            ("kind", "temperature"),
-            buckets=_REQUEST_BUCKETS,
-            registry=registry,
-        )
-        kinds, temperatures = get_args(RequestKind), get_args(Temperature)
-        self._requests = {
-            labels: requests.labels(*labels) for labels in itertools.product(kinds, get_args(StatusClass), temperatures)
-        }
-        self._seconds = {labels: seconds.labels(*labels) for labels in itertools.product(kinds, temperatures)}
+        self._tallies = Tallies(get_args(RequestKind), get_args(StatusClass), get_args(Temperature), _REQUEST_BUCKETS)
+        registry.register(self._tallies)
         self.wake_seconds = Histogram(
             "greenroom_wake_seconds",
             "From a request that had to wait until a run had room for it.",
@@ -115,8 +101,15 @@ class Metrics:
         *status* None: nothing was answered. *was_cold* None: no run was involved.
         """
         temperature: Temperature = "none" if was_cold is None else "cold" if was_cold else "warm"
-        self._requests[kind, "cut" if was_cut else status_class(status), temperature].inc()
-        self._seconds[kind, temperature].observe(secs)
+        self._tallies.of[kind, temperature].add("cut" if was_cut else status_class(status), secs)
+
+    def tally(self, kind: RequestKind, temperature: Temperature) -> Tally:
+        """Where requests of this kind are counted, for who counts many of them."""
+        return self._tallies.of[kind, temperature]
+
+    def watch_cache(self, cache: str, hits: Callable[[], int], misses: Callable[[], int]) -> None:
+        """Show how often the *cache* of heads, ``request`` or ``answer``, had what was looked for."""
+        self._tallies.caches[cache] = (hits, misses)
 
     def open_websocket(self) -> AbstractContextManager[None]:
         """While it is entered, one more WebSocket is open."""
@@ -266,6 +259,14 @@ class TextFormatter(_Formatter):
         return "\n".join([f"{time[11:-1]} {level:<7} {message}{about}", *blocks])
 
 
+class _Handler(logging.StreamHandler[IO[str]]):
+    """Writes after the lines of requests that have ended before."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        REQUEST_LOG.keep_order()
+        super().emit(record)
+
+
 def configure_logging(
     log_format: LogFormat, level: str, *, secrets: Sequence[str] = (), stream: IO[str] | None = None
 ) -> None:
@@ -277,7 +278,8 @@ def configure_logging(
     stream = stream or sys.stderr
     as_text = log_format == "text" or (log_format == "auto" and stream.isatty())
     redaction = Redaction(secrets)
-    handler = logging.StreamHandler(stream)
+    handler = _Handler(stream)
+    REQUEST_LOG.write_to(stream, "text" if as_text else "json")
     handler.setFormatter(TextFormatter(redaction) if as_text else JsonFormatter(redaction))
     root = logging.getLogger()
     root.handlers = [handler]

@@ -67,10 +67,9 @@ def wake(server: Server, actor: str) -> Wake | None:
     head, _, body = answer.partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 200"):
         raise SystemExit(f"{actor} answered {head.decode()}\n{body.decode()}")
-    timing = next(
-        line.partition(b": ")[2].decode() for line in head.split(b"\r\n") if line.lower().startswith(b"server-timing")
-    )
-    if "start;" not in timing:
+    lines = [line for line in head.split(b"\r\n") if line.lower().startswith(b"server-timing")]
+    timing = lines[0].partition(b": ")[2].decode() if lines else ""
+    if "start;" not in timing:  # only requests that were held are told
         return None
     first_line, listening = (int(number) for number in body.split())
     return Wake(

@@ -23,7 +23,9 @@ async def test_a_sleeping_actor_answers_serves_on_and_is_wound_down(tmp_path: Pa
         )
         warm = await greenroom.call("probe")
         assert warm.text == cold.text
-        assert re.fullmatch(r"held;dur=[\d.]+, forward;dur=[\d.]+", warm.headers["server-timing"])
+        assert "server-timing" not in warm.headers  # nothing happened to it that its caller would have to be told
+        assert re.fullmatch(r"[0-9a-f]{24}", warm.headers["x-actor-request-id"])
+        assert warm.headers["x-actor-request-id"] != cold.headers["x-actor-request-id"]
 
         async def is_running() -> bool:
             return (await greenroom.run(run_id))["status"] == "RUNNING"

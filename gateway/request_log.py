@@ -1,0 +1,116 @@
+"""
+The one line of log of each proxied request, at a cost that a data plane can bear.
+
+Such a line holds nothing that anybody outside could have made up (the request id and the numbers are ours, the method
+is one of the known), so it needs no redaction, and no ``LogRecord``. Lines are gathered for a moment and written
+together; whatever else is logged meanwhile comes after them, as it happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from typing import IO, Literal
+
+_GATHER_SECS = 0.05
+_MAX_GATHERED = 500
+
+_log = logging.getLogger("gateway.requests")
+
+
+class RequestLog:
+    """
+    Writes to the stream that ``configure_logging`` has set up; without that, through ``logging`` like everybody.
+
+    To be used within one event loop. ``keep_order`` is called by that stream's handler before it writes a line.
+    """
+
+    def __init__(self) -> None:
+        self._stream: IO[str] | None = None
+        self._as_text = False
+        self._lines: list[str] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._thread: int | None = None
+        self._second = 0
+        self._second_text = ""
+
+    def write_to(self, stream: IO[str], log_format: Literal["json", "text"]) -> None:
+        """From now on, lines go there in this form."""
+        self.flush()
+        self._stream, self._as_text = stream, log_format == "text"
+
+    def line(
+        self,
+        kind: str,
+        method: str,
+        outcome: int | str | None,
+        request_id: str,
+        run_id: str | None,
+        error_type: str | None,
+        secs: float,
+        held_secs: float,
+    ) -> None:
+        """A request has ended with *outcome*, its status or ``cut``."""
+        if not _log.isEnabledFor(logging.INFO):
+            return
+        if self._stream is None:
+            extra = {
+                "request_id": request_id,
+                "run_id": run_id,
+                "error_type": error_type,
+                "duration_ms": round(secs * 1000, 1),
+                "held_ms": round(held_secs * 1000, 1),
+            }
+            _log.info("%s %s %s", kind, method, outcome, extra=extra)
+            return
+        now = time.time()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        time_text = f"{self._second_text}.{int((now - second) * 1000):03d}Z"
+        if self._as_text:
+            about = f" run_id={run_id}" if run_id else ""
+            about += f" error_type={error_type}" if error_type else ""
+            line = (
+                f"{time_text[11:-1]} info    {kind} {method} {outcome} request_id={request_id}{about} "
+                f"duration_ms={secs * 1000:.1f} held_ms={held_secs * 1000:.1f}\n"
+            )
+        else:
+            about = f'"run_id": "{run_id}", ' if run_id else ""
+            error = f'"{error_type}"' if error_type else "null"
+            line = (
+                f'{{"time": "{time_text}", "level": "info", "logger": "gateway.requests", '
+                f'"message": "{kind} {method} {outcome}", "request_id": "{request_id}", {about}'
+                f'"error_type": {error}, "duration_ms": {secs * 1000:.1f}, "held_ms": {held_secs * 1000:.1f}}}\n'
+            )
+        lines = self._lines
+        lines.append(line)
+        if self._timer is None:
+            self._thread = threading.get_ident()
+            self._timer = asyncio.get_running_loop().call_later(_GATHER_SECS, self.flush)
+        elif len(lines) >= _MAX_GATHERED:
+            self.flush()
+
+    def keep_order(self) -> None:
+        """Somebody is about to write to the stream; threads other than the loop's have no order to keep."""
+        if self._lines and self._thread == threading.get_ident():
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        lines, self._lines = self._lines, []
+        if lines and self._stream is not None:
+            with contextlib.suppress(OSError, ValueError):  # a full disk stops no request
+                self._stream.write("".join(lines))
+                self._stream.flush()
+
+
+REQUEST_LOG = RequestLog()
+"""That of this process."""
