@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import docker_engine
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -248,20 +247,6 @@ MODEST = """
     print("has written", flush=True)
     time.sleep(600)
 """
-
-
-@pytest.fixture
-def builds(docker_host: str, tmp_path: Path) -> Iterator[ContainerBuilds]:
-    made = ContainerBuilds(tmp_path)
-    yield made
-    made.close()
-    docker_engine.remove_all(docker_host, installation_of(tmp_path).label)
-
-
-@pytest.fixture
-async def launcher(tmp_path: Path, builds: ContainerBuilds) -> AsyncIterator[Any]:
-    async with open_launcher("docker", tmp_path, builds) as launcher:
-        yield launcher
 
 
 def with_volume(build: Build, folder: Path) -> Build:

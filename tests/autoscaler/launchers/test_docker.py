@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import docker_engine
@@ -22,20 +21,6 @@ from gateway.core.errors import LaunchError
 from gateway.installation import Installation, installation_of
 
 SLEEPS = "import time; print('up'); time.sleep(60)"
-
-
-@pytest.fixture
-def builds(docker_host: str, tmp_path: Path) -> Iterator[ContainerBuilds]:
-    made = ContainerBuilds(tmp_path)
-    yield made
-    made.close()
-    docker_engine.remove_all(docker_host, installation_of(tmp_path).label)
-
-
-@pytest.fixture
-async def launcher(tmp_path: Path, builds: ContainerBuilds) -> AsyncIterator[Any]:
-    async with open_launcher("docker", tmp_path, builds) as launcher:
-        yield launcher
 
 
 @pytest.fixture

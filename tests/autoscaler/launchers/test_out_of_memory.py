@@ -6,11 +6,9 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import docker_engine
 import pytest
 from launcher_builds import ContainerBuilds, open_launcher, start_run, until
 
@@ -19,7 +17,6 @@ from autoscaler.launchers.chores import Chores
 from autoscaler.launchers.docker import run_container
 from autoscaler.launchers.docker.engine import Engine
 from autoscaler.launchers.docker.run_container import RunContainer
-from gateway.installation import installation_of
 
 # As a program of its own, since a child by fork shares the memory of its parent.
 _HOG = "import time; blocks = [bytearray(b'x' * (8 << 20)) for _ in range(100)]; time.sleep(60)"
@@ -28,20 +25,6 @@ _CHILD = f"""
     ended = subprocess.run([sys.executable, "-c", {_HOG!r}])
     print("child", ended.returncode, flush=True)
 """
-
-
-@pytest.fixture
-def builds(docker_host: str, tmp_path: Path) -> Iterator[ContainerBuilds]:
-    made = ContainerBuilds(tmp_path)
-    yield made
-    made.close()
-    docker_engine.remove_all(docker_host, installation_of(tmp_path).label)
-
-
-@pytest.fixture
-async def launcher(tmp_path: Path, builds: ContainerBuilds) -> AsyncIterator[Any]:
-    async with open_launcher("docker", tmp_path, builds) as launcher:
-        yield launcher
 
 
 @pytest.mark.parametrize(
