@@ -33,6 +33,7 @@ from gateway.core.model import (
     Token,
     User,
 )
+from gateway.core.names import ActorName
 from gateway.core.standby import Generation, PoolKey
 from gateway.core.storages import KeyValueRecord
 
@@ -91,8 +92,26 @@ class Records(Protocol):
 
     async def replace_actor(self, actor: Actor) -> Actor: ...
     async def delete_actor(self, actor_id: str) -> None:
-        """With its versions, builds, tasks and decisions; its runs stay."""
+        """With its names, versions, builds, tasks and decisions; its runs stay."""
         ...
+
+    async def add_name(self, name: ActorName) -> None:
+        """Of all claims of one name, over all Actors, at most one is verified; of one Actor's there is only one."""
+        ...
+
+    async def list_names(self, actor_id: str | None) -> Sequence[ActorName]:
+        """The further names of one Actor, or of all (None)."""
+        ...
+
+    async def claims_of(self, name: str) -> Sequence[ActorName]:
+        """Whoever has or wants this name."""
+        ...
+
+    async def verify_name(self, name_id: str, at: datetime) -> ActorName:
+        """From now on it routes. Raises NameNotUnique while another claim of the same name does, RecordNotFound."""
+        ...
+
+    async def delete_name(self, name_id: str) -> None: ...
 
     async def put_version(self, version: ActorVersion) -> None:
         """Create or overwrite one version of an Actor."""

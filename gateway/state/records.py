@@ -26,6 +26,7 @@ from gateway.core.model import (
     Token,
     User,
 )
+from gateway.core.names import ActorName
 from gateway.core.storages import KeyValueRecord, holding
 from gateway.state.database import Database, open_database
 from gateway.state.paging import list_page
@@ -35,6 +36,7 @@ from gateway.state.rows import (
     BUILDS,
     DECISIONS,
     KEY_VALUE_RECORDS,
+    NAMES,
     RUNS,
     STORAGES,
     TASKS,
@@ -60,6 +62,8 @@ _TOKEN_BY_HASH = TOKENS.by("token_hash")
 _ACTOR = ACTORS.by("id")
 _ACTOR_BY_NAME = ACTORS.by("user_id", "name_key")
 _REPLACE_ACTOR = ACTORS.replace("id", "version")
+_NAME = NAMES.by("id")
+_VERIFY_NAME = NAMES.replace("id")
 _VERSION = VERSIONS.by("actor_id", "version_number")
 _REPLACE_VERSION = VERSIONS.replace("actor_id", "version_number")
 _BUILD = BUILDS.by("id")
@@ -147,10 +151,32 @@ class SqlRecords:
     async def delete_actor(self, actor_id: str) -> None:
         async def change(connection: AsyncConnection) -> None:
             await connection.execute(delete(DECISIONS.table).where(DECISIONS.table.c.actor_id == actor_id))
-            # Versions, builds and tasks go by their foreign keys.
+            # Names, versions, builds and tasks go by their foreign keys.
             await connection.execute(delete(ACTORS.table).where(ACTORS.table.c.id == actor_id))
 
         await self._database.write(change)
+
+    async def add_name(self, name: ActorName) -> None:
+        await self._add(NAMES, name, _name_taken(name.name))
+
+    async def list_names(self, actor_id: str | None) -> Sequence[ActorName]:
+        if actor_id is None:
+            return await self._all(NAMES, NAMES.select, "created_at", "id")
+        return await self._all(NAMES, NAMES.by("actor_id"), "created_at", "id", actor_id=actor_id)
+
+    async def claims_of(self, name: str) -> Sequence[ActorName]:
+        return await self._all(NAMES, NAMES.by("name"), "created_at", "id", name=name)
+
+    async def verify_name(self, name_id: str, at: datetime) -> ActorName:
+        async def change(connection: AsyncConnection) -> ActorName:
+            if (await connection.execute(_VERIFY_NAME, {"old_id": name_id, "verified_at": at})).rowcount == 0:
+                raise RecordNotFound("Name")
+            return NAMES.record((await connection.execute(_NAME, {"id": name_id})).one())
+
+        return await self._database.write(change, _name_taken("this name"))
+
+    async def delete_name(self, name_id: str) -> None:
+        await self._delete(NAMES, id=name_id)
 
     async def put_version(self, version: ActorVersion) -> None:
         row = VERSIONS.values(version)
@@ -355,6 +381,10 @@ class SqlRecords:
 
 def _actor_taken(actor: Actor) -> NameNotUnique:
     return ActorNameNotUnique(f"There is an Actor {actor.name} of this user already.")
+
+
+def _name_taken(name: str) -> NameNotUnique:
+    return NameNotUnique(f"There is an Actor of the name {name} already.")
 
 
 def _replacing(rows: Rows[V], statement: Update, record: V) -> tuple[V, Callable[[AsyncConnection], Awaitable[None]]]:

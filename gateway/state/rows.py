@@ -20,6 +20,7 @@ from gateway.core.model import (
     Token,
     User,
 )
+from gateway.core.names import ActorName
 from gateway.core.storages import KeyValueRecord
 from gateway.state import tables
 
@@ -75,6 +76,7 @@ def name_key(name: str) -> str:
 USERS = Rows(User, tables.users, username_key=lambda user: username_key(user.username))
 TOKENS = Rows(Token, tables.tokens)
 ACTORS = Rows(Actor, tables.actors, name_key=lambda actor: name_key(actor.name))
+NAMES = Rows(ActorName, tables.actor_names)
 VERSIONS = Rows(ActorVersion, tables.actor_versions)
 BUILDS = Rows(Build, tables.builds)
 TASKS = Rows(ActorTask, tables.actor_tasks, name_key=lambda task: name_key(task.name))

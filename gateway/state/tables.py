@@ -46,6 +46,7 @@ from gateway.core.model import (
     StorageKind,
     TaggedBuild,
 )
+from gateway.core.names import NameKind
 
 metadata = MetaData(
     naming_convention={
@@ -263,6 +264,30 @@ actor_versions = Table(
     Column("env_vars", _ENV_VARS, nullable=False),
     Column("apply_env_vars_to_build", Boolean, nullable=False),
     Column("build_tag", String, nullable=False),
+)
+
+actor_names = Table(
+    "actor_names",
+    metadata,
+    _id(),
+    _of_actor(),
+    _owner(),
+    Column("kind", _words(NameKind), nullable=False),
+    Column("name", String, nullable=False),
+    Column("challenge", String, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("verified_at", UtcTime),
+    UniqueConstraint("actor_id", "name"),
+    Index(None, "name"),
+)
+# Several may claim a name, but it means one Actor.
+_is_verified = actor_names.c.verified_at.is_not(None)
+Index(
+    "uq_actor_names_verified",
+    actor_names.c.name,
+    unique=True,
+    sqlite_where=_is_verified,
+    postgresql_where=_is_verified,
 )
 
 # The last number that each version gave to a build: a deleted build's number is never given again.

@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import sys
 import types
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -45,10 +45,11 @@ from gateway.core.model import (
     Token,
     User,
 )
+from gateway.core.names import ActorName
 from gateway.state.migrations import upgrade
 from gateway.state.ports import Records, StateUnavailable
 from gateway.state.records import SqlRecords, open_records
-from gateway.state.rows import ACTORS, BUILDS, DECISIONS, RUNS, STORAGES, TASKS, TOKENS, USERS, VERSIONS, Rows
+from gateway.state.rows import ACTORS, BUILDS, DECISIONS, NAMES, RUNS, STORAGES, TASKS, TOKENS, USERS, VERSIONS, Rows
 from gateway.state.tables import metadata
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -222,6 +223,7 @@ def as_given(
             put_version,
             lambda version: records.actor_version(version.actor_id, version.version_number),
         ),
+        ActorName: (records.add_name, lambda name: _only(records.claims_of(name.name))),
         Build: (records.add_build, lambda build: records.build(build.id)),
         ActorTask: (records.add_task, lambda task: records.task(task.id)),
         Run: (put_run, lambda run: records.run(run.id)),
@@ -232,7 +234,12 @@ def as_given(
     }
 
 
-@pytest.mark.parametrize("kind", [User, Token, Actor, ActorVersion, Build, ActorTask, Run, Storage])
+async def _only(found: Awaitable[Sequence[Any]]) -> Any:
+    (record,) = await found
+    return record
+
+
+@pytest.mark.parametrize("kind", [User, Token, Actor, ActorName, ActorVersion, Build, ActorTask, Run, Storage])
 @given(data=st.data())
 @settings(
     max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
@@ -280,7 +287,7 @@ async def test_a_decision_comes_back_as_it_was(records: SqlRecords, decision: De
     assert (await records.list_decisions(decision.pool_id, Page())).items == (decision,)
 
 
-@pytest.mark.parametrize("rows", [USERS, TOKENS, ACTORS, VERSIONS, BUILDS, TASKS, RUNS, STORAGES, DECISIONS])
+@pytest.mark.parametrize("rows", [USERS, TOKENS, ACTORS, NAMES, VERSIONS, BUILDS, TASKS, RUNS, STORAGES, DECISIONS])
 def test_each_field_is_a_column(rows: Rows[Any]):
     """No field of a record is forgotten, and no column is without a field or a rule that makes it."""
     made = set(rows._keys)
