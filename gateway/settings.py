@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -87,6 +87,19 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severity that is logged."
     )
+
+    # TLS
+    tls_port: int | None = Field(
+        None, ge=0, le=65535, description="Port that speaks TLS, beside the plain one; 0 takes a free one; none: no TLS."
+    )
+    tls_certificates: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (),
+        max_length=64,
+        validate_default=True,
+        description="Folders of certificates, or certificates: <name>.pem or .crt with <name>.key beside it, or "
+        "fullchain.pem with privkey.pem. Chosen by the names in them; the first serves all other names.",
+    )
+    http2: bool = Field(True, description="Offer HTTP/2: on the TLS port, and on the plain one to who begins with it.")
 
     # Containers
     docker_host: str | None = Field(
@@ -228,7 +241,7 @@ class Settings(BaseSettings):
     tick_secs: float = Field(2, gt=0, description="The autoscaler looks at least so often.")
     demand_report_secs: float = Field(1, gt=0, description="Gateways report their demand so often.")
 
-    @field_validator("actors", mode="before")
+    @field_validator("actors", "tls_certificates", mode="before")
     @classmethod
     def _split_paths(cls, value: Any) -> Any:
         """In a variable: as in PATH, ``dir1:dir2``."""
@@ -263,6 +276,20 @@ class Settings(BaseSettings):
     def _split_range(cls, value: Any) -> Any:
         """In a variable: ``21000-30999``."""
         return _listed(value, "-")
+
+    @field_validator("tls_port")
+    @classmethod
+    def _another_port(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value and value == info.data.get("port"):
+            raise ValueError("another port than the plain one is expected, which runs reach Greenroom by")
+        return value
+
+    @field_validator("tls_certificates")
+    @classmethod
+    def _given_with_tls(cls, value: tuple[Path, ...], info: ValidationInfo) -> tuple[Path, ...]:
+        if info.data.get("tls_port") is not None and not value:
+            raise ValueError("with tls_port, a folder with a certificate and its key is expected")
+        return value
 
     @field_validator("domain")
     @classmethod

@@ -64,6 +64,7 @@ def load_settings(given: Mapping[str, Any]) -> Settings:
     absolute: dict[str, Any] = {
         "data": settings.data.absolute(),
         "actors": tuple(folder.absolute() for folder in settings.actors),
+        "tls_certificates": tuple(path.absolute() for path in settings.tls_certificates),
         "token_file": settings.token_file.absolute() if settings.token_file else None,
         "token": settings.token or None,
     }
