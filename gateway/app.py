@@ -16,6 +16,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from gateway.api.app import api_app
 from gateway.core.errors import RecordNotFound, ShuttingDown
 from gateway.core.lifecycle import Readiness
+from gateway.core.names import PROOF_PATH, proof_of
 from gateway.events import EventSockets
 from gateway.observability import Metrics
 from gateway.proxy import replies
@@ -23,7 +24,7 @@ from gateway.proxy.admission import Admission
 from gateway.proxy.asgi import Message, Receive, Scope, Send, host_of, raw_path_of
 from gateway.proxy.decisions import Decisions
 from gateway.proxy.host_map import HostMap
-from gateway.proxy.hosts import LiveView, Own, Standby, parse_path_form
+from gateway.proxy.hosts import Claimed, LiveView, Own, Standby, parse_path_form
 from gateway.proxy.open_sockets import GOING_AWAY, SERVICE_RESTART, OpenSockets
 from gateway.proxy.request_ids import RequestIds
 from gateway.proxy.slots import SlotDesk
@@ -62,7 +63,7 @@ class Gateway:
     def __post_init__(self) -> None:
         services, settings = self.services, self.services.settings
         self.directory = services.directory
-        self.hosts = HostMap(settings.domain)
+        self.hosts = HostMap(settings.domain, self.directory)
         self.desk = SlotDesk(
             self.gateway_id,
             room_size=settings.waiting_room_size,
@@ -103,11 +104,23 @@ class Gateway:
                 await self.admission.standby(scope, receive, send, label, "")
             case LiveView(label):
                 await self.admission.live_view(scope, receive, send, label, "")
+            case Claimed(name):
+                await self._serve_claimed(scope, send, name)
             case Own():
                 await self._serve_own(scope, receive, send)
             case _:
                 # The same words as for an Actor that does not exist or may not be called.
                 await replies.send_error(scope, send, RecordNotFound("Actor"), [])
+
+    async def _serve_claimed(self, scope: Scope, send: Send, name: str) -> None:
+        """At a custom domain that is not verified: the proof that its DNS points here, and nothing else."""
+        path = raw_path_of(scope).decode("latin-1")
+        challenge = path.removeprefix(PROOF_PATH)
+        if path == challenge or not self.directory.is_challenge(name, challenge):
+            await replies.send_error(scope, send, RecordNotFound("Actor"), [])
+            return
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store")]
+        await replies.send_reply(scope, send, 200, headers, proof_of(challenge).encode())
 
     async def _serve_own(self, scope: Scope, receive: Receive, send: Send) -> None:
         form = parse_path_form(raw_path_of(scope))

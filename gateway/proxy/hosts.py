@@ -4,7 +4,7 @@ No I/O: what a ``Host`` header means, and what the path form means where there i
     <label>.<domain>                              a standby Actor (``user--actor`` or the Actor's id: both are labels)
     <label>.runs.<domain>                         one run's live view
     <domain>, api., console., IPs, localhost      Greenroom itself
-    anything else                                 unknown, and learns nothing
+    anything else                                 a custom domain (``host_map``), or unknown, and learns nothing
 """
 
 from __future__ import annotations
@@ -44,6 +44,16 @@ class Own:
 
 
 @dataclass(frozen=True, slots=True)
+class Claimed(Own):
+    """
+    A custom domain that somebody wants and has not proven to be his: Greenroom answers there itself, as for a host that
+    is unknown, but for the path of the proof.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unknown:
     """Nobody's: malformed, or not below our domain."""
 
@@ -66,22 +76,30 @@ def parse_host(host_header: bytes | str, domain: str) -> Target:
     A header that is not exactly one name or IP literal (empty, user info, spaces, lists, bytes outside ASCII) is
     Unknown. ``runs.<domain>`` itself is reserved, so that no Actor can ever sit above the live views.
     """
-    text = host_header.decode("latin-1") if isinstance(host_header, bytes) else host_header
-    if not text.isascii():  # before lower(): there are non-ASCII letters whose lower case is ASCII
-        return Unknown()
-    text = text.lower()
+    text = _lower(host_header)
     if text.startswith("["):
         return Own() if (match := _IPV6_AND_PORT.fullmatch(text)) and _is_ip(match[1], IPv6Address) else Unknown()
-    match = _NAME_AND_PORT.fullmatch(text)
-    if match is None or len(match[1]) > _LONGEST_NAME:
+    name = host_name(text)
+    if name is None:
         return Unknown()
-    name = match[1]
     domain = domain.lower().rstrip(".")
     if name in (domain, "localhost") or _is_ip(name, IPv4Address):
         return Own()
     if not name.endswith("." + domain):
         return Unknown()
     return _below(name[: -len(domain) - 1].split("."))
+
+
+def host_name(host_header: bytes | str) -> str | None:
+    """The one name that a ``Host`` header is, in lower case, without port and trailing dot; None where it is none."""
+    match = _NAME_AND_PORT.fullmatch(_lower(host_header))
+    return match[1] if match is not None and len(match[1]) <= _LONGEST_NAME else None
+
+
+def _lower(host_header: bytes | str) -> str:
+    text = host_header.decode("latin-1") if isinstance(host_header, bytes) else host_header
+    # Before lower(): there are non-ASCII letters whose lower case is ASCII.
+    return text.lower() if text.isascii() else ""
 
 
 def parse_path_form(path: bytes) -> PathForm | None:

@@ -13,6 +13,7 @@ import pytest
 
 from gateway.core.lifecycle import RunStatus
 from gateway.core.model import Actor, Build, Origin, TaggedBuild, User
+from gateway.core.names import ActorName, NameKind
 from gateway.core.standby import Generation
 from gateway.state.directory import Directory
 from gateway.state.ports import Changed, Records
@@ -251,3 +252,104 @@ async def _present(records: Records) -> Actor:
     actor = await records.actor(HELLO.id)
     assert actor is not None
     return actor
+
+
+# Further names
+
+ALIAS = ActorName(
+    id="1",
+    actor_id=HELLO.id,
+    user_id=BOB.id,
+    kind=NameKind.ALIAS,
+    name="shop",
+    challenge="c1",
+    created_at=AT,
+    verified_at=AT,
+)
+DOMAIN = replace(ALIAS, id="2", kind=NameKind.DOMAIN, name="shop.test", challenge="c2")
+PENDING = replace(DOMAIN, id="3", name="later.test", challenge="c3", verified_at=None)
+
+
+@pytest.fixture
+async def with_names(records: Records) -> Directory:
+    """An alias, a custom domain and one that is not verified, all of one Actor; a second one without."""
+    await records.add_actor(OTHER)
+    for each in (ALIAS, DOMAIN, PENDING):
+        await records.add_name(each)
+    made = Directory(records)
+    await made.load()
+    return made
+
+
+async def test_further_names(with_names: Directory) -> None:
+    """An alias is one more label of its target, a domain's label is one that stays, a claim has its challenge."""
+    target = with_names.target("bob-smith--hello")
+    assert target is not None
+    assert with_names.target("shop") is target
+    assert with_names.label_of_domain("shop.test") == "helloid0000000001"
+    assert with_names.label_of_domain("later.test") is None
+    assert [with_names.is_claimed(each) for each in ("shop.test", "later.test", "x.test")] == [False, True, False]
+    assert with_names.is_challenge("later.test", "c3")
+    assert not with_names.is_challenge("later.test", "c2")
+    assert not with_names.is_challenge("shop.test", "c2"), "what is verified is nobody's claim any more"
+    assert sorted(each.actor_id for each in with_names.targets()) == [HELLO.id, OTHER.id]
+
+
+async def test_names_stay_when_actor_and_user_are_renamed(records: Records, with_names: Directory) -> None:
+    """They belong to the Actor, whatever it is called."""
+    renamed = await records.replace_actor(replace(HELLO, name="renamed"))
+    await told(with_names, renamed)
+    assert name(with_names, "shop") == "renamed"
+    assert name(with_names, with_names.label_of_domain("shop.test") or "") == "renamed"
+
+
+async def test_two_that_claim_one_domain(records: Records, with_names: Directory) -> None:
+    """Each has its challenge, and one that gives up takes only his own with him."""
+    await records.add_name(replace(PENDING, id="4", actor_id=OTHER.id, challenge="c4"))
+    await told(with_names, OTHER)
+    assert with_names.is_challenge("later.test", "c3")
+    assert with_names.is_challenge("later.test", "c4")
+    await records.delete_actor(HELLO.id)
+    await told(with_names, HELLO)
+    assert not with_names.is_challenge("later.test", "c3")
+    assert with_names.is_challenge("later.test", "c4")
+
+
+@pytest.mark.parametrize("loser_first", [True, False], ids=["the loser first", "the winner first"])
+async def test_a_name_that_moves(records: Records, with_names: Directory, loser_first: bool) -> None:
+    """It means its present holder, in whichever order the changes are heard."""
+    await records.delete_name(ALIAS.id)
+    await records.delete_name(DOMAIN.id)
+    for each in (ALIAS, DOMAIN):
+        await records.add_name(replace(each, actor_id=OTHER.id))
+    await told(with_names, *([HELLO, OTHER] if loser_first else [OTHER, HELLO]))
+    assert name(with_names, "shop") == "other"
+    assert with_names.label_of_domain("shop.test") == "otherid0000000001"
+
+
+async def test_who_remembers_domains_is_told(records: Records, with_names: Directory) -> None:
+    """Of each change of custom domains, after it has happened; of other changes not."""
+    heard: list[str | None] = []
+    with_names.on_domains_changed = lambda: heard.append(with_names.label_of_domain("later.test"))
+    await told(with_names, HELLO, OTHER)
+    await records.add_name(replace(ALIAS, id="5", name="second"))
+    await told(with_names, HELLO)
+    assert heard == []
+    await records.verify_name(PENDING.id, AT)
+    await told(with_names, HELLO)
+    assert heard == ["helloid0000000001"]
+    await records.delete_name(PENDING.id)
+    await told(with_names, HELLO)
+    assert heard == ["helloid0000000001", None]
+    await records.delete_actor(HELLO.id)
+    await told(with_names, HELLO)
+    assert len(heard) == 3
+
+
+async def test_loading_again_brings_names_in(records: Records, with_names: Directory) -> None:
+    """Also when nothing told of them."""
+    await records.verify_name(PENDING.id, AT)
+    await records.delete_name(ALIAS.id)
+    await with_names.load()
+    assert with_names.label_of_domain("later.test") == "helloid0000000001"
+    assert with_names.target("shop") is None
