@@ -57,7 +57,7 @@ _WEBSOCKET_ANSWER = frozenset({b"sec-websocket-accept", b"sec-websocket-protocol
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BAD_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _OUR_HOP = re.compile(rb"(?:^|,)[ \t]*[^ \t,]+[ \t]+greenroom[ \t]*(?=[,(]|$)", re.IGNORECASE)
-_BAD_IN_TARGET = re.compile(rb"[\x00-\x20\x7f#]")
+_BAD_IN_TARGET = re.compile(rb"[^\x21-\x7e]|#")
 _BEARER = re.compile(rb"[ \t]*bearer[ \t]+(.*?)[ \t]*", re.IGNORECASE | re.DOTALL)
 _METHOD = re.compile(rb"[A-Z][A-Z0-9_-]{0,31}")
 _LONGEST_LENGTH = 18

@@ -30,28 +30,27 @@ _MAX_ENTRIES = 8192
 _MAX_BLOCK_BYTES = 4096
 
 
-def _either_case(name: str) -> str:
-    """The two spellings that clients use: all small, and with each word's first letter large."""
-    return "-".join(f"[{word[0].upper()}{word[0]}]{word[1:]}" for word in name.split("-"))
-
-
 def _any_of(*names: str) -> str:
-    return "|".join(_either_case(name) for name in names)
+    """*names* as clients spell them: what is a capital letter here may be a small one."""
+    return "|".join(re.sub("[A-Z]", lambda letter: f"[{letter[0]}{letter[0].lower()}]", name) for name in names)
 
 
 # Grouped by first letter, so that a header of another name is passed over after one comparison or two.
-_X_NAMES = _any_of("request-id", "correlation-id", "request-start", "amzn-trace-id", "cloud-trace-context")
+_X_NAMES = _any_of(
+    "Request-ID", "Correlation-ID", "Request-Start", "Amzn-Trace-ID", "Cloud-Trace-Context", "B3-TraceID", "B3-SpanID",
+    "B3-ParentSpanID",
+)  # fmt: skip
 _NAMES = "|".join(
     [
-        _any_of("cookie"),
-        _any_of("traceparent", "tracestate"),
-        _any_of("if-none-match", "if-modified-since", "if-range", "idempotency-key"),
-        f"[Xx]-(?:{_X_NAMES}|[Bb]3-(?:{_any_of('traceid', 'spanid', 'parentspanid')}))",
-        _any_of("sec-websocket-key", "sentry-trace"),
-        _any_of("range", "baggage", "last-event-id"),
+        _any_of("Cookie"),
+        _any_of("Traceparent", "Tracestate"),
+        _any_of("If-None-Match", "If-Modified-Since", "If-Range", "Idempotency-Key"),
+        f"[Xx]-(?:{_X_NAMES})",
+        _any_of("Sec-WebSocket-Key", "Sentry-Trace"),
+        _any_of("Range", "Baggage", "Last-Event-ID"),
     ]
 )
-_LENGTH = _either_case("content-length") + r":(?=[ \t]*[0-9]{1,18}[ \t]*(?:\r|\Z))"
+_LENGTH = _any_of("Content-Length") + r":(?=[ \t]*[0-9]{1,18}[ \t]*(?:\r|\Z))"
 # The space around a value belongs to nobody: before it, it is skipped; after it, it stays in the key.
 _cut: Callable[[bytes], list[Any]] = re.compile(
     rf"(\n(?:{_LENGTH}|(?:{_NAMES}):))[ \t]*((?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)".encode("latin-1")

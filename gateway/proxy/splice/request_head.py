@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.core.errors import HeadTooLarge, InvalidRequest
-from gateway.proxy.headers import candidates_of, framing, refuse_chunks_in_old_http, refuse_loop
+from gateway.proxy.headers import CHUNKED, candidates_of, framing, refuse_chunks_in_old_http, refuse_loop
 from gateway.proxy.plan import Headers
 from gateway.proxy.splice.request_line import HOST
 
@@ -23,6 +23,8 @@ LENGTH_IS_CUT = -3
 _LINE = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++:[\t\x20-\x7e\x80-\xff]*+"
 _BLOCK = re.compile(_LINE + rb"(?:\r\n" + _LINE + rb")*+")
 _ONE_LINE = re.compile(_LINE)
+# A tab is space too, but there are servers that then don't see the coding.
+_CODING_WITH_TAB = re.compile(rb"(?:^|\n)transfer-encoding:[^\n]*\t", re.IGNORECASE)
 _HOST = re.compile(HOST)
 _PROTOCOL = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+(?:/[!#$%&'*+.^_`|~0-9a-z-]+)?")
 # HTTP/2 is offered by TLS or prior knowledge alone (RFC 9113 §3.1); a tunnel of HTTP would pass requests by unseen.
@@ -108,6 +110,8 @@ def analyse(block: bytes, *, minor: int, limits: HeadLimits = HeadLimits()) -> R
             told.setdefault(name, []).append(value)
     length = framing(told.get(b"content-length", ()), told.get(b"transfer-encoding", ()))
     refuse_chunks_in_old_http(length, f"1.{minor}")
+    if length == CHUNKED and _CODING_WITH_TAB.search(block):
+        raise InvalidRequest("Transfer-Encoding must be 'chunked', without a tab beside it.")
     refuse_loop(told.get(b"via", ()))
     options = _options(told)
     return RequestHead(
