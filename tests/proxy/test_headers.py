@@ -399,7 +399,7 @@ def test_upgrade_head() -> None:
         HOST, (b"upgrade", b"websocket"), (b"connection", b"Upgrade"), (b"sec-websocket-key", b"theirs"),
         (b"sec-websocket-version", b"13"), (b"sec-websocket-extensions", b"permessage-deflate"),
         (b"sec-websocket-protocol", b"b, a"), (b"origin", b"http://o"), (b"cookie", b"c=1"),
-        (b"authorization", b"Bearer t"),
+        (b"authorization", b"Bearer t"), (b"content-length", b"0"), (b"transfer-encoding", b"chunked"),
     ]  # fmt: skip
     plan = replace(PLAN, credentials=Credentials(token="t", in_authorization=True))
     head = upgrade_head(b"/ws%2F", b"token=t&a=", headers, plan, b"ours")

@@ -106,7 +106,10 @@ def test_other_values_are_not() -> None:
 
 
 @pytest.mark.parametrize("name", CUT_NAMES)
-@pytest.mark.parametrize("bad", [b"\x00", b"\x1f", b"\x7f", b"1\r", b"1\n", b"\n1", b"1\x00", b"1\nA: b", b"1\r\n 2"])
+@pytest.mark.parametrize(
+    "bad",
+    [b"\x00", b"\x1f", b"\x7f", b"1\r", b"1\n", b"\n1", b"1\x00", b"1\x001", b"1\r1", b"1\x7f1", b"1\n1", b"1\r\n 2"],
+)
 def test_a_value_is_checked_on_each_hit(name: str, bad: bytes) -> None:
     """However well its block is known, a value with a control character or a line break is refused."""
     heads = RequestHeads()
@@ -172,7 +175,7 @@ def test_it_is_bounded() -> None:
     heads.clear()
     long = heads.look(block(b"A: " + b"a" * 100, b"Cookie: a"), 1)
     assert (len(heads), long.values) == (0, ())
-    for size in (1, 900):
+    for size in (900, 1):
         assert heads.look(block(b"Cookie: " + b"a" * size), 1).values == (b"a" * size,)
     assert len(heads) == 1
     for lines in ([b"Cookie: " + b"a" * 1000], [b"A: b"] * 4):
@@ -203,7 +206,9 @@ _VALUES = st.one_of(
     st.sampled_from(
         [b"1", b"22", b"0", b"007", b"", b"a b", b"\xe4", b"a\tb", b"9" * 18, b"9" * 19, b"1, 1", b"a;b=c"]
     ),
-    st.sampled_from([b"\x00", b"a\x00", b"\x7f", b"a\nb", b"a\r", b"\n", b"1\r\n1", b"1\r\nCookie: 1", b"\x00\x00"]),
+    st.sampled_from(
+        [b"\x00", b"a\x00", b"\x7f", b"a\nb", b"a\r", b"\n", b"1\r\n1", b"1\r\nCookie: 1", b"1\x001", b"1\r1"]
+    ),
 )
 _CUT_LINES = st.tuples(_NAMES, st.just(b":"), _SPACES, _VALUES, _SPACES).map(b"".join)
 _OTHER_LINES = st.sampled_from(
