@@ -71,6 +71,7 @@ GROUPS: dict[str, tuple[Verb, ...]] = {
     ),
     "Actors and runs": (
         Verb("push", "make an Actor of a folder, or a new build of it", "greenroom push ./my-actor"),
+        Verb("names", "list, add, verify or remove an Actor's aliases and domains", "greenroom names hello add shop"),
         Verb("ps", "list the runs that live", "greenroom ps"),
         Verb("logs", "print the log of a run or build", "greenroom logs Ab3dEf6hIj9lMn2pQ --follow"),
         Verb("abort", "stop a run", "greenroom abort Ab3dEf6hIj9lMn2pQ --gracefully"),
@@ -188,6 +189,11 @@ def build_parser() -> argparse.ArgumentParser:
     push = add("push")
     push.add_argument("folder", metavar="DIR", type=Path, help="The Actor's folder, with .actor/actor.json in it.")
     _add_api_flags(push)
+    names = add("names")
+    names.add_argument("actor", metavar="ACTOR", help="The Actor's name, user/name or id.")
+    names.add_argument("action", nargs="?", choices=("add", "verify", "remove"), help="None: list its names.")
+    names.add_argument("name", metavar="NAME", nargs="?", help="An alias, or a custom domain such as shop.example.com.")
+    _add_api_flags(names)
     _add_api_flags(add("ps"))
     logs = add("logs")
     logs.add_argument("job", metavar="RUN_OR_BUILD", help="The id of a run or build.")
@@ -255,6 +261,11 @@ def _run(arguments: argparse.Namespace) -> int:
             for row in rows:
                 print(f"{row.name:<{widths[0]}}  {row.value:<{widths[1]}}  {row.origin}")
             return 0
+        case "names":
+            from gateway.commands import api_verbs, names
+
+            with api_verbs.connect(settings, arguments.url) as api:
+                return names.run(api, arguments.actor, arguments.action, arguments.name)
         case "push" | "ps" | "logs" | "abort" | "migrate":
             from gateway.commands import api_verbs
 

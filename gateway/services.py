@@ -12,6 +12,7 @@ from gateway.auth import Authenticator
 from gateway.builds import Builder
 from gateway.core.ids import ID_BYTES, record_id
 from gateway.live_logs import Logs
+from gateway.name_proofs import NameProofs
 from gateway.secret_box import SecretBox
 from gateway.settings import Settings
 from gateway.state.directory import Directory
@@ -45,6 +46,8 @@ class Services:
     new_id: Callable[[], str] = field(default=new_id)
     random_bytes: Callable[[int], bytes] = field(default=os.urandom)
     directory: Directory = field(init=False)
+    name_proofs: NameProofs = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "directory", Directory(self.state.records))
+        object.__setattr__(self, "name_proofs", NameProofs(self.settings))

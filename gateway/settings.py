@@ -22,6 +22,7 @@ from pydantic_settings import (
 )
 
 from gateway.client_address import network_problem
+from gateway.dns_servers import dns_server
 from gateway.network_rules import allowed_networks
 from gateway.node_rules import gateway_networks
 
@@ -90,7 +91,10 @@ class Settings(BaseSettings):
 
     # TLS
     tls_port: int | None = Field(
-        None, ge=0, le=65535, description="Port that speaks TLS, beside the plain one; 0 takes a free one; none: no TLS."
+        None,
+        ge=0,
+        le=65535,
+        description="Port that speaks TLS, beside the plain one; 0 takes a free one; none: no TLS.",
     )
     tls_certificates: Annotated[tuple[Path, ...], NoDecode] = Field(
         (),
@@ -180,6 +184,20 @@ class Settings(BaseSettings):
         False, description="Let builds fetch sources from addresses of this machine and of private networks."
     )
 
+    # Custom domains
+    dns_servers: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        max_length=8,
+        description="DNS servers that are asked whether a custom domain is proven, e.g. 9.9.9.9 or 127.0.0.1:5353; "
+        "none: those of this machine.",
+    )
+    name_check_port: int = Field(
+        80, ge=1, le=65535, description="Port at which http://<custom domain>/ is asked for its proof."
+    )
+    allow_private_names: bool = Field(
+        False, description="Let custom domains be proven by HTTP at addresses of this machine and of private networks."
+    )
+
     # Requests
     pick_timeout_secs: float = Field(120, gt=0, description="To find or start a run for a request.")
     first_byte_timeout_secs: float = Field(300, gt=0, description="From the request to the first byte of its answer.")
@@ -247,7 +265,9 @@ class Settings(BaseSettings):
         """In a variable: as in PATH, ``dir1:dir2``."""
         return _listed(value, os.pathsep)
 
-    @field_validator("trusted_proxies", "docker_allow", "swarm_constraints", "swarm_gateways", mode="before")
+    @field_validator(
+        "trusted_proxies", "docker_allow", "swarm_constraints", "swarm_gateways", "dns_servers", mode="before"
+    )
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         """In a variable: ``10.0.0.1,10.1.0.0/16``."""
@@ -265,6 +285,13 @@ class Settings(BaseSettings):
     @classmethod
     def _allowed_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return allowed_networks(value)
+
+    @field_validator("dns_servers")
+    @classmethod
+    def _only_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            dns_server(text)
+        return value
 
     @field_validator("swarm_gateways")
     @classmethod

@@ -107,6 +107,10 @@ def test_examples_work(words):
         pytest.param(["serve", "--set", "token=hidden-word"], "GREENROOM_TOKEN", id="secret in a command line"),
         pytest.param(["serve", "--data", "/dev/null/data"], "/dev/null/data", id="data folder"),
         pytest.param(["logs"], "RUN_OR_BUILD", id="missing argument"),
+        pytest.param(["names", "a", "rename", "b"], "rename", id="no such action"),
+        pytest.param(
+            ["serve", "--set", "dns_servers=dns.example"], "an address such as 9.9.9.9", id="a server by name"
+        ),
         pytest.param(["token", "create", "--user", "a", "--expires-days", "-1"], "--expires-days", id="expiry"),
         pytest.param(["token", "create", "--user", "a", "--scope", "all"], "actors:run", id="scope"),
         pytest.param(["user", "add", "a b"], "no user name", id="user name"),
@@ -268,6 +272,9 @@ class Api(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.do_GET()
 
+    def do_DELETE(self) -> None:
+        self.do_GET()
+
     def log_message(self, *_: object) -> None:
         """Be quiet."""
 
@@ -359,6 +366,43 @@ def test_logs_and_abort(capsys, api):
     assert greenroom(capsys, "logs", "r1") == (0, "one\ntwo\n", "")
     assert greenroom(capsys, "abort", "r1", "--gracefully") == (0, "r1 ABORTED\n", "")
     assert greenroom(capsys, "logs", "r9") == (1, "", "greenroom: Not found.\n")
+
+
+ALIAS = {"url": "http://shop.localhost:8010", "kind": "alias", "status": "verified", "whatToDo": "Nothing."}
+DOMAIN = {"url": "http://b\u00fc.test:8010", "kind": "domain", "status": "pending", "whatToDo": "Set a TXT record."}
+
+
+def test_names(capsys, api):
+    """They are listed, added, verified and removed; for a domain it is told what to do, away from the output."""
+    names = "/v2/greenroom/actors/jane~hello/names"
+    api.answers |= {
+        ("GET", names): (200, {"data": {"items": [ALIAS, DOMAIN]}}),
+        ("POST", names): (201, {"data": DOMAIN}),
+        ("POST", f"{names}/b%C3%BC.test/verify"): (409, {"error": {"message": "b\u00fc.test is not proven yet."}}),
+        ("DELETE", f"{names}/b%C3%BC.test"): (204, ""),
+    }
+    code, out, err = greenroom(capsys, "names", "jane/hello")
+    assert (code, [line.split() for line in out.splitlines()]) == (
+        0,
+        [[ALIAS["url"], "alias", "verified"], [DOMAIN["url"], "domain", "pending"]],
+    )
+    assert err.strip() == "Set a TXT record."
+    code, out, err = greenroom(capsys, "names", "jane/hello", "add", "b\u00fc.test")
+    assert (code, out, err) == (0, f"{DOMAIN['url']}  domain  pending\n", "Set a TXT record.\n")
+    assert json.loads(api.asked[-1][3]) == {"name": "b\u00fc.test"}
+    told = "greenroom: b\u00fc.test is not proven yet.\n"
+    assert greenroom(capsys, "names", "jane/hello", "verify", "b\u00fc.test") == (1, "", told)
+    told = "greenroom: b\u00fc.test is removed.\n"
+    assert greenroom(capsys, "names", "jane/hello", "remove", "b\u00fc.test") == (0, "", told)
+
+
+def test_names_of_an_actor_without_any(capsys, api):
+    """Nothing on standard output, and a word that it is so; an action wants a name."""
+    api.answers["GET", "/v2/greenroom/actors/hello/names"] = (200, {"data": {"items": []}})
+    assert greenroom(capsys, "names", "hello") == (0, "", "greenroom: this Actor has no further names.\n")
+    code, out, err = greenroom(capsys, "names", "hello", "add")
+    assert (code, out) == (2, "")
+    assert "a name is expected after 'add'" in err
 
 
 def test_nobody_answers(capsys, data, tmp_path):

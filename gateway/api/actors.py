@@ -153,6 +153,7 @@ async def _view(call: Call, actor: Actor) -> dict[str, Any]:
             last_run_started_at=runs.items[0].started_at if runs.items else None,
         ),
         for_owner=is_own(call, actor) and not call.is_limited_to_own_run,
+        names=await call.records.list_names(actor.id),
     )
 
 

@@ -51,6 +51,7 @@ async def push(call: Call) -> Response:
                 call.services.urls,
                 figures=ActorFigures(),
                 for_owner=True,
+                names=await call.records.list_names(actor.id),
             ),
             "build": build_view(build, for_owner=True),
         },

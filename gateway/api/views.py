@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from gateway.api.name_views import name_view
 from gateway.core.errors import InvalidConfig
 from gateway.core.ids import shown_standby_label
 from gateway.core.model import (
@@ -25,6 +26,7 @@ from gateway.core.model import (
     TaggedBuild,
     User,
 )
+from gateway.core.names import ActorName
 from gateway.core.standby import as_api_object, effective
 from gateway.core.times import iso, iso_or_none
 from gateway.new_run import ZERO_STATS, storage_ids
@@ -170,8 +172,13 @@ def actor_view(
     *,
     figures: ActorFigures,
     for_owner: bool,
+    names: Sequence[ActorName] = (),
 ) -> View:
-    """The whole Actor object."""
+    """
+    The whole Actor object. Of Greenroom's own it has ``names``, where there are any; those that are not verified are
+    for its owner alone.
+    """
+    shown_names = [name_view(name, urls) for name in names if for_owner or name.is_verified]
     return {
         **actor.extra,
         "id": actor.id,
@@ -189,6 +196,7 @@ def actor_view(
         "taggedBuilds": {tag: tagged_build_view(tagged) for tag, tagged in actor.tagged_builds.items()},
         "actorStandby": _standby_object(actor),
         "standbyUrl": standby_url(actor, username, urls),
+        **({"names": shown_names} if shown_names else {}),
     }
 
 

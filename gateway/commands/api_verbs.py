@@ -31,11 +31,11 @@ class Api:
         self._client = client
 
     def call(self, method: str, path: str, **options: Any) -> Any:
-        """The ``data`` of the answer."""
+        """The ``data`` of the answer; None where it has no body."""
         with self._told():
             answer = self._client.request(method, path, **options)
             self._check(answer)
-            return answer.json()["data"]
+            return answer.json()["data"] if answer.content else None
 
     def lines(self, path: str, **params: str) -> Iterator[str]:
         """The lines of an answer in plain text, as they come."""

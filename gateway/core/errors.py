@@ -17,9 +17,13 @@ No I/O: every error that reaches a caller, each with its HTTP status, API type a
     ├── MethodNotAllowed            405 method-not-allowed
     ├── NameNotUnique               409 name-not-unique
     │   └── ActorNameNotUnique      409 actor-name-not-unique
+    ├── NameNotVerified             409 name-not-verified   of a custom domain
+    ├── TooManyNameChecks           503 too-many-name-checks
     ├── RequestTooLarge             413 request-too-large
     │   ├── HeadTooLarge            431 request-too-large
     │   └── TargetTooLong           414 request-too-large
+    ├── RequestTooSlow              408 request-timeout
+    ├── TooManyConnections          503 too-many-connections
     ├── CodingNotSupported          501 transfer-coding-not-supported
     ├── HttpVersionNotSupported     505 http-version-not-supported
     ├── LoopDetected                508 loop-detected
@@ -176,10 +180,40 @@ class ActorNameNotUnique(NameNotUnique):
     error_type = "actor-name-not-unique"
 
 
+class NameNotVerified(GreenroomError):
+    """Nothing was found that proves a custom domain; the message says where it was looked for and what stood there."""
+
+    http_status, error_type = 409, "name-not-verified"
+
+
+class TooManyNameChecks(GreenroomError):
+    """Custom domains are being checked, as many as may be at once."""
+
+    http_status, error_type, retry_after_secs = 503, "too-many-name-checks", 10
+
+    def __init__(self) -> None:
+        super().__init__("Other custom domains are being checked at the moment. Try again in some seconds.")
+
+
 class RequestTooLarge(GreenroomError):
     """A body beyond its limit."""
 
     http_status, error_type = 413, "request-too-large"
+
+
+class RequestTooSlow(GreenroomError):
+    """The head of a request, or the next piece of its body, did not come in time."""
+
+    http_status, error_type = 408, "request-timeout"
+
+
+class TooManyConnections(GreenroomError):
+    """As many connections stand as may, in all or from one address."""
+
+    http_status, error_type, retry_after_secs = 503, "too-many-connections", 1
+
+    def __init__(self, setting: str) -> None:
+        super().__init__(f"Too many connections are open (setting: {setting}). Close some, or try again in a moment.")
 
 
 class HeadTooLarge(RequestTooLarge):

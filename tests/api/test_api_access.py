@@ -31,6 +31,7 @@ async def _bobs(api: Any) -> dict[str, str]:
     run = await api.bob.post(f"/actors/{actor['id']}/runs")
     stored = await _stored(api, run)
     await api.finish(run)
+    await api.bob.post(f"/greenroom/actors/{actor['id']}/names", json={"name": "shop"})
     pool = PoolKey(target_id=actor["id"], user_id=api.bob.user.id)
     await api.services.state.records.add_decisions(
         [
@@ -49,6 +50,7 @@ async def _bobs(api: Any) -> dict[str, str]:
         "actor": actor["id"],
         "version": "0.1",
         "name": "KEY",
+        "host": "shop",
         "build": build["id"],
         "run": run["id"],
         "job": run["id"],
@@ -131,6 +133,7 @@ async def _everything(api: Any, names: dict[str, str]) -> list[Any]:
             "/actors/{actor}",
             "/actors/{actor}/versions/{version}",
             "/actors/{actor}/versions/{version}/env-vars",
+            "/greenroom/actors/{actor}/names",
             "/actor-builds/{build}",
             "/actor-runs/{run}",
             "/datasets/{storage}",
