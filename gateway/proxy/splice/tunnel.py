@@ -22,6 +22,7 @@ from gateway.proxy.websocket import ClosedBy
 _ANSWER_SECS = 1.0  # for an end to answer a close frame, or to close its connection
 _STALL_SECS = 10.0  # instead, while bytes wait to be written to an end
 _FAREWELL_SECS = 10.0  # for all that, where Greenroom itself wants to close
+_CHECK_SECS = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +150,7 @@ class _Patience:
         self._mark = self._look()
         self._moved_at = self._loop.time()
         self._until: float | None = None
-        self._timer = self._loop.call_later(_ANSWER_SECS, self._check)
+        self._timer = self._loop.call_later(_CHECK_SECS, self._check)
 
     def limit(self, secs: float) -> None:
         """For all that, at most *secs* from now on."""
@@ -174,4 +175,4 @@ class _Patience:
         if now - self._moved_at >= allowed_secs or (self._until is not None and now >= self._until):
             self._tunnel.abort()
         else:
-            self._timer = self._loop.call_later(_ANSWER_SECS, self._check)
+            self._timer = self._loop.call_later(_CHECK_SECS, self._check)

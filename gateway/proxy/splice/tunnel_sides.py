@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import socket
+import struct
 from typing import Protocol
 
 from gateway.proxy.actor_socket import LOST
@@ -94,7 +97,10 @@ class Side(asyncio.Protocol):
 
     def _stays_open(self) -> bool:
         """What to answer to an end of stream: over TLS the transport closes anyway, and complains about a yes."""
-        return self.transport.get_extra_info("ssl_object") is None
+        if self.transport.get_extra_info("ssl_object") is None:
+            return True
+        self.is_told = True
+        return False
 
 
 class ByteSide(Side):
@@ -128,9 +134,16 @@ class ByteSide(Side):
         if not self.other.is_lost:
             if self.is_eof:
                 self.other.transport.close()
-            else:  # nobody may take what passed for the whole
-                self.other.abort()
+            else:
+                self.other.reset()
         self._owner.lost()
+
+    def reset(self) -> None:
+        """Cut it so that nobody takes what has passed for the whole: a plain cut is an end of stream there."""
+        sock = self.transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):  # it is closed already
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     def bid_farewell(self, code: int, reason: str) -> None:
         """There is no word for it."""
