@@ -98,11 +98,16 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def arguments(description: str) -> argparse.Namespace:
-    """The command line that all load tests share."""
-    parser = argparse.ArgumentParser(description=description)
+    """The command line of a load test that has no options of its own."""
+    return command_line(description).parse_args()
+
+
+def command_line(description: str) -> argparse.ArgumentParser:
+    """The options that all load tests share."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller sizes, at most two minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    return parser.parse_args()
+    return parser
 
 
 def finish(report: Report, given: argparse.Namespace) -> None:

@@ -27,12 +27,23 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(actors: Sequence[Path], settings: Mapping[str, object], *, start_secs: float = 60) -> Iterator[Server]:
-    """Start it, wait until it serves, and stop it at the end."""
+def running(
+    actors: Sequence[Path],
+    settings: Mapping[str, object],
+    *,
+    start_secs: float = 60,
+    prefix: Sequence[str] = (),
+    data: Path | None = None,
+) -> Iterator[Server]:
+    """
+    Start it, wait until it serves, and stop it at the end.
+
+    *prefix* stands before the command (``taskset -c 0``). Data that is given, in *data*, is kept.
+    """
     with tempfile.TemporaryDirectory(prefix="greenroom-load-") as folder:
-        data = Path(folder) / "data"
+        data = data or Path(folder) / "data"
         log = Path(folder) / "log"
-        command = [sys.executable, "-m", "gateway.cli", "serve", "--port", "0", "--data", str(data)]
+        command = [*prefix, sys.executable, "-m", "gateway.cli", "serve", "--port", "0", "--data", str(data)]
         for actor in actors:
             command += ["--actors", str(actor)]
         for name, value in settings.items():
