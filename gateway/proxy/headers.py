@@ -43,6 +43,7 @@ _NEVER_HOP_BY_HOP = frozenset({b"host", b"content-length", b"transfer-encoding"}
 _ONLY_OURS = frozenset({b"x-apify-container-server-readiness-probe", b"x-actor-request-id", b"forwarded"})
 # Of an upgrade to HTTP/2, which is not made (RFC 9113 §3.1), also where Connection fails to name it.
 _OF_HTTP2 = b"http2-settings"
+_NOT_FOR_CALLERS = HOP_BY_HOP | {b"proxy-authentication-info", b"x-actor-request-id"}
 _NOT_PASSED_ON = HOP_BY_HOP - {b"transfer-encoding"} | _ONLY_OURS | {_OF_HTTP2}
 # Names that say how long the body is, but for an "_".
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
@@ -57,10 +58,11 @@ _WEBSOCKET_ANSWER = frozenset({b"sec-websocket-accept", b"sec-websocket-protocol
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BAD_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _OUR_HOP = re.compile(rb"(?:^|,)[ \t]*[^ \t,]+[ \t]+greenroom[ \t]*(?=[,(]|$)", re.IGNORECASE)
-_BAD_IN_TARGET = re.compile(rb"[^\x21-\x7e]|#")
+_BAD_IN_TARGET = re.compile(rb"[\x00-\x20\x7f#]")
 _BEARER = re.compile(rb"[ \t]*bearer[ \t]+(.*?)[ \t]*", re.IGNORECASE | re.DOTALL)
 _METHOD = re.compile(rb"[A-Z][A-Z0-9_-]{0,31}")
 _LONGEST_LENGTH = 18
+_PORT = re.compile(rb":[0-9]*$")
 _PLAIN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -226,19 +228,28 @@ def answer_headers(headers: Headers, plan: ForwardPlan) -> Headers:
 
     A cookie stays with the host that set it: a ``Domain`` other than the very host is cut.
     """
-    named = _named_by_connection(headers)
-    kept: Headers = []
-    for name, value in headers:
-        lower = name.lower()
-        if lower in HOP_BY_HOP or lower in named:
-            continue
-        if plan.is_sandboxed and lower in _SPEAKS_FOR_THE_HOST:
-            continue
-        kept.append((lower, _with_own_domain(value, plan.host) if lower == b"set-cookie" else value))
+    lines = lines_for_caller(headers, plan.host.encode("latin-1", "replace"), is_sandboxed=plan.is_sandboxed)
+    kept = [(name.lower(), value) for name, value in lines]
     if plan.is_sandboxed:
         kept.append((b"content-security-policy", b"sandbox"))
     if plan.answer_headers is not None:
         kept += plan.answer_headers()
+    return kept
+
+
+def lines_for_caller(headers: Headers, host: bytes, *, is_sandboxed: bool = False) -> Headers:
+    """
+    What of *headers*, an Actor's, goes to a caller who asked *host*: names as the Actor wrote them, order as it was.
+
+    ``Transfer-Encoding`` is not among them: whoever sends the body frames it. The request id is the gateway's to say.
+    """
+    named = _named_by_connection(headers)
+    kept: Headers = []
+    for name, value in headers:
+        lower = name.lower()
+        if lower in _NOT_FOR_CALLERS or lower in named or (is_sandboxed and lower in _SPEAKS_FOR_THE_HOST):
+            continue
+        kept.append((name, with_own_domain(value, host) if lower == b"set-cookie" else value))
     return kept
 
 
@@ -370,15 +381,17 @@ def _named_by_connection(headers: Headers) -> frozenset[bytes]:
     return frozenset(named - _NEVER_HOP_BY_HOP)
 
 
-def _with_own_domain(cookie: bytes, host: str) -> bytes:
-    """*cookie* without ``Domain``, unless that is the very host: ``a.localhost`` sets none for ``localhost``."""
-    name = re.sub(r":[0-9]*$", "", host).lower().encode("latin-1", "replace")
+def with_own_domain(cookie: bytes, host: bytes) -> bytes:
+    """*cookie* without ``Domain``, unless that is the very *host*: ``a.localhost`` sets none for ``localhost``."""
+    if b"domain" not in cookie.lower():
+        return cookie
+    own = _PORT.sub(b"", host).lower()
     pair, *attributes = cookie.split(b";")
     kept = [pair]
     for attribute in attributes:
         key, _, value = attribute.partition(b"=")
         is_domain = key.strip(b" \t").lower() == b"domain"
-        if not is_domain or (name and value.strip(b" \t").lower().removeprefix(b".") == name):
+        if not is_domain or (own and value.strip(b" \t").lower().removeprefix(b".") == own):
             kept.append(attribute)
     return b";".join(kept)
 

@@ -19,8 +19,9 @@ HOST = rb"(?:[0-9A-Za-z._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?"
 """A name or an address, with or without a port. Names in other scripts come as ``xn--…``."""
 
 # The usual line at one stroke; whatever else there is, and what is wrong with it, is found out at leisure.
-_USUAL = re.compile(rb"(?!CONNECT |TRACE )([A-Z][A-Z0-9_-]{0,31}+) (/[\x21\x22\x24-\x7e]*+) HTTP/1\.([01])")
-_BAD_IN_TARGET = re.compile(rb"[^\x21-\x7e]|#")
+_USUAL = re.compile(rb"(?!CONNECT |TRACE )([A-Z][A-Z0-9_-]{0,31}+) (/[^\x00-\x20\x7f#]*+) HTTP/1\.([01])")
+# Bytes outside ASCII may not stand there either, but curl sends them, and they end nothing.
+_BAD_IN_TARGET = re.compile(rb"[\x00-\x20\x7f#]")
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _WHOLE_ADDRESS = re.compile(rb"https?://(" + HOST + rb")([/?].*)?", re.IGNORECASE | re.DOTALL)
 _AROUND_TARGET = len("M" * 32 + "  HTTP/1.1")

@@ -6,7 +6,7 @@ import contextlib
 
 import httptools
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import (
@@ -36,6 +36,7 @@ def parsed(line: bytes) -> RequestLine:
             RequestLine(b"GET", b"//a/../%2F%00/;x?{\"a\":'b'}|\\^`<>[]", 1),
             id="byte for byte",
         ),
+        pytest.param(b"GET /\xe4 HTTP/1.1", RequestLine(b"GET", b"/\xe4", 1), id="outside of ASCII, as curl does"),
         pytest.param(b"GET /http://b/ HTTP/1.1", RequestLine(b"GET", b"/http://b/", 1), id="an address in the path"),
         pytest.param(b"OPTIONS * HTTP/1.1", RequestLine(b"OPTIONS", b"*", 1), id="the server itself"),
         pytest.param(b"GET http://a HTTP/1.1", RequestLine(b"GET", b"/", 1, b"a"), id="a whole address"),
@@ -59,7 +60,7 @@ def test_lines(line: bytes, expected: RequestLine) -> None:
         b"GET / http/1.1", b"GET / HTTP/1.10", b"GET / HTTP/11", b"GET / HTTP/1,1", b"GET / HTTPS/1.1", b"GET / HTTP/",
         b"get / HTTP/1.1", b"Get / HTTP/1.1", b"G\xc3\x89T / HTTP/1.1", b"GE;T / HTTP/1.1", b"X" * 33 + b" / HTTP/1.1",
         b"G\x00T / HTTP/1.1", b"\x16\x03\x01 / HTTP/1.1",
-        b"GET /\n HTTP/1.1", b"GET /\x00 HTTP/1.1", b"GET /\x7f HTTP/1.1", b"GET /\xe4 HTTP/1.1", b"GET /a#b HTTP/1.1",
+        b"GET /\n HTTP/1.1", b"GET /\x00 HTTP/1.1", b"GET /\x7f HTTP/1.1", b"GET /a#b HTTP/1.1",
         b"GET a HTTP/1.1", b"GET ?a HTTP/1.1", b"GET a.example:80 HTTP/1.1", b"GET * HTTP/1.1", b"OPTIONS ** HTTP/1.1",
         b"GET ftp://a/ HTTP/1.1", b"GET http:/a/ HTTP/1.1", b"GET http:// HTTP/1.1", b"GET http:///x HTTP/1.1",
         b"GET http://u@a/ HTTP/1.1", b"GET http://u:p@a/ HTTP/1.1", b"GET http://a,b/ HTTP/1.1",
@@ -158,12 +159,12 @@ _LINES = st.one_of(
 
 
 @given(_LINES)
-@example(b"GET /\xc3\xa4 HTTP/1.1")
 def test_never_laxer_than_httptools(line: bytes) -> None:
     """
     What httptools refuses is refused, what is accepted is read in the same way.
 
-    Its methods are a fixed list; ours may be any word in capital letters, as RFC 9110 §9.1 has it.
+    But for two things. Its methods are a fixed list; ours may be any word in capital letters (RFC 9110 §9.1). Targets
+    may hold bytes outside of ASCII here: some clients send them, other proxies pass them, and they end nothing.
     """
     if b"\r" in line or b"\n" in line:
         with pytest.raises(GreenroomError):
@@ -173,7 +174,7 @@ def test_never_laxer_than_httptools(line: bytes) -> None:
         ours = parsed(line)
     except GreenroomError:
         return
-    if ours.method not in _KNOWN_METHODS:
+    if ours.method not in _KNOWN_METHODS or not line.isascii():
         return
     theirs = read_by_httptools(line)
     assert theirs is not None
