@@ -12,9 +12,10 @@ from gateway.refusals import USAGE, Refused
 _BACKLOG = 2048
 
 
-def listen(host: str, port: int, run_host: str | None = None) -> list[socket.socket]:
+def listen(host: str, port: int, run_host: str | None = None, *, given_by: str = "--port N") -> list[socket.socket]:
     """
-    The listening sockets for *host*; port 0 takes a free one. Raises Refused, saying what to do.
+    The listening sockets for *host*; port 0 takes a free one. Raises Refused, saying what to do: *given_by* is how
+    the port is chosen.
 
     For 127.0.0.1 the same port is opened on ::1 too, where that is possible: some browsers resolve ``*.localhost``
     to it first. The last one is for *run_host*, where that is an address which the others don't serve.
@@ -30,7 +31,7 @@ def listen(host: str, port: int, run_host: str | None = None) -> list[socket.soc
     try:
         sockets = [_bound(family, address)]
     except OSError as error:
-        raise Refused(_why_not(error, host, port)) from error
+        raise Refused(_why_not(error, host, port, given_by)) from error
     if host in ("127.0.0.1", "localhost"):
         twin_host = "::1" if family == socket.AF_INET else "127.0.0.1"
         twin_family = socket.AF_INET6 if family == socket.AF_INET else socket.AF_INET
@@ -41,7 +42,7 @@ def listen(host: str, port: int, run_host: str | None = None) -> list[socket.soc
         try:
             sockets.append(_bound(socket.AF_INET6 if ":" in run_host else socket.AF_INET, (run_host, port)))
         except OSError as error:
-            raise Refused(_why_not(error, run_host, port)) from error
+            raise Refused(_why_not(error, run_host, port, given_by)) from error
     return sockets
 
 
@@ -60,14 +61,14 @@ def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
     return sock
 
 
-def _why_not(error: OSError, host: str, port: int) -> str:
+def _why_not(error: OSError, host: str, port: int, given_by: str) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
             f"port {port} on {host} is taken by another program: stop that one, "
-            "or choose another port with --port N (0 takes a free one)."
+            f"or choose another port with {given_by} (0 takes a free one)."
         )
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"port {port} on {host} needs rights that this user lacks: choose one above 1023 with --port N."
+        return f"port {port} on {host} needs rights that this user lacks: choose one above 1023 with {given_by}."
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{host} is no address of this machine: give another one with --host."
     return f"can't listen on {host}, port {port}: {error.strerror}."

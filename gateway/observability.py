@@ -111,6 +111,17 @@ class Metrics:
         """Show how often the *cache* of heads, ``request`` or ``answer``, had what was looked for."""
         self._tallies.caches[cache] = (hits, misses)
 
+    def watch_certificates(self, first_expiry: Callable[[], datetime], is_stale: Callable[[], bool]) -> None:
+        """Show until when the certificates of the TLS port hold, and whether one could not be renewed."""
+        Gauge(
+            "greenroom_tls_expiry_seconds", "When the first of the TLS certificates expires.", registry=self._registry
+        ).set_function(lambda: first_expiry().timestamp())
+        Gauge(
+            "greenroom_tls_files_unusable",
+            "1 while files of certificates can't be used, and older ones serve in their place.",
+            registry=self._registry,
+        ).set_function(lambda: float(is_stale()))
+
     def open_websocket(self) -> AbstractContextManager[None]:
         """While it is entered, one more WebSocket is open."""
         return self._websockets_open.track_inprogress()

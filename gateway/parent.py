@@ -5,6 +5,7 @@ All else happens in its workers (``python -m gateway.worker``), so that connecti
 is replaced. What the two agree on::
 
     argv        --sockets 3,4 --control-fd 5 --rendezvous-fd 6     descriptors that the worker inherits
+                --tls-sockets 7,8                                  those that speak TLS, where there are any
     stdin       the settings as JSON, so that no token ever stands in a command line
     control-fd  lines both ways: the worker says "ready" once it serves, "refused: why" where it can't
     signals     SIGTERM: drain and stop, exit code 0; SIGQUIT or a second SIGTERM: stop at once
@@ -64,6 +65,7 @@ def serve(settings: Settings, *, worker_command: Sequence[str] = WORKER_COMMAND)
     lock = take_lock(settings.data)
     try:
         sockets = listen(settings.host, settings.port, settings.run_host)
+        tls_sockets = _listen_for_tls(settings)
         port = sockets[0].getsockname()[1]
         urls = Urls(
             scheme=settings.public_scheme,
@@ -73,10 +75,18 @@ def serve(settings: Settings, *, worker_command: Sequence[str] = WORKER_COMMAND)
         )
         with _Wakeups() as wakeups:
             lock.describe(os.getpid(), urls.local)
-            starter = Starter(settings=settings, lock=lock, sockets=sockets, command=worker_command)
+            starter = Starter(
+                settings=settings, lock=lock, sockets=sockets, tls_sockets=tls_sockets, command=worker_command
+            )
             return _Parent(settings, starter, wakeups).run()
     finally:
         lock.release()
+
+
+def _listen_for_tls(settings: Settings) -> list[socket.socket]:
+    if settings.tls_port is None:
+        return []
+    return listen(settings.host, settings.tls_port, given_by="--set tls_port=N")
 
 
 class _Wakeups:

@@ -101,6 +101,7 @@ class Starter:
     lock: DataLock
     sockets: Sequence[socket.socket]
     command: Sequence[str]
+    tls_sockets: Sequence[socket.socket] = ()
 
     _rendezvous: socket.socket = field(init=False)
     _holder_side: socket.socket = field(init=False)
@@ -115,17 +116,19 @@ class Starter:
         ours, theirs = socket.socketpair()
         with theirs:
             numbers = [sock.fileno() for sock in self.sockets]
+            tls_numbers = [sock.fileno() for sock in self.tls_sockets]
             told = [theirs.fileno(), self._rendezvous.fileno()]
             process = subprocess.Popen(
                 [
                     *self.command,
                     *("--sockets", ",".join(map(str, numbers))),
+                    *(["--tls-sockets", ",".join(map(str, tls_numbers))] if tls_numbers else []),
                     *("--control-fd", str(told[0]), "--rendezvous-fd", str(told[1])),
                     *(["--successor"] if is_successor else []),
                 ],
                 stdin=subprocess.PIPE,
                 # The lock goes along: while a worker of a killed parent is still dying, nobody else takes the folder.
-                pass_fds=[*numbers, *told, self.lock.descriptor],
+                pass_fds=[*numbers, *tls_numbers, *told, self.lock.descriptor],
                 env=self._environment(),
                 start_new_session=True,  # Ctrl-C reaches the parent alone
             )

@@ -49,9 +49,10 @@ from gateway.state.blobs import open_blobs
 from gateway.state.ports import State, StateUnavailable
 from gateway.state.records import open_records
 from gateway.state.signals_memory import MemorySignals
+from gateway.tls import Certificates
 from gateway.urls import Urls
 from gateway.worker_place import ParentLine, Place
-from gateway.worker_server import Server
+from gateway.worker_server import Server, Tls
 
 _log = logging.getLogger(__name__)
 
@@ -149,6 +150,7 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
         first = await ensure_first_user(
             state.records, settings, now=utc_now(), new_id=new_id, random_bytes=services.random_bytes
         )
+        certificates = open_certificates(settings, place)
         held = HeldSockets(services, place.rendezvous)
         await stack.enter_async_context(held.running())
         if not place.is_successor:  # else builds under way are those of the worker that serves
@@ -198,7 +200,8 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
             timeout_secs=settings.build_timeout_secs,
         )
         gateway = Gateway(services, metrics, gateway_id=new_id())
-        server = Server(gateway, held.take)
+        tls = Tls(place.tls_sockets, certificates.context) if certificates else None
+        server = Server(gateway, held.take, tls)
         await gateway.directory.load()
         if place.is_successor:
             parent.say("prepared")
@@ -221,6 +224,9 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
                 await server.has_started(serving)
                 gateway.is_ready = True
                 announce(services, first, registered)
+                if certificates is not None:
+                    metrics.watch_certificates(lambda: certificates.first_expiry, lambda: certificates.is_stale)
+                    chores.append(group.create_task(certificates.follow()))
                 chores.append(group.create_task(warn_without_rules(settings, services.urls.local_port)))
                 chores.append(group.create_task(announce_builds(services, first, registered)))
                 parent.say("ready")
@@ -312,6 +318,15 @@ async def _end_runs(
         await stop_all("Greenroom was stopped at once", 0)
 
 
+def open_certificates(settings: Settings, place: Place) -> Certificates | None:
+    """Those for the sockets that speak TLS; None where there are no such. Raises Refused."""
+    if not place.tls_sockets:
+        return None
+    certificates = Certificates(settings.tls_certificates, http2=settings.http2, now=utc_now)
+    _log.info("tls: served on port %d", place.tls_sockets[0].getsockname()[1])
+    return certificates
+
+
 def actor_folders(given: tuple[Path, ...]) -> list[Path]:
     """Each given folder that is an Actor, else its direct sub-folders that are. Raises Refused for one without any."""
     found: list[Path] = []
@@ -339,16 +354,19 @@ def main() -> None:
     """The process's entry: settings as JSON on stdin, sockets as inherited descriptors."""
     parser = argparse.ArgumentParser(prog="greenroom-worker")
     parser.add_argument("--sockets", required=True)
+    parser.add_argument("--tls-sockets", default="")
     parser.add_argument("--control-fd", type=int)
     parser.add_argument("--rendezvous-fd", type=int)
     parser.add_argument("--successor", action="store_true")
     arguments = parser.parse_args()
-    numbers = [int(number) for number in arguments.sockets.split(",")]
+    numbers = _numbers(arguments.sockets)
+    tls_numbers = _numbers(arguments.tls_sockets)
     extra = [number for number in (arguments.control_fd, arguments.rendezvous_fd) if number is not None]
-    enter_child([*numbers, *extra])
+    enter_child([*numbers, *tls_numbers, *extra])
     settings = Settings(**json.load(sys.stdin))
     place = Place(
         sockets=[socket.socket(fileno=number) for number in numbers],
+        tls_sockets=[socket.socket(fileno=number) for number in tls_numbers],
         rendezvous=_socket(arguments.rendezvous_fd),
         is_successor=arguments.successor,
     )
@@ -371,6 +389,10 @@ def main() -> None:
         _refuse(parent, reasons)
         code = FAILED
     raise SystemExit(code)
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",") if number]
 
 
 def _socket(number: int | None) -> socket.socket | None:

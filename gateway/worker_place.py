@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,6 +13,7 @@ class Place:
     """What the parent gave this worker: the sockets to serve on, the way to the holder of events sockets."""
 
     sockets: list[socket.socket]
+    tls_sockets: list[socket.socket] = field(default_factory=list)
     rendezvous: socket.socket | None = None
     is_successor: bool = False
 

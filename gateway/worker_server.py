@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -13,21 +15,41 @@ import uvicorn
 
 from gateway.app import Gateway
 from gateway.bounded_head import BoundedHead, PassOn
+from gateway.dispatch import Dispatcher
+from gateway.http2.protocol import Http2, Http2Limits
 from gateway.proxy.http import quiet_cut_answers
+from gateway.proxy.splice.request_head import HeadLimits
+from gateway.settings import Settings
 
 _GRACE_SECS = 5
 _POLL_SECS = 0.01
+_HANDSHAKE_SECS = 10
+_TLS_GOODBYE_SECS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The sockets that speak TLS, and the certificates they do it with."""
+
+    sockets: list[socket.socket]
+    context: ssl.SSLContext
 
 
 class Server(uvicorn.Server):
-    """Serves a gateway on inherited sockets. WebSocket upgrades are offered to *pass_on* first."""
+    """
+    Serves a gateway on inherited sockets, and on those of *tls*. WebSocket upgrades are offered to *pass_on* first.
+    """
 
-    def __init__(self, gateway: Gateway, pass_on: PassOn) -> None:
+    def __init__(self, gateway: Gateway, pass_on: PassOn, tls: Tls | None = None) -> None:
         quiet_cut_answers()
+        settings = gateway.services.settings
+        self._tls = tls
+        h1 = partial(BoundedHead, pass_on=pass_on)
+        h2 = partial(Http2, limits=_http2_limits(settings)) if settings.http2 else None
         super().__init__(
             uvicorn.Config(
                 gateway,
-                http=cast(Any, partial(BoundedHead, pass_on=pass_on)),
+                http=cast(Any, partial(Dispatcher, h1=h1, h2=h2)),
                 ws="websockets-sansio",
                 loop="none",
                 lifespan="off",
@@ -37,7 +59,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 date_header=False,
                 proxy_headers=False,
-                ws_max_size=gateway.services.settings.max_websocket_message_bytes,
+                ws_max_size=settings.max_websocket_message_bytes,
                 timeout_graceful_shutdown=_GRACE_SECS,
             )
         )
@@ -47,6 +69,28 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Signals are the worker's own."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn, which has one TLS context for all sockets or none; those of *tls* are served besides."""
+        await super().startup(sockets=sockets)
+        if self._tls is None:
+            return
+        make = partial(
+            cast(Any, self.config.http_protocol_class),
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        for sock in self._tls.sockets:
+            server = await asyncio.get_running_loop().create_server(
+                make,
+                sock=sock,
+                ssl=self._tls.context,
+                backlog=self.config.backlog,
+                ssl_handshake_timeout=_HANDSHAKE_SECS,
+                ssl_shutdown_timeout=_TLS_GOODBYE_SECS,
+            )
+            self.servers.append(server)
 
     async def has_started(self, serving: asyncio.Task[None]) -> None:
         """Until it accepts connections; uvicorn tells that by a flag alone. Ends too when *serving* does."""
@@ -60,8 +104,11 @@ class Server(uvicorn.Server):
         """
         for server in self.servers:
             server.close()
-        for sock in sockets:
+        for sock in [*sockets, *(self._tls.sockets if self._tls else ())]:
             sock.close()
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Http2):
+                connection.say_goodbye()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_secs):
                 while self._has_fresh():  # noqa: ASYNC110 - uvicorn has no event for it
@@ -74,3 +121,12 @@ class Server(uvicorn.Server):
         """End once all requests are answered, or after *secs*."""
         self.config.timeout_graceful_shutdown = max(1, round(secs))
         self.should_exit = True
+
+
+def _http2_limits(settings: Settings) -> Http2Limits:
+    return Http2Limits(
+        head=HeadLimits(max_bytes=settings.max_head_bytes, max_headers=settings.max_request_headers),
+        head_timeout_secs=settings.head_timeout_secs,
+        keep_alive_secs=settings.keep_alive_secs,
+        body_idle_secs=settings.body_idle_timeout_secs,
+    )
