@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.answer_reader import CHUNKED, UNTIL_EOF, AnswerReader, ChunkReader, NotHttp
+from gateway.proxy.answer_reader import CHUNKED, UNTIL_EOF, AnswerReader, NotHttp
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -142,29 +142,6 @@ def test_a_head_limit_is_no_body_limit() -> None:
     reader, got = read(OK + b"Content-Length: 300000\r\n\r\n" + body)
     assert reader.is_complete
     assert got == body
-
-
-@given(
-    st.lists(st.binary(min_size=1, max_size=40), max_size=6),
-    st.lists(st.integers(1, 12), min_size=1, max_size=30),
-    st.binary(max_size=5),
-)
-def test_chunks_survive_any_cut(chunks: list[bytes], cuts: list[int], rest: bytes) -> None:
-    """A chunked body comes out the same however it is cut, and what follows it is left over."""
-    wire = b"".join(b"%X\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n" + rest
-    reader, got, at = ChunkReader(), b"", 0
-    turn = 0
-    left = b""
-    while at < len(wire):
-        piece = wire[at : at + cuts[turn % len(cuts)]]
-        at, turn = at + len(piece), turn + 1
-        if reader.is_complete:
-            left += piece
-            continue
-        got += b"".join(reader.feed(piece))
-    assert reader.is_complete
-    assert got == b"".join(chunks)
-    assert reader.leftover + left == rest
 
 
 class _Events:
