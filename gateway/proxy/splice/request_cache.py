@@ -21,13 +21,15 @@ from typing import Any, NamedTuple
 from gateway.core.errors import HeadTooLarge
 from gateway.proxy.headers import as_text, candidates_of, lines_for_actor, said_by_us, without_token
 from gateway.proxy.plan import ForwardPlan
-from gateway.proxy.splice.request_head import LENGTH_IS_CUT, HeadLimits, RequestHead, analyse, split_block
+from gateway.proxy.splice.request_head import LENGTH_IS_CUT, HeadLimits, RequestHead, analyse
 
 CUT = b"\x00"
 """What stands for a cut value in a remembered head. No header can hold it."""
 
-_MAX_ENTRIES = 8192
+_MAX_ENTRIES = 4096
 _MAX_BLOCK_BYTES = 4096
+_MAX_TOTAL_BYTES = 8 * 1024 * 1024
+_PIECE_BYTES = 64  # what the smallest piece of a key takes up in memory
 
 
 def _any_of(*names: str) -> str:
@@ -75,15 +77,18 @@ class RequestHeads:
     """
     What the process has seen of request heads; of bounded size, and dropped whole when it is full.
 
-    At most *max_entries*, each of a block of at most *max_block_bytes* without its cut values.
+    At most *max_entries*, each of a block of at most *max_block_bytes* without its cut values, and all of them together
+    of at most *max_total_bytes*; in memory a block takes up to four times its size.
     """
 
     limits: HeadLimits = field(default_factory=HeadLimits)
     max_entries: int = _MAX_ENTRIES
     max_block_bytes: int = _MAX_BLOCK_BYTES
+    max_total_bytes: int = _MAX_TOTAL_BYTES
     hits: int = 0
     misses: int = 0
     _known: dict[tuple[int | bytes, ...], RequestHead] = field(default_factory=dict)
+    _total_bytes: int = 0
 
     def look(self, block: bytes, minor: int) -> Seen:
         """What ``analyse`` says of *block*, from memory where it can be; raises what that raises."""
@@ -101,6 +106,7 @@ class RequestHeads:
     def clear(self) -> None:
         """Forget everything; the counts stay."""
         self._known.clear()
+        self._total_bytes = 0
 
     def __len__(self) -> int:
         return len(self._known)
@@ -109,12 +115,15 @@ class RequestHeads:
         head = analyse(block, minor=minor, limits=self.limits)
         self.misses += 1
         names = [name[1:-1].lower() for name in pieces[1::2]]
-        if sum(map(len, pieces)) > self.max_block_bytes or _must_stay_whole(head, names):
+        size = sum(map(len, pieces))
+        if size > self.max_block_bytes or _must_stay_whole(head, names):
             return Seen(head, (), head.length)
         if values:
             head = _without_values(head, pieces, names)
-        if len(self._known) >= self.max_entries:
-            self._known.clear()
+        size += _PIECE_BYTES * len(pieces)
+        if len(self._known) >= self.max_entries or self._total_bytes + size > self.max_total_bytes:
+            self.clear()
+        self._total_bytes += size
         self._known[(minor, *pieces)] = head
         return _seen(head, values)
 
@@ -179,13 +188,10 @@ def _must_stay_whole(head: RequestHead, names: list[bytes]) -> bool:
 
 def _without_values(head: RequestHead, pieces: list[bytes], names: list[bytes]) -> RequestHead:
     """*head* as it is for any values between *pieces*, which alternate between text and the name of a cut header."""
-    block = b"".join([piece + CUT if at % 2 else piece for at, piece in enumerate(pieces)])
-    headers = split_block(block)
     at = names.index(b"content-length") if b"content-length" in names else -1
     return replace(
         head,
-        headers=headers,
-        lowered=[(name.lower(), value) for name, value in headers],
+        block=b"".join([piece + CUT if at % 2 else piece for at, piece in enumerate(pieces)]),
         length=LENGTH_IS_CUT if at >= 0 else head.length,
         length_at=at,
     )

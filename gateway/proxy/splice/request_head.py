@@ -29,17 +29,17 @@ _HOST = re.compile(HOST)
 _PROTOCOL = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+(?:/[!#$%&'*+.^_`|~0-9a-z-]+)?")
 # HTTP/2 is offered by TLS or prior knowledge alone (RFC 9113 §3.1); a tunnel of HTTP would pass requests by unseen.
 _NO_TUNNEL = re.compile(rb"h2c?|http(?:/.*)?")
+# Those that a head's facts come from; and those that admission looks at.
+_STATING = frozenset({b"connection", b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade", b"via"})
 _TELLING = frozenset(
     {
         b"authorization",
-        b"connection",
-        b"content-length",
-        b"expect",
-        b"host",
-        b"transfer-encoding",
-        b"upgrade",
-        b"via",
         b"x-apify-authorization",
+        b"x-forwarded-for",
+        b"x-forwarded-proto",
+        b"origin",
+        b"access-control-request-method",
+        b"access-control-request-headers",
     }
 )
 
@@ -59,16 +59,18 @@ class RequestHead:
     """
     What one header block states. It holds tokens: it has no text of its own, so that none gets into a log.
 
-    ``headers`` are as sent, in order and with duplicates, their values without the space around; ``lowered`` are the
-    same with names in lower case. ``host`` is empty only where HTTP/1.0 left it out. ``length`` is the body's
-    Content-Length, CHUNKED or None. ``options`` are what ``Connection`` names, in lower case. ``upgrade`` is the one
-    protocol that is asked for, in lower case, where ``Connection`` says so too. ``tokens`` are the candidates for a
-    token in headers, most telling first. ``length_at`` and ``made`` belong to ``request_cache``.
+    ``telling`` are the headers that admission looks at (tokens, CORS, addresses), names in lower case. ``host`` is
+    empty only where HTTP/1.0 left it out. ``length`` is the body's Content-Length, CHUNKED or None. ``options`` are
+    what ``Connection`` names, in lower case. ``upgrade`` is the one protocol that is asked for, in lower case, where
+    ``Connection`` says so too. ``tokens`` are the candidates for a token in headers, most telling first.
+
+    ``headers`` and ``lowered`` are made from ``block`` when asked for: thousands of heads are kept, and few are asked.
+    ``length_at`` and ``made`` belong to ``request_cache``.
     """
 
     minor: int
-    headers: Headers
-    lowered: Headers
+    block: bytes
+    telling: Headers
     host: bytes
     length: int | None
     options: frozenset[bytes]
@@ -77,6 +79,16 @@ class RequestHead:
     tokens: tuple[str, ...]
     length_at: int = -1
     made: dict[tuple[bool, bool], tuple[bytes, ...]] = field(init=False, default_factory=dict)
+
+    @property
+    def headers(self) -> Headers:
+        """As sent, in order and with duplicates; values are without the space around them."""
+        return _split(self.block)
+
+    @property
+    def lowered(self) -> Headers:
+        """The same with names in lower case."""
+        return [(name.lower(), value) for name, value in _split(self.block)]
 
     @property
     def wants_close(self) -> bool:
@@ -102,12 +114,14 @@ def analyse(block: bytes, *, minor: int, limits: HeadLimits = HeadLimits()) -> R
         raise HeadTooLarge(f"A request may have {limits.max_headers} headers.")
     if block and not _BLOCK.fullmatch(block):
         raise InvalidRequest(_problem(block))
-    headers = split_block(block)
-    lowered = [(name.lower(), value) for name, value in headers]
     told: dict[bytes, list[bytes]] = {}
-    for name, value in lowered:
-        if name in _TELLING:
-            told.setdefault(name, []).append(value)
+    telling: Headers = []
+    for name, value in _split(block):
+        lower = name.lower()
+        if lower in _STATING:
+            told.setdefault(lower, []).append(value)
+        elif lower in _TELLING:
+            telling.append((lower, value))
     length = framing(told.get(b"content-length", ()), told.get(b"transfer-encoding", ()))
     refuse_chunks_in_old_http(length, f"1.{minor}")
     if length == CHUNKED and _CODING_WITH_TAB.search(block):
@@ -116,19 +130,18 @@ def analyse(block: bytes, *, minor: int, limits: HeadLimits = HeadLimits()) -> R
     options = _options(told)
     return RequestHead(
         minor=minor,
-        headers=headers,
-        lowered=lowered,
+        block=block,
+        telling=telling,
         host=_host(told.get(b"host", ()), minor),
         length=length,
         options=options,
         upgrade=_upgrade(told, options) if minor and not length else None,
         expects_continue=minor > 0 and b"100-continue" in [value.lower() for value in told.get(b"expect", ())],
-        tokens=tuple(candidates_of(lowered, b"")),
+        tokens=tuple(candidates_of(telling, b"")),
     )
 
 
-def split_block(block: bytes) -> Headers:
-    """The headers of a block whose grammar has been checked."""
+def _split(block: bytes) -> Headers:
     pairs = [line.partition(b":") for line in block.split(b"\r\n")] if block else []
     return [(name, value.strip(b" \t")) for name, _, value in pairs]
 

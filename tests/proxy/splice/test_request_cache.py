@@ -196,6 +196,10 @@ def test_it_is_bounded() -> None:
     for size in (900, 1):
         assert heads.look(block(b"Cookie: " + b"a" * size), 1).values == (b"a" * size,)
     assert len(heads) == 1
+    full = RequestHeads(max_total_bytes=500)
+    for number in range(100):
+        full.look(block(b"A: %060d" % number), 1)
+        assert len(full) == number % 3 + 1
     for lines in ([b"Cookie: " + b"a" * 1000], [b"A: b"] * 4):
         with pytest.raises(HeadTooLarge):
             heads.look(block(*lines), 1)

@@ -11,8 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.core.errors import CodingNotSupported, GreenroomError, HeadTooLarge, InvalidRequest, LoopDetected
-from gateway.proxy.headers import CHUNKED, body_length
+from gateway.proxy.headers import CHUNKED, body_length, credentials_of
 from gateway.proxy.plan import Headers
+from gateway.proxy.preflight import is_preflight
 from gateway.proxy.splice.request_head import HeadLimits, RequestHead, analyse
 
 
@@ -222,6 +223,19 @@ def test_upgrade(lines: list[bytes], minor: int, upgrade: bytes | None) -> None:
 def test_expect(line: bytes, minor: int, expects: bool) -> None:
     """Whether the caller waits for a 100 before the body; in HTTP/1.0 nobody does."""
     assert head_of(line, minor=minor).expects_continue is expects
+
+
+def test_what_admission_looks_at() -> None:
+    """Few headers say who asks, so few have to be looked through for each request."""
+    lines = [
+        b"Authorization: Bearer a", b"Accept: x", b"Origin: o", b"X-Forwarded-For: 1", b"x-forwarded-FOR: 2",
+        b"Access-Control-Request-Method: GET", b"X-Forwarded-Proto: https", b"X-Apify-Authorization: Bearer b",
+        b"Access-Control-Request-Headers: x", b"Cookie: a=1",
+    ]  # fmt: skip
+    head = head_of(*lines)
+    assert head.telling == [header for header in head.lowered if header[0] not in (b"host", b"accept", b"cookie")]
+    assert credentials_of(head.telling, b"", {"a"}) == credentials_of(head.headers, b"", {"a"})
+    assert is_preflight("OPTIONS", head.telling)
 
 
 def test_tokens_and_no_text_of_them() -> None:
