@@ -28,6 +28,7 @@ from gateway.proxy.hosts import Claimed, LiveView, Own, Standby, parse_path_form
 from gateway.proxy.open_sockets import GOING_AWAY, SERVICE_RESTART, OpenSockets
 from gateway.proxy.request_ids import RequestIds
 from gateway.proxy.slots import SlotDesk
+from gateway.proxy.splice.splicing import Splicing
 from gateway.proxy.upstream import Upstreams
 from gateway.services import Services
 from gateway.state.directory import Directory
@@ -51,6 +52,7 @@ class Gateway:
     admission: Admission = field(init=False)
     decisions: Decisions = field(init=False)
     sockets: OpenSockets = field(default_factory=OpenSockets)
+    splicing: Splicing = field(init=False)
     directory: Directory = field(init=False)
     hosts: HostMap = field(init=False)
     desk: SlotDesk = field(init=False)
@@ -85,6 +87,13 @@ class Gateway:
             upstreams=self._upstreams,
             metrics=self.metrics,
             new_request_id=request_ids.next,
+            sockets=self.sockets,
+        )
+        self.splicing = Splicing(
+            decisions=self.decisions,
+            hosts=self.hosts,
+            metrics=self.metrics,
+            request_ids=request_ids,
             sockets=self.sockets,
         )
         self._own = Starlette(
@@ -154,6 +163,7 @@ class Gateway:
         signals = self.services.state.signals
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self.splicing.run())
                 group.create_task(steadily("the directory of hosts", partial(self.directory.follow, signals)))
                 group.create_task(steadily("the route table", self._follow_routes))
                 group.create_task(steadily("the forgetting of tokens", self._follow_tokens))
@@ -180,6 +190,7 @@ class Gateway:
             async for numbered in changes:
                 for gone in self.desk.apply(numbered.change, numbered.version):
                     self._draining_since.pop(gone.route.run_id, None)
+                    self.splicing.forget(gone, self.services.clock())
                     if gone.route.address is not None:
                         self._upstreams.forget(gone.route.address)
                     # Its sockets end with it; of those that did not hear of its end, a vanished machine's, see to that.

@@ -13,6 +13,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.core.errors import HeadTooLarge
+from gateway.proxy.splice.splicing import Splicing
 from gateway.whole_requests import WholeRequest
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -29,9 +30,12 @@ class BoundedHead(HttpToolsProtocol):
     again as one read of the socket is taken in before that. *pass_on* is offered each upgrade to a WebSocket.
     """
 
-    def __init__(self, *arguments: Any, pass_on: PassOn | None = None, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, pass_on: PassOn | None = None, shared: Splicing | None = None, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
         self._pass_on = pass_on
+        self._shared = shared
         self._is_in_head = False
         self._is_too_large = False
         self._head_bytes = 0

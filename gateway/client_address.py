@@ -39,7 +39,7 @@ def client_of(peer: str, headers: Iterable[tuple[bytes, bytes]], *, trusted: tup
     the client, and what stands before it is his own tale. E.g. peer 10.0.0.2 and ``6.6.6.6, 203.0.113.7, 10.0.0.1``
     with 10.0.0.0/8 trusted: 203.0.113.7, by way of 10.0.0.1 and 10.0.0.2.
     """
-    if not trusted or not _is_trusted(peer, trusted):
+    if not trusted or not is_trusted(peer, trusted):
         return Client(peer, scheme)
     heard: list[str] = []
     for name, value in headers:
@@ -48,7 +48,7 @@ def client_of(peer: str, headers: Iterable[tuple[bytes, bytes]], *, trusted: tup
         elif name == b"x-forwarded-proto":
             scheme = _SCHEMES.get(value.decode("latin-1").rpartition(",")[2].strip().lower(), scheme)
     client, proxies = peer, []
-    while heard and _is_trusted(client, trusted):
+    while heard and is_trusted(client, trusted):
         address = _address(heard.pop())
         if address is None:
             break
@@ -71,7 +71,8 @@ def _networks(trusted: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]
     return tuple(ip_network(text, strict=False) for text in trusted)
 
 
-def _is_trusted(text: str, trusted: tuple[str, ...]) -> bool:
+def is_trusted(text: str, trusted: tuple[str, ...]) -> bool:
+    """Whether the address in *text* is one of *trusted*, which are addresses and networks."""
     address = _address(text)
     return address is not None and any(address in network for network in _networks(trusted))
 

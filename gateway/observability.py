@@ -126,6 +126,10 @@ class Metrics:
         """While it is entered, one more WebSocket is open."""
         return self._websockets_open.track_inprogress()
 
+    def count_websockets(self, more: int) -> None:
+        """So many more are open, or fewer."""
+        self._websockets_open.inc(more)
+
     def count_start(self, outcome: StartOutcome) -> None:
         """Count one start of a standby run, once it is known how it went."""
         self._starts[outcome].inc()

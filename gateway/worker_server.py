@@ -18,6 +18,8 @@ from gateway.bounded_head import BoundedHead, PassOn
 from gateway.dispatch import Dispatcher
 from gateway.http2.protocol import Http2, Http2Limits
 from gateway.proxy.http import quiet_cut_answers
+from gateway.proxy.splice.front import Front
+from gateway.proxy.splice.handover import ProtocolFactory
 from gateway.proxy.splice.request_head import HeadLimits
 from gateway.settings import Settings
 
@@ -42,9 +44,10 @@ class Server(uvicorn.Server):
 
     def __init__(self, gateway: Gateway, pass_on: PassOn, tls: Tls | None = None) -> None:
         quiet_cut_answers()
+        self._splicing = gateway.splicing
         settings = gateway.services.settings
         self._tls = tls
-        h1 = partial(BoundedHead, pass_on=pass_on)
+        h1 = _http1(gateway, pass_on)
         h2 = partial(Http2, limits=_http2_limits(settings)) if settings.http2 else None
         super().__init__(
             uvicorn.Config(
@@ -102,6 +105,7 @@ class Server(uvicorn.Server):
         Leave the sockets to the next worker; returns when each connection that was accepted has sent a request, or
         after *limit_secs*.
         """
+        self._splicing.is_leaving = True
         for server in self.servers:
             server.close()
         for sock in [*sockets, *(self._tls.sockets if self._tls else ())]:
@@ -115,7 +119,7 @@ class Server(uvicorn.Server):
                     await asyncio.sleep(_POLL_SECS)
 
     def _has_fresh(self) -> bool:
-        return any(isinstance(one, BoundedHead) and not one.has_asked for one in self.server_state.connections)
+        return any(not getattr(one, "has_asked", True) for one in self.server_state.connections)
 
     def finish_within(self, secs: float) -> None:
         """End once all requests are answered, or after *secs*."""
@@ -130,3 +134,11 @@ def _http2_limits(settings: Settings) -> Http2Limits:
         keep_alive_secs=settings.keep_alive_secs,
         body_idle_secs=settings.body_idle_timeout_secs,
     )
+
+
+def _http1(gateway: Gateway, pass_on: PassOn) -> ProtocolFactory:
+    """What makes the protocol of each connection that speaks HTTP/1, as uvicorn calls it."""
+    own = partial(BoundedHead, pass_on=pass_on, shared=gateway.splicing)
+    if gateway.services.settings.proxy_protocol == "asgi":
+        return own
+    return partial(Front, shared=gateway.splicing, inner=own)

@@ -8,16 +8,13 @@ wait on a future each. Reading pauses while ``MAX_QUEUED_BYTES`` of body wait to
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import select
 import socket
 from collections import deque
 from typing import cast
 
 from gateway.core.model import Address
 from gateway.proxy.answer_reader import AnswerReader, NotHttp
-
-_TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux
+from gateway.proxy.sockets import acknowledge_at_once, is_quiet, keep_watch
 
 MAX_QUEUED_BYTES = 256 * 1024
 """Of an answer's body, before reading pauses; one more read may come on top."""
@@ -53,25 +50,13 @@ class Connection(asyncio.Protocol):
         self.queued_bytes = 0
         self.error: Exception | None = None
 
-    def _acknowledge_at_once(self) -> None:
-        """
-        Don't delay the ACK of what came: there is more to come.
-
-        A server that writes head and body apart without TCP_NODELAY (Python's http.server, many others) holds the body
-        back until the head is acknowledged, which the kernel does 40 ms later where it expects to send something.
-        The kernel forgets the wish, hence at each such read; a whole answer in one read costs nothing.
-        """
-        if _TCP_QUICKACK is not None and self._socket is not None:
-            with contextlib.suppress(OSError):
-                self._socket.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
-
     # From the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self._open.add(self)
         self._socket = self.transport.get_extra_info("socket")
-        _keep_watch(self._socket)
+        keep_watch(self._socket)
 
     def data_received(self, data: bytes) -> None:
         self.has_news = True
@@ -89,7 +74,7 @@ class Connection(asyncio.Protocol):
         if self.queued_bytes > MAX_QUEUED_BYTES or self._has_switched():
             self._pause_reading()
         if not self.reader.is_complete:
-            self._acknowledge_at_once()
+            acknowledge_at_once(self._socket)
         self.wake()
 
     def eof_received(self) -> None:
@@ -177,12 +162,7 @@ class Connection(asyncio.Protocol):
 
     def is_quiet(self) -> bool:
         """Whether nothing waits to be read, end of stream included; one system call."""
-        number = self.transport.get_extra_info("socket").fileno()
-        if number < 0:
-            return False
-        poll = select.poll()
-        poll.register(number, select.POLLIN)
-        return not poll.poll(0)
+        return is_quiet(self.transport)
 
     def _pause_reading(self) -> None:
         if not self._is_read_paused and not self.transport.is_closing():
@@ -252,11 +232,3 @@ class OpenConnections:
 def _wake(waiter: asyncio.Future[None] | None) -> None:
     if waiter is not None and not waiter.done():
         waiter.set_result(None)
-
-
-def _keep_watch(sock: socket.socket) -> None:
-    """Let the kernel notice a machine that vanished: streams and sockets may be silent for hours."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -9,8 +9,8 @@ from gateway.proxy.asgi import Scope, Send
 from gateway.proxy.plan import Headers
 
 
-async def send_error(scope: Scope, send: Send, error: GreenroomError, extra: Headers) -> None:
-    """The error envelope with its status, ``Retry-After`` where it pays to come again, and *extra* headers."""
+def error_headers(error: GreenroomError) -> Headers:
+    """Those of the error envelope, with ``Retry-After`` where it pays to come again."""
     headers: Headers = [(b"content-type", b"application/json; charset=utf-8"), (b"cache-control", b"no-store")]
     if error.retry_after_secs is not None:
         headers.append((b"retry-after", str(error.retry_after_secs).encode()))
@@ -18,7 +18,17 @@ async def send_error(scope: Scope, send: Send, error: GreenroomError, extra: Hea
         headers.append((b"www-authenticate", b'Bearer realm="greenroom"'))
     # A page of another origin has to be able to read why its call failed.
     headers.append((b"access-control-allow-origin", b"*"))
-    await send_reply(scope, send, error.http_status, [*headers, *extra], json.dumps(error.body()).encode())
+    return headers
+
+
+def error_body(error: GreenroomError) -> bytes:
+    """The error envelope."""
+    return json.dumps(error.body()).encode()
+
+
+async def send_error(scope: Scope, send: Send, error: GreenroomError, extra: Headers) -> None:
+    """The error envelope with its status, and *extra* headers."""
+    await send_reply(scope, send, error.http_status, [*error_headers(error), *extra], error_body(error))
 
 
 async def send_reply(scope: Scope, send: Send, status: int, headers: Headers, body: bytes) -> None:

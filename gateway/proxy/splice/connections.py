@@ -1,0 +1,85 @@
+"""No I/O: how many connections of callers stand, in all and from each address, and whether there is room for more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Protocol
+from weakref import WeakSet
+
+from gateway.client_address import is_trusted
+
+_LOOK_EVERY = 32
+
+
+class Connection(Protocol):
+    """A transport, as far as it is looked at."""
+
+    def is_closing(self) -> bool: ...
+
+
+class Connections:
+    """
+    ``admit`` each connection when it is made, tell ``gone`` when it has ended.
+
+    Its end is not told by everybody whom a connection was handed on to; before one is refused, those that have ended
+    are looked for. This machine and *trusted* proxies speak for many callers, so to them no limit by address applies.
+    """
+
+    def __init__(self, *, limit: int, limit_per_address: int, trusted: tuple[str, ...]) -> None:
+        self._limit = limit
+        self._limit_per_address = limit_per_address
+        self._trusted = trusted
+        self._all: WeakSet[Connection] = WeakSet()
+        self._by_address: dict[str, WeakSet[Connection]] = {}
+        self._looked = 0
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def admit(self, connection: Connection, address: str) -> str | None:
+        """Count *connection* from *address*; or the name of the setting that leaves no room for it."""
+        if len(self._all) >= self._limit and not self._sweep(lambda: len(self._all) < self._limit):
+            return "max_connections"
+        mine = self._by_address.get(address)
+        if mine is None:
+            mine = self._by_address[address] = WeakSet()
+        elif len(mine) >= self._limit_per_address and not self._is_exempt(address):
+
+            def has_room() -> bool:
+                return len(self._by_address.get(address, ())) < self._limit_per_address
+
+            if not self._sweep(has_room):
+                return "max_connections_per_address"
+            mine = self._by_address.setdefault(address, mine)
+        self._all.add(connection)
+        mine.add(connection)
+        return None
+
+    def gone(self, connection: Connection, address: str) -> None:
+        """*connection* has ended; also for one that was not admitted."""
+        self._all.discard(connection)
+        mine = self._by_address.get(address)
+        if mine is not None:
+            mine.discard(connection)
+            if not mine:
+                del self._by_address[address]
+
+    def _sweep(self, has_room: Callable[[], bool]) -> bool:
+        self._looked += 1
+        if self._looked % _LOOK_EVERY != 1:  # a flood is not to be answered with as many walks over them all
+            return False
+        for address, connections in list(self._by_address.items()):
+            for connection in [one for one in connections if one.is_closing()]:
+                self.gone(connection, address)
+            if not connections:
+                self._by_address.pop(address, None)
+        return has_room()
+
+    def _is_exempt(self, address: str) -> bool:
+        try:
+            if ip_address(address).is_loopback:
+                return True
+        except ValueError:
+            return True  # a socket of this machine's file system
+        return is_trusted(address, self._trusted)
