@@ -83,12 +83,12 @@ class RequestHead:
     @property
     def headers(self) -> Headers:
         """As sent, in order and with duplicates; values are without the space around them."""
-        return _split(self.block)
+        return split_block(self.block)
 
     @property
     def lowered(self) -> Headers:
         """The same with names in lower case."""
-        return [(name.lower(), value) for name, value in _split(self.block)]
+        return [(name.lower(), value) for name, value in split_block(self.block)]
 
     @property
     def wants_close(self) -> bool:
@@ -116,7 +116,7 @@ def analyse(block: bytes, *, minor: int, limits: HeadLimits = HeadLimits()) -> R
         raise InvalidRequest(_problem(block))
     told: dict[bytes, list[bytes]] = {}
     telling: Headers = []
-    for name, value in _split(block):
+    for name, value in split_block(block):
         lower = name.lower()
         if lower in _STATING:
             told.setdefault(lower, []).append(value)
@@ -141,7 +141,8 @@ def analyse(block: bytes, *, minor: int, limits: HeadLimits = HeadLimits()) -> R
     )
 
 
-def _split(block: bytes) -> Headers:
+def split_block(block: bytes) -> Headers:
+    """The headers of a block whose grammar has been checked."""
     pairs = [line.partition(b":") for line in block.split(b"\r\n")] if block else []
     return [(name, value.strip(b" \t")) for name, _, value in pairs]
 
