@@ -1,169 +1,45 @@
 """
 One request after the other of one caller's connection, each from its head to the end of its answer.
 
-What can be decided from memory is decided at once, and a warm request is on its way when ``begin`` returns, without a
-task, a future or a timer of its own. For everything else (records, a slot, a new connection) there is one coroutine,
-beside which the caller's connection is held.
-
     begin → [waiting]* → sent → interim* → begun → more*     → closed
                  └────────┴────────┴─ refuse ─┘     └─ cut ─┘
 
-The slot is given back exactly once, in ``_close``, however the request ends.
+An answer goes on as it comes. What breaks off before it has begun is answered with an error, or the request is sent
+once more where that does no harm; what breaks off later must not look whole.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
-from typing import Protocol
+from collections.abc import Sequence
 
-from gateway.core.errors import GreenroomError, InvalidRequest, RecordNotFound, RequestTooSlow, ShuttingDown
-from gateway.core.standby import StandbyTarget
-from gateway.observability import RequestKind
-from gateway.proxy import preflight
-from gateway.proxy.accounts import Timing
+from gateway.core.errors import GreenroomError, RequestTooSlow
 from gateway.proxy.decisions import bad_gateway, monotonic, no_first_byte
-from gateway.proxy.hosts import LiveView, Standby, Target
-from gateway.proxy.route_table import LiveRun
 from gateway.proxy.splice.answer_cache import SeenAnswer
 from gateway.proxy.splice.answer_head import CHUNKED
 from gateway.proxy.splice.back import Back
 from gateway.proxy.splice.chunks import BadChunk
-from gateway.proxy.splice.entrance import Entrance
-from gateway.proxy.splice.own_answers import answer, error_answer
-from gateway.proxy.splice.request_cache import Seen, target_for_actor
-from gateway.proxy.splice.request_line import RequestLine
-from gateway.proxy.splice.splicing import Splicing
-from gateway.proxy.splice.terms import Terms
+from gateway.proxy.splice.entering import IDEMPOTENT, Entering, bad_body
+from gateway.proxy.splice.own_answers import error_answer
+from gateway.proxy.splice.request_cache import target_for_actor
 from gateway.proxy.splice.tunnel import Tunnel, TunnelEnd
-from gateway.proxy.splice.upload import MAX_KEPT_BYTES, Upload
+from gateway.proxy.splice.upload import MAX_KEPT_BYTES
 from gateway.proxy.splice.wheel import NEVER
-from gateway.proxy.upstream import UpstreamRefused
 
-_log = logging.getLogger(__name__)
-
-_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 # Up to here a copy costs less than a second buffer for the kernel.
 _JOINED_BYTES = 32 * 1024
 
 
-class CallerSide(Protocol):
-    """The caller's connection, as its exchange uses it."""
-
-    transport: asyncio.Transport
-    is_full: bool
-    is_last: bool
-
-    @property
-    def is_held(self) -> bool:
-        """Whether nothing more of the request is read for now."""
-
-    def stash(self, data: bytes) -> None:
-        """It came past the end of this request's body."""
-
-    def hold(self, *, is_held: bool) -> None:
-        """What comes has nowhere to go yet; or has again."""
-
-    def wait_until(self, at: float) -> None:
-        """``Exchange.overdue`` is to be called then, unless another time is set before."""
-
-    def answered(self, *, keeps: bool) -> None:
-        """The answer is written completely; *keeps*: another request may follow."""
-
-    def become(self, tunnel: Tunnel) -> None:
-        """The connection belongs to *tunnel* from now on."""
-
-    def left_tunnel(self) -> None:
-        """Which has ended."""
-
-
-class Exchange:
+class Exchange(Entering):
     """The present request of *front*, or none (``is_open``)."""
 
-    __slots__ = (
-        "_back", "_entrance", "_front", "_has_repeated", "_keeps", "_kept", "_kept_bytes", "_kind", "_pending",
-        "_pending_bytes", "_problem", "_run", "_seen", "_shared", "_status", "_target", "_terms", "_waiting", "host",
-        "is_open", "may_switch", "method", "request_id", "takes_chunks", "timing", "upload",
-    )  # fmt: skip
-
-    _seen: Seen
-    _terms: Terms
-
-    def __init__(self, front: CallerSide, shared: Splicing, entrance: Entrance) -> None:
-        self._front = front
-        self._shared = shared
-        self._entrance = entrance
-        self.is_open = False
-        self.upload = Upload()
-        self.timing = Timing(arrived=0.0)
-        self._back: Back | None = None
-        self._run: LiveRun | None = None
-        self._waiting: asyncio.Task[None] | None = None
-        # Of the present request
-        self.method = self.host = self._target = b""
-        self.request_id = ""
-        self.may_switch = False
-        self.takes_chunks = True
-        self._kind: RequestKind = "own"
-        self._status: int | None = None
-        self._keeps = False
-        self._pending: list[bytes] = []  # of the body, for an Actor whom nobody is connected to yet
-        self._pending_bytes = 0
-        self._kept: list[bytes] | None = None  # all that was sent, as long as it may be sent once more
-        self._kept_bytes = 0
-        self._has_repeated = False
-        self._problem = ""  # of a connection that was lost while there was more to send
-
-    # The request
-
-    def begin(self, line: RequestLine, seen: Seen, host: bytes, where: Target, data: bytes, at: int) -> None:
-        """A head has come: *line* and *seen*, for *host*, which means *where*. ``data[at:]`` came after it."""
-        timing = self.timing
-        timing.arrived = monotonic()
-        timing.was_held = timing.was_cut = False
-        timing.run = None
-        self.is_open = True
-        self.method, self._target, minor, _ = line
-        self.host = host
-        self._seen = seen
-        self.may_switch = False
-        self.takes_chunks = minor == 1
-        self._kind = "own"
-        self._status = None
-        self._kept = None
-        self._has_repeated = False
-        self._problem = ""
-        self.request_id = self._shared.request_ids.next()
-        try:
-            if seen.length:
-                self.upload.begin(seen.length)
-                if at < len(data):
-                    self._pending, at = self.upload.feed(data, at)
-                    self._pending_bytes = sum(map(len, self._pending))
-            if at < len(data):
-                self._front.stash(data[at:])
-            if type(where) is Standby:
-                self._kind = "standby"
-                self._standby(where.label)
-            elif type(where) is LiveView:
-                self._kind = "live_view"
-                self._live_view(where.label)
-            else:
-                # The same words as for an Actor that does not exist or may not be called.
-                raise RecordNotFound("Actor")
-        except GreenroomError as error:
-            self.refuse(error)
-        except BadChunk as error:
-            self.refuse(_bad_body(error))
+    __slots__ = ()
 
     def body(self, data: bytes) -> None:
         """More of the request's body."""
         try:
             pieces, at = self.upload.feed(data)
         except BadChunk as error:
-            self.refuse(_bad_body(error))
+            self.refuse(bad_body(error))
             return
         if at < len(data):
             self._front.stash(data[at:])
@@ -190,152 +66,6 @@ class Exchange:
         self._pending_bytes += sum(map(len, pieces))
         if self._pending_bytes > MAX_KEPT_BYTES:
             self._front.hold(is_held=True)
-
-    # Who may, and which run
-
-    def _standby(self, label: str) -> None:
-        decisions = self._shared.decisions
-        target = decisions.target(label)
-        head = self._seen.head
-        if self.method == b"OPTIONS" and self._entrance.is_preflight(target, head.lowered):
-            self._answer_preflight()
-            return
-        terms = self._entrance.standby_at_once(target, head, self._target, self.host, self.timing.arrived)
-        if terms is None:
-            self._wait(partial(self._ask, label, target))
-            return
-        assert terms.want is not None
-        self._terms = terms
-        run = decisions.take(terms.want)
-        if run is None:
-            self.timing.was_held = True
-            self._wait(self._through)
-            return
-        self._enter(run)
-        self._forward()
-
-    def _live_view(self, label: str) -> None:
-        head, decisions = self._seen.head, self._shared.decisions
-        run = decisions.desk.routes.by_label(label)
-        if run is None or run.route.address is None:
-            self._wait(partial(self._no_view, label))
-            return
-        terms = self._entrance.view_at_once(label, head, self._target, self.host, self.timing.arrived)
-        if terms is None:
-            self._wait(partial(self._ask_view, label))
-            return
-        self._terms = terms
-        decisions.desk.view(run)
-        self._enter(run)
-        self._forward()
-
-    def _answer_preflight(self) -> None:
-        headers = [*preflight.preflight_answer(self._seen.head.lowered), self._id_header()]
-        keeps = self._may_keep()
-        connection = self._connection(keeps)
-        self._front.transport.write(answer(204, headers, b"", method=self.method, connection=connection))
-        self._status = 204
-        self._close(None)
-        self._front.answered(keeps=keeps)
-
-    def _enter(self, run: LiveRun) -> None:
-        """A slot of *run* is held by this request from now on."""
-        timing = self.timing
-        self._run = timing.run = run
-        timing.admitted = monotonic() if timing.was_held or self._waiting is not None else timing.arrived
-
-    def _forward(self) -> None:
-        back = self._pooled()
-        if back is None:
-            self._wait(self._through)
-        else:
-            self._send(back)
-
-    # What has to be awaited
-
-    def _wait(self, work: Callable[[], Awaitable[None]]) -> None:
-        self._waiting = self._shared.spawn(self._guarded(work))
-        if self._waiting is None:
-            raise ShuttingDown
-
-    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Nobody awaits this task, so whatever happens in it is answered from here."""
-        error: GreenroomError | None = None
-        try:
-            await work()
-        except GreenroomError as raised:
-            error = raised
-        except Exception:
-            _log.exception("a request met an internal error", extra={"request_id": self.request_id})
-            error = GreenroomError(f"Greenroom had an internal error; its log tells more (request {self.request_id}).")
-        finally:
-            if self._waiting is asyncio.current_task():  # else it was given up, and another request may be here
-                self._waiting = None
-        if error is not None:
-            self.refuse(error)
-
-    async def _ask(self, label: str, target: StandbyTarget) -> None:
-        self._terms = terms = await self._entrance.standby(label, target, self._seen.head, self._target, self.host)
-        assert terms.want is not None
-        run = self._shared.decisions.take(terms.want)
-        if run is None:
-            self.timing.was_held = True
-        else:
-            self._enter(run)
-        await self._through()
-
-    async def _ask_view(self, label: str) -> None:
-        self._terms = await self._entrance.view(label, self._seen.head, self._target, self.host)
-        decisions = self._shared.decisions
-        run = decisions.desk.routes.by_label(label)
-        if run is None or run.route.address is None:
-            raise await decisions.why_no_view(label)
-        decisions.desk.view(run)
-        self._enter(run)
-        await self._through()
-
-    async def _no_view(self, label: str) -> None:
-        raise await self._shared.decisions.why_no_view(label)
-
-    async def _through(self) -> None:
-        """Until the request is sent: a slot, where none is held, and a connection; a run that refuses is left."""
-        decisions, terms = self._shared.decisions, self._terms
-        avoid: set[str] = set()
-        while True:
-            if self._run is None:
-                assert terms.want is not None
-                arrived = self.timing.arrived
-                self.timing.was_held = True
-                run = await decisions.slot_later(terms.want, arrived, arrived + terms.pick_secs)
-                avoid.clear()
-                self._enter(run)
-            assert self._run is not None
-            back = self._pooled()
-            if back is None:
-                try:
-                    back = await self._shared.pools.connect(self._run)
-                except UpstreamRefused:
-                    if terms.want is None:  # it may have ended a moment ago, before its route was taken back
-                        assert isinstance(terms.subject, str)
-                        raise await decisions.why_no_view(terms.subject) from None
-                    # Nothing was sent: the same request goes to another run, or waits until this one is probed again.
-                    decisions.desk.refused(self._run)
-                    avoid.add(self._run.route.run_id)
-                    self._give_back()
-                    other = decisions.take(terms.want, frozenset(avoid))
-                    if other is not None:
-                        self._enter(other)
-                    continue
-            self._send(back)
-            return
-
-    def _pooled(self) -> Back | None:
-        if self._has_repeated or self._seen.head.upgrade is not None:
-            return None
-        assert self._run is not None
-        # What can't be repeated deserves a look before: the other side may have closed a moment ago.
-        must_look = self.method not in _IDEMPOTENT
-        return self._shared.pools.take(self._run, self.timing.admitted, must_look=must_look)
 
     # On its way
 
@@ -366,7 +96,7 @@ class Exchange:
                 parts += pieces
                 pieces = []
         sent = b"".join(parts)
-        if back.is_reused and self.method in _IDEMPOTENT and len(sent) + size <= 2 * MAX_KEPT_BYTES:
+        if back.is_reused and self.method in IDEMPOTENT and len(sent) + size <= 2 * MAX_KEPT_BYTES:
             self._kept, self._kept_bytes = [sent, *pieces], size
         if pieces:
             back.transport.writelines([sent, *pieces])
@@ -594,49 +324,9 @@ class Exchange:
             self._pending, self._pending_bytes = [], 0
         self._kept = None
 
-    def _give_back(self) -> None:
-        run, self._run = self._run, None
-        if run is None:
-            return
-        desk = self._shared.decisions.desk
-        if self._kind == "live_view":
-            desk.end_view(run)
-        else:
-            desk.give_back(run)
-
-    def _close(self, error: GreenroomError | None) -> None:
-        """The request has ended: its slot is free, it is counted and noted."""
-        if not self.is_open:
-            return
-        self.is_open = False
-        self._give_back()
-        method = "WEBSOCKET" if self._seen.head.upgrade == b"websocket" else self.method.decode()
-        self._shared.accounts.ended(self._kind, method, self._status, self.timing, self.request_id, error)
-
-    def _may_keep(self) -> bool:
-        """Whether another request may follow, as far as this one goes."""
-        if not self.upload.is_over or self._shared.is_leaving or self._front.is_last:
-            return False
-        head = self._seen.head
-        if self.takes_chunks:
-            return not head.options or not head.wants_close
-        return head.wants_keep_alive
-
-    def _connection(self, keeps: bool) -> bytes | None:
-        if not keeps:
-            return b"close"
-        return None if self.takes_chunks else b"keep-alive"
-
-    def _id_header(self) -> tuple[bytes, bytes]:
-        return b"x-actor-request-id", self.request_id.encode()
-
     def _bad_gateway(self, problem: str) -> GreenroomError:
         assert self._run is not None
         return bad_gateway(self._run, problem)
-
-
-def _bad_body(error: BadChunk) -> InvalidRequest:
-    return InvalidRequest(f"The body of the request is malformed: {error}.")
 
 
 def _nothing() -> None:
