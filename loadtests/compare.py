@@ -79,13 +79,15 @@ def compare(given: argparse.Namespace, outcome: Outcome, folder: Path) -> None:
         _attempt(outcome, here.streams, "stream_cpu_vs_nginx")
         _attempt(outcome, here.sockets, "ws_cpu_vs_haproxy")
         _attempt(outcome, here.added, *ADDED)
+        if not plan.is_quick:
+            _attempt(outcome, here.memory_beside, "mem_1k_ws_mb")
         if given.profile and "splice" in targets:
             profile(targets["splice"], bench, given.profile)
         if server is not None:
             _attempt(outcome, lambda: routes(server, outcome), ROUTES)
         else:
             outcome.miss("Greenroom did not serve", ROUTES)
-    _attempt(outcome, lambda: memory(plan, bench, cores, folder / "memory", outcome), *MEMORY)
+    _attempt(outcome, lambda: memory(bench, cores, folder / "memory", outcome), *MEMORY)
     if given.chart:
         draw(outcome, given.chart, {name: target.title for name, target in targets.items()})
 

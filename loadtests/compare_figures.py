@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from loadtests.compare_greenroom import serving_greenroom
 from loadtests.compare_hosts import ADDED_AT_ONCE, MANY_HOSTS, add_hosts, added_hosts_ms, visit
-from loadtests.compare_rounds import Outcome, cpu, interleaved, median
+from loadtests.compare_rounds import Outcome, cpu, interleaved, median, median_ratio
 from loadtests.compare_samples import Bench, Latency, Sample
-from loadtests.compare_targets import Cores, Target
+from loadtests.compare_targets import Cores, NotMeasured, Target
 from loadtests.compare_upstreams import SMALL, host_of
 from loadtests.figures import percentile
 from loadtests.peers.roster import PEERS, QUICK
@@ -39,8 +40,8 @@ MEMORY = ("mem_10k_hosts_mb", "mem_1k_ws_mb")
 ROUTES = "route_add_p95_ms"
 MANY_SOCKETS = 1000
 _SOCKETS_BEFORE = 50
-# Of these, whose cost per request is known from the steady rounds, more need not be said.
-_VARIED = ("splice", "asgi", "nginx", "haproxy", "go")
+_WARM_REQUESTS = 3000
+_BESIDE_ADDED = ("nginx",)
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,14 @@ class Plan:
     rounds: int
     secs: float
     peers: tuple[str, ...]
+    is_quick: bool
 
     @classmethod
     def of(cls, given: argparse.Namespace) -> Plan:
         """As the command line says."""
         everyone = tuple(peer.name for peer in PEERS)
         rounds, secs, peers = (3, 1.0, QUICK) if given.quick else (5, 2.0, everyone)
-        return cls(given.rounds or rounds, given.secs or secs, peers)
+        return cls(given.rounds or rounds, given.secs or secs, peers, given.quick)
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,10 @@ class Comparison:
     upstreams: tuple[Upstream, ...]
     outcome: Outcome
 
-    def among(self, *names: str) -> list[Target]:
-        """Those of *names* that serve."""
-        return [self.targets[name] for name in names if name in self.targets]
+    def among(self, *names: str, beside: tuple[str, ...] = ()) -> list[Target]:
+        """Those of *names* that serve; in a whole comparison also those of *beside*."""
+        wanted = names if self.plan.is_quick else names + beside
+        return [self.targets[name] for name in dict.fromkeys(wanted) if name in self.targets]
 
     def raw(self, name: str, samples: dict[str, list[Any]]) -> None:
         """Keep every sample."""
@@ -81,34 +84,29 @@ class Comparison:
 
     def steady(self) -> None:
         """Equal requests, over every proxy."""
-        taken = interleaved(
-            list(self.targets.values()), self.plan.rounds, lambda target: self.bench.steady(target, self.plan.secs)
-        )
+        targets = [target for target in self.targets.values() if not target.is_for_streams]
+        taken = interleaved(targets, self.plan.rounds, lambda target: self.bench.steady(target, self.plan.secs))
         self.raw("steady", taken)
         costs = {name: cpu(samples) for name, samples in taken.items()}
         self.outcome.ratio("cpu_vs_go", costs, "splice", "go", LIMITS["cpu_vs_go"])
         self.outcome.ratio("cpu_vs_nginx", costs, "splice", "nginx", LIMITS["cpu_vs_nginx"])
         self.outcome.ratio("asgi_cpu_vs_go", costs, "asgi", "go", LIMITS["asgi_cpu_vs_go"])
-        for name, values in costs.items():
-            self.outcome.add(f"cpu_us_{name}", median(values), "us")
+        self._costs("cpu_us", costs)
 
     def varied(self) -> None:
         """Requests of which no two are alike."""
-        taken = interleaved(
-            self.among(*_VARIED), self.plan.rounds, lambda target: self.bench.varied(target, self.plan.secs)
-        )
+        targets = self.among("splice", "nginx", beside=("asgi", "haproxy", "go", "envoy"))
+        taken = interleaved(targets, self.plan.rounds, lambda target: self.bench.varied(target, self.plan.secs))
         self.raw("varied", taken)
         costs = {name: cpu(samples) for name, samples in taken.items()}
         name = "cpu_varied_vs_nginx"
         self.outcome.ratio(name, costs, "splice", "nginx", LIMITS[name])
-        for who, values in costs.items():
-            self.outcome.add(f"cpu_varied_us_{who}", median(values), "us")
+        self._costs("cpu_varied_us", costs)
 
     def streams(self) -> None:
         """Large bodies, in one direction and in the other."""
-        targets = list(self.targets.values()) if len(self.plan.peers) > len(QUICK) else self.among("splice", "nginx")
         both = interleaved(
-            targets,
+            self.among("splice", "nginx", "nginx_default_buffers", beside=tuple(self.targets)),
             self.plan.rounds,
             lambda target: (self.bench.down(target, self.plan.secs), self.bench.up(target, self.plan.secs)),
         )
@@ -117,20 +115,25 @@ class Comparison:
         costs = {name: [(down.cpu_us + up.cpu_us) / 2 for down, up in pairs] for name, pairs in both.items()}
         name = "stream_cpu_vs_nginx"
         self.outcome.ratio(name, costs, "splice", "nginx", LIMITS[name])
-        for who, values in costs.items():
-            self.outcome.add(f"stream_cpu_us_{who}", median(values), "us/MiB")
+        if "splice" in costs and "nginx_default_buffers" in costs:
+            beside = median_ratio(costs["splice"], costs["nginx_default_buffers"])
+            self.outcome.add(f"{name}_default_buffers", beside, "x")
+        self._costs("stream_cpu_us", costs, "us/MiB")
 
     def sockets(self) -> None:
         """WebSocket messages."""
-        names = list(self.targets) if len(self.plan.peers) > len(QUICK) else ["splice", "haproxy", "nginx"]
-        targets = [target for target in self.among(*names) if target.has_sockets]
+        able = tuple(name for name, target in self.targets.items() if target.has_sockets and not target.is_for_streams)
+        targets = self.among("splice", "haproxy", beside=able)
         taken = interleaved(targets, self.plan.rounds, lambda target: self.bench.messages(target, self.plan.secs))
         self.raw("messages", taken)
         costs = {name: cpu(samples) for name, samples in taken.items()}
         name = "ws_cpu_vs_haproxy"
         self.outcome.ratio(name, costs, "splice", "haproxy", LIMITS[name])
-        for who, values in costs.items():
-            self.outcome.add(f"ws_cpu_us_{who}", median(values), "us")
+        self._costs("ws_cpu_us", costs)
+
+    def _costs(self, prefix: str, costs: dict[str, list[float]], unit: str = "us") -> None:
+        for name, values in costs.items():
+            self.outcome.add(f"{prefix}_{name}", median(values), unit)
 
     # --- Latency ---
 
@@ -148,7 +151,7 @@ class Comparison:
             tail=str,
         )
         taken: dict[str, list[Latency]] = interleaved(
-            [direct, *self.among("splice", "nginx")],
+            [direct, *self.among("splice", *_BESIDE_ADDED)],
             self.plan.rounds,
             lambda target: self.bench.latency(target.at, f"{small.host}:{target.port}", rate, max(1.5, self.plan.secs)),
         )
@@ -159,7 +162,7 @@ class Comparison:
             return
         for name in ADDED:
             share = name.split("_")[1]
-            for who in ("splice", "nginx"):
+            for who in ("splice", *_BESIDE_ADDED):
                 if not taken.get(who):
                     continue
                 beyond = [
@@ -178,23 +181,39 @@ class Comparison:
         samples = [Sample(**one) for one in known] if known else [self.bench.steady(target, self.plan.secs)]
         return median([sample.per_sec for sample in samples])
 
+    # --- Memory of the others ---
+
+    def memory_beside(self) -> None:
+        """What a thousand sockets take in other proxies, which have served before."""
+        for target in self.targets.values():
+            if target.name in ("splice", "asgi") or target.is_for_streams or not target.has_sockets:
+                continue
+            with contextlib.suppress(NotMeasured):
+                added = sockets_mbytes(self.bench, target)
+                self.outcome.add(f"mem_1k_ws_mb_{target.name}", added, "MiB")
+
 
 # --- Memory and routes: of a Greenroom that has done nothing else --------------------------------------------------
 
 
-def memory(plan: Plan, bench: Bench, cores: Cores, folder: Path, outcome: Outcome) -> None:
+def sockets_mbytes(bench: Bench, target: Target) -> float:
+    """What a thousand silent WebSockets add to the memory of *target*."""
+    with bench.held_sockets(target, _SOCKETS_BEFORE):
+        pass  # what the first ones of a process need for ever
+    before = target.rss_mbytes()
+    with bench.held_sockets(target, MANY_SOCKETS):
+        return target.rss_mbytes() - before
+
+
+def memory(bench: Bench, cores: Cores, folder: Path, outcome: Outcome) -> None:
     """Both figures of memory: one process for the sockets and for the rest, a second one with the hosts."""
     data = folder / "data"
-    warm = [(host_of(SMALL[0]), TOKEN)] * MANY_HOSTS
+    warm = [(host_of(SMALL[0]), TOKEN)] * _WARM_REQUESTS
     with serving_greenroom("splice", folder / "rest", bench.programs, cores, data=data) as (target, server):
         visit(server, warm, status=200)
         at_rest = target.rss_mbytes()
         if outcome.wants("mem_1k_ws_mb"):
-            with bench.held_sockets(target, _SOCKETS_BEFORE):
-                pass  # what the first ones of a process need for ever
-            before = target.rss_mbytes()
-            with bench.held_sockets(target, MANY_SOCKETS):
-                outcome.add("mem_1k_ws_mb", target.rss_mbytes() - before, "MiB", LIMITS["mem_1k_ws_mb"])
+            outcome.add("mem_1k_ws_mb", sockets_mbytes(bench, target), "MiB", LIMITS["mem_1k_ws_mb"])
     outcome.add("mem_rest_mb", at_rest, "MiB")
     if outcome.wants("mem_10k_hosts_mb"):
         hosts = add_hosts(data, MANY_HOSTS)

@@ -13,6 +13,7 @@ from loadtests.compare_targets import NotMeasured, Target
 
 _SECS = 6
 _LINES = 30
+_OTHER_THREAD = "Thread._bootstrap"
 
 
 def profile(target: Target, bench: Bench, path: Path) -> None:
@@ -29,7 +30,7 @@ def profile(target: Target, bench: Bench, path: Path) -> None:
     for kind, load in (("steady", bench.steady), ("varied", bench.varied)):
         stacks = path.with_name(f"{path.stem}.{kind}{path.suffix or '.txt'}")
         command = [program, "record", "--pid", str(target.serving()), "--duration", str(_SECS), "--rate", "500"]
-        command += ["--format", "raw", "--native", "--nonblocking", "--output", str(stacks)]
+        command += ["--format", "raw", "--native", "--output", str(stacks)]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as sampling:
             try:
                 load(target, _SECS)
@@ -39,15 +40,27 @@ def profile(target: Target, bench: Bench, path: Path) -> None:
         if not stacks.exists():
             print(f"no profile: {errors[-300:].strip()}", flush=True)
             return
-        print(f"\n{kind} load, share of samples by function itself ({stacks}):\n{top(stacks.read_text())}", flush=True)
+        told = f"{kind} load ({stacks}); shares of samples by function, alone and with what it called:"
+        print(f"\n{told}\n{top(stacks.read_text())}", flush=True)
 
 
 def top(collapsed: str, lines: int = _LINES) -> str:
-    """The functions that were running most often, of *collapsed* stacks (``a;b;c 12`` by line)."""
+    """
+    The functions that were running most often, and beside that how often they or what they called were.
+
+    *collapsed* is ``a;b;c 12`` by line. Threads other than the main one wait nearly always, and don't count.
+    """
     own: Counter[str] = Counter()
+    whole: Counter[str] = Counter()
     for line in collapsed.splitlines():
         stack, _, count = line.rpartition(" ")
-        if stack and count.isdigit():
-            own[stack.rpartition(";")[2]] += int(count)
+        if not stack or not count.isdigit() or _OTHER_THREAD in stack:
+            continue
+        frames = stack.split(";")
+        own[frames[-1]] += int(count)
+        whole.update(dict.fromkeys(frames, int(count)))
     total = own.total()
-    return "\n".join(f"{100 * count / total:5.1f} %  {name}" for name, count in own.most_common(lines))
+    return "\n".join(
+        f"{100 * count / total:5.1f} %  {100 * whole[name] / total:5.1f} %  {name}"
+        for name, count in own.most_common(lines)
+    )

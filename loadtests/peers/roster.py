@@ -36,7 +36,8 @@ class Peer:
     """
     One proxy to compare with. *command* gives its argv for a site and the path of its program.
 
-    ``configure`` is called once it listens, for what can be set only then.
+    ``configure`` is called once it listens, for what can be set only then. ``is_for_streams``: a variant that differs
+    with large bodies only.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Peer:
     environment: Mapping[str, str] = field(default_factory=dict)
     configure: Callable[[Site], None] | None = None
     has_sockets: bool = True
+    is_for_streams: bool = False
     lacks: str = ""
 
 
@@ -56,6 +58,10 @@ def write_configuration(peer: Peer, site: Site) -> None:
     for name in peer.templates:
         text = (TEMPLATES / name).read_text()
         (site.folder / name).write_text(render(text, values, for_upstreams(site.upstreams)))
+
+
+def _nginx(site: Site, program: Path) -> list[str]:
+    return [str(program), "-p", str(site.folder), "-c", str(site.folder / "nginx.conf")]
 
 
 def _go(site: Site, program: Path) -> list[str]:
@@ -109,8 +115,16 @@ PEERS: tuple[Peer, ...] = (
         name="nginx",
         tool="nginx",
         title="nginx",
+        templates=("nginx.conf", "nginx-buffers.conf"),
+        command=_nginx,
+    ),
+    Peer(
+        name="nginx_default_buffers",
+        tool="nginx",
+        title="nginx with its default buffers",
         templates=("nginx.conf",),
-        command=lambda site, program: [str(program), "-p", str(site.folder), "-c", str(site.folder / "nginx.conf")],
+        command=_nginx,
+        is_for_streams=True,
     ),
     Peer(
         name="haproxy",
@@ -181,4 +195,4 @@ PEERS: tuple[Peer, ...] = (
         has_sockets=False,
     ),
 )
-QUICK = ("nginx", "haproxy", "go")
+QUICK = ("nginx", "nginx_default_buffers", "haproxy", "go")
