@@ -24,7 +24,7 @@ from gateway.proxy.admission import Admission
 from gateway.proxy.asgi import Message, Receive, Scope, Send, host_of, raw_path_of
 from gateway.proxy.decisions import Decisions
 from gateway.proxy.host_map import HostMap
-from gateway.proxy.hosts import Claimed, LiveView, Own, Standby, parse_path_form
+from gateway.proxy.hosts import LiveView, Own, Standby, parse_path_form
 from gateway.proxy.open_sockets import GOING_AWAY, SERVICE_RESTART, OpenSockets
 from gateway.proxy.request_ids import RequestIds
 from gateway.proxy.slots import SlotDesk
@@ -113,10 +113,10 @@ class Gateway:
                 await self.admission.standby(scope, receive, send, label, "")
             case LiveView(label):
                 await self.admission.live_view(scope, receive, send, label, "")
-            case Claimed(name):
-                await self._serve_claimed(scope, send, name)
-            case Own():
+            case Own(claimed=""):
                 await self._serve_own(scope, receive, send)
+            case Own(claimed=name):
+                await self._serve_claimed(scope, send, name)
             case _:
                 # The same words as for an Actor that does not exist or may not be called.
                 await replies.send_error(scope, send, RecordNotFound("Actor"), [])

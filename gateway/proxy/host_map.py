@@ -6,7 +6,7 @@ A header of a host that exists costs one dict access from the second time on.
 
 from __future__ import annotations
 
-from gateway.proxy.hosts import Claimed, Standby, Target, Unknown, host_name, parse_host
+from gateway.proxy.hosts import Own, Standby, Target, Unknown, host_name, parse_host
 from gateway.state.directory import Directory
 
 # More than the standby hosts of a large Greenroom; some 300 bytes each.
@@ -45,10 +45,10 @@ class HostMap:
         label = self._directory.label_of_domain(name)
         if label is not None:
             return Standby(label)
-        return Claimed(name) if self._directory.is_claimed(name) else Unknown()
+        return Own(claimed=name) if self._directory.is_claimed(name) else Unknown()
 
     def _is_inventable(self, target: Target) -> bool:
         """Whether any number of hosts mean the like: remembering them would let strangers push out the others."""
         if isinstance(target, Standby):
             return self._directory.target(target.label) is None
-        return isinstance(target, Unknown | Claimed)
+        return isinstance(target, Unknown) or (isinstance(target, Own) and target.claimed != "")

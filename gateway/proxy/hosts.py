@@ -40,17 +40,14 @@ class LiveView:
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """Greenroom's own API and pages."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed(Own):
     """
-    A custom domain that somebody wants and has not proven to be his: Greenroom answers there itself, as for a host that
-    is unknown, but for the path of the proof.
+    Greenroom's own API and pages.
+
+    It answers itself, too, at a custom domain that somebody wants and has not proven to be his: ``claimed`` is that
+    name, where nothing is to be seen but the proof. Empty at all other hosts.
     """
 
-    name: str
+    claimed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

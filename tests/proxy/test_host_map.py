@@ -15,7 +15,7 @@ from gateway.core.model import Actor, User
 from gateway.core.names import ActorName, NameKind
 from gateway.proxy import host_map
 from gateway.proxy.host_map import HostMap
-from gateway.proxy.hosts import Claimed, LiveView, Own, Standby, Unknown, parse_host
+from gateway.proxy.hosts import LiveView, Own, Standby, Unknown, parse_host
 from gateway.state.directory import Directory
 from gateway.state.ports import Records
 from gateway.state.records import open_records
@@ -82,8 +82,8 @@ def hosts(directory: Directory) -> HostMap:
         pytest.param(b"shop.example:8010", HELLO_ID, id="with a port"),
         pytest.param(b"Shop.EXAMPLE.", HELLO_ID, id="in capitals, with a dot at the end"),
         pytest.param(b"a.shop.example", Unknown(), id="below a custom domain"),
-        pytest.param(b"later.example", Claimed("later.example"), id="a domain that is not verified"),
-        pytest.param(b"LATER.example:1", Claimed("later.example"), id="the same, spelled otherwise"),
+        pytest.param(b"later.example", Own(claimed="later.example"), id="a domain that is not verified"),
+        pytest.param(b"LATER.example:1", Own(claimed="later.example"), id="the same, spelled otherwise"),
         pytest.param(b"shop", Unknown(), id="an alias without its domain"),
         pytest.param(b"shop.example, x", Unknown(), id="a list"),
         pytest.param(b"bob@shop.example", Unknown(), id="user info"),
@@ -105,7 +105,7 @@ def test_whatever_comes(hosts: HostMap, host: bytes) -> None:
 
 async def test_a_change_holds_at_once(records: Records, directory: Directory, hosts: HostMap) -> None:
     """A domain that is verified, moved to another Actor or given up means the right one with the next look."""
-    assert hosts.look(b"later.example") == Claimed("later.example")
+    assert hosts.look(b"later.example") == Own(claimed="later.example")
     await records.verify_name(PENDING.id, AT)
     await directory.renew(HELLO.id)
     assert hosts.look(b"later.example") == HELLO_ID
