@@ -40,9 +40,11 @@ _ANY_STREAM = 2**31 - 1
 
 # zttp ends a connection for which 256 streams were reset, however long it lasts; one that is used well ends in order.
 _RESETS_TO_GOODBYE = 200
-# Frames that cost us something and move nothing: PING, SETTINGS, empty DATA.
+# Frames that want an answer and move nothing: PING, SETTINGS. (Of empty DATA zttp says nothing, so it costs little.)
 _IDLE_FRAMES_AT_ONCE = 1000
 _IDLE_FRAMES_PER_SEC = 50.0
+
+_LINGER_SECS = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +87,7 @@ class Http2(asyncio.Protocol):
         self._goodbye_timer: asyncio.TimerHandle | None = None
         self._is_ending = False
         self._takes_no_more = False
+        self._has_failed = False
         self._has_credit_come = False
         self._resets = 0
         self._idle_frames = 0.0
@@ -122,13 +125,16 @@ class Http2(asyncio.Protocol):
         if self._goodbye_timer is not None:
             self._goodbye_timer.cancel()
         self._can_write.set()
-        for request in list(self._requests.values()):
+        self._forget_requests()
+
+    def _forget_requests(self) -> None:
+        requests, self._requests = list(self._requests.values()), {}
+        for request in requests:
             request.disconnect()
-        self._requests.clear()
 
     def data_received(self, data: bytes) -> None:
         """Take in frames, and answer those that want an answer."""
-        if self._transport.is_closing():
+        if self._has_failed or self._transport.is_closing():
             return
         try:
             self._engine.receive_data(data)
@@ -140,10 +146,19 @@ class Http2(asyncio.Protocol):
                     request.credit_has_come()
         except zttp.RemoteProtocolError as error:
             _log.debug("HTTP/2: %s", error)
-            self.write_out()
-            self._transport.close()
+            self._fail()
             return
         self.write_out()
+
+    def _fail(self) -> None:
+        self.write_out()
+        self._has_failed = True
+        self._forget_requests()
+        self._stop_waiting()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        # Closing while more comes would reset the connection, and could destroy the GOAWAY on its way.
+        self._timer = self._loop.call_later(_LINGER_SECS, self._transport.close)
 
     def eof_received(self) -> None:
         """A client that says no more is gone: nothing could be asked of it in HTTP/2, and no credit comes from it."""
@@ -170,7 +185,7 @@ class Http2(asyncio.Protocol):
         Send new requests elsewhere: with GOAWAY for "any stream" first, since some may be on their way; a moment later
         with the number of the last one that was taken (RFC 9113 §6.8). Ends when those that were taken are answered.
         """
-        if self._is_ending or self._transport.is_closing():
+        if self._is_ending or self._has_failed or self._transport.is_closing():
             return
         self._is_ending = True
         self._engine.close(0, _ANY_STREAM)
@@ -179,7 +194,7 @@ class Http2(asyncio.Protocol):
 
     def _take_no_more(self) -> None:
         self._takes_no_more = True
-        if not self._transport.is_closing():
+        if not self._has_failed and not self._transport.is_closing():
             self._engine.close()
             self.write_out()
             self._end_if_idle()
@@ -196,7 +211,7 @@ class Http2(asyncio.Protocol):
         if not data:
             return
         output = without_credit(data)
-        if output.frames and not self._transport.is_closing():
+        if output.frames and not self._has_failed and not self._transport.is_closing():
             self._transport.write(output.frames)
         for stream_id, credit in output.credit.items():
             request = self._requests.get(stream_id)
@@ -231,9 +246,7 @@ class Http2(asyncio.Protocol):
             case zttp.Request():
                 self._begin(event)
             case zttp.Data():
-                if not event.data:
-                    self._count_idle_frame()
-                elif request := self._requests.get(event.stream_id):
+                if request := self._requests.get(event.stream_id):
                     request.feed(event.data)
             case zttp.EndOfMessage():
                 if request := self._requests.get(event.stream_id):
@@ -287,7 +300,7 @@ class Http2(asyncio.Protocol):
             stream,
             self,
             is_empty=event.end_stream,
-            asks_first=event.expect_continue,
+            asks_first=(b"expect", b"100-continue") in [(name, value.lower()) for name, value in headers],
             body_idle_secs=self._limits.body_idle_secs,
         )
         # Owned by uvicorn's server, which waits for its tasks when it ends.

@@ -114,7 +114,7 @@ class Http2Request:
             self._connection.is_over(self)
 
     async def _receive(self) -> Message:
-        if self._asks_first and not self.has_whole_body and not self._body and not self._has_status:
+        if self._asks_first and not (self.has_whole_body or self._body or self._has_status or self.is_disconnected):
             self._asks_first = False
             self._stream.send_informational(100)
             self._connection.write_out()
