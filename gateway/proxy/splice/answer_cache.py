@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 from gateway.proxy.headers import as_text, lines_for_caller, with_own_domain
 from gateway.proxy.plan import Headers
 from gateway.proxy.splice.answer_head import MAX_HEAD_BYTES, AnswerFacts, NotHttp, analyse_answer
-from gateway.proxy.splice.request_head import split_block
 
 CUT = b"\x00"
 """What stands for a cut value in the headers of a remembered head. No header can hold it."""
@@ -29,24 +28,28 @@ CUT = b"\x00"
 _MAX_ENTRIES = 8192
 _MAX_BLOCK_BYTES = 4096
 
+
+def _any_case(initial: str, rest: str) -> str:
+    """The first letter stands apart, so that a header of another name is passed over after one comparison."""
+    return f"[{initial}{initial.lower()}](?i:{rest})"
+
+
 _NAMES = "|".join(
     [
-        "date",
-        r"content-length(?=:[ \t]*[0-9]{1,18}[ \t]*(?:\r|\Z))",
-        "set-cookie",
-        "etag",
-        "last-modified",
-        "expires",
-        "age",
-        "server-timing",
-        "sec-websocket-accept",
-        "x-(?:request-id|process-time|response-time|runtime)",
+        _any_case("D", "ate"),
+        _any_case("C", "ontent-length") + r"(?=:[ \t]*[0-9]{1,18}[ \t]*(?:\r|\Z))",
+        _any_case("E", "tag|xpires"),
+        _any_case("S", "et-cookie|ec-websocket-accept|erver-timing"),
+        _any_case("L", "ast-modified"),
+        _any_case("A", "ge"),
+        _any_case("X", "-(?:request-id|process-time|response-time|runtime)"),
     ]
 )
 # The space around a value belongs to nobody: before it, it is skipped; after it, it stays in the key.
 _cut: Callable[[bytes], list[Any]] = re.compile(
-    rf"(\n(?i:{_NAMES}):)[ \t]*((?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)".encode("latin-1")
+    rf"(\n(?:{_NAMES}):)[ \t]*((?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)".encode("latin-1")
 ).split
+_new = tuple.__new__  # a NamedTuple's own constructor takes twice as long
 
 
 class SeenAnswer(NamedTuple):
@@ -63,8 +66,7 @@ class SeenAnswer(NamedTuple):
     head: bytes
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class _Known:
+class _Known(NamedTuple):
     """
     A head without its cut values.
 
@@ -72,8 +74,7 @@ class _Known:
     them (None: all, in order), ``cookies`` which gaps hold a cookie, ``length_at`` which value is the body's length.
     """
 
-    stem: tuple[Any, ...]  # the facts but for the length, which is their last
-    length: int
+    facts: AnswerFacts
     length_at: int
     parts: list[bytes]
     shown: tuple[int, ...] | None
@@ -108,7 +109,7 @@ class AnswerHeads:
         known = self._known.get(key)
         if known is None:
             self.misses += 1
-            known = _without_values(analyse_answer(block), pieces)
+            known = _without_values(analyse_answer(block), [name[1:-1].lower() for name in pieces[1::2]])
             if sum(map(len, pieces)) <= self.max_block_bytes:
                 if len(self._known) >= self.max_entries:
                     self._known.clear()
@@ -126,35 +127,35 @@ class AnswerHeads:
 
 
 def _seen(known: _Known, values: list[bytes], host: bytes) -> SeenAnswer:
-    length = known.length
+    facts = known.facts
     if known.length_at >= 0:
         length = int(values[known.length_at])
-        values[known.length_at] = b"%d" % length  # said in one way only: without leading zeros
+        if values[known.length_at][:1] == b"0":
+            values[known.length_at] = b"%d" % length  # said in one way only: without leading zeros
+        facts = _new(AnswerFacts, (*facts[:-1], length))
     if known.shown is not None:
         values = [values[at] for at in known.shown]
     for at in known.cookies:
         values[at] = with_own_domain(values[at], host)
     parts = known.parts.copy()
     parts[1::2] = values
-    return SeenAnswer(AnswerFacts._make((*known.stem, length)), b"".join(parts))
+    return _new(SeenAnswer, (facts, b"".join(parts)))
 
 
-def _without_values(facts: AnswerFacts, pieces: Sequence[bytes]) -> _Known:
-    """*facts* as they are for any values between *pieces*, which are text and the name of a cut header in turn."""
-    names = [name[1:-1].lower() for name in pieces[1::2]]
-    block = b"".join([piece + CUT if at % 2 else piece for at, piece in enumerate(pieces)])
-    facts = facts._replace(headers=split_block(block.partition(b"\r\n")[2]))
+def _without_values(facts: AnswerFacts, names: Sequence[bytes]) -> _Known:
+    """*facts* as they are for any values of *names*, which are all that were cut out, in order."""
+    cut = frozenset(names)
+    headers = [(name, CUT if name.lower() in cut else value) for name, value in facts.headers]
+    facts = _new(AnswerFacts, (*facts[:-2], headers, facts.length))
     lines = _lines(facts)
-    # What becomes of a header hangs on its name alone.
     kept = {name.lower() for name, _ in lines}
-    shown = [at for at, name in enumerate(names) if name in kept]
+    shown = [at for at, name in enumerate(names) if name in kept]  # what becomes of a header hangs on its name alone
     texts = (b"HTTP/1.1 %d %b\r\n%b" % (facts.status, facts.reason, as_text(lines))).split(CUT)
     parts = [b""] * (2 * len(texts) - 1)
     parts[::2] = texts
     return _Known(
-        stem=facts[:-1],
-        length=facts.length,
-        length_at=names.index(b"content-length") if b"content-length" in names else -1,
+        facts=facts,
+        length_at=names.index(b"content-length") if b"content-length" in cut else -1,
         parts=parts,
         shown=None if len(shown) == len(names) else tuple(shown),
         cookies=tuple(gap for gap, at in enumerate(shown) if names[at] == b"set-cookie"),

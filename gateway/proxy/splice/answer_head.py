@@ -43,18 +43,18 @@ class AnswerFacts(NamedTuple):
 
     ``headers`` are as sent, in order and with duplicates, their values without the space around. ``keeps_alive`` says
     whether the connection may stay open as far as version and ``Connection`` go; a body that ends with it closes it
-    too. ``upgrade`` is what the one ``Upgrade`` header says, in lower case, where ``Connection`` names it: a 101 without
-    it switches to nobody knows what. ``options`` are what ``Connection`` names, in lower case. ``length`` is as the
-    headers say: a Content-Length, CHUNKED or UNTIL_EOF; ``body_length`` knows which answers have no body all the same.
+    too. ``upgrade`` is what the one ``Upgrade`` header says, in lower case, where ``Connection`` names it; a 101
+    without it switches to nobody knows what. ``options`` are what ``Connection`` names, in lower case. ``length`` is as
+    the headers say: a Content-Length, CHUNKED or UNTIL_EOF; ``body_length`` knows which have no body all the same.
     """
 
     status: int
     minor: int
     reason: bytes
-    headers: Headers
     keeps_alive: bool
     upgrade: bytes | None
     options: frozenset[bytes]
+    headers: Headers
     length: int
 
 
@@ -93,10 +93,10 @@ def analyse_answer(block: bytes) -> AnswerFacts:
         status=status,
         minor=minor,
         reason=block[len(b"HTTP/1.1 200 ") : status_line.end()],
-        headers=headers,
         keeps_alive=minor == 1 and b"close" not in options,
         upgrade=upgrade,
         options=frozenset(options),
+        headers=headers,
         length=_length(lengths, codings, minor),
     )
 

@@ -11,7 +11,6 @@ Line breaks are CR and LF together; whatever two readers could take for two thin
 from __future__ import annotations
 
 import re
-from enum import IntEnum
 
 from gateway.proxy.headers import HOP_BY_HOP
 
@@ -48,25 +47,19 @@ class BadChunk(ValueError):
     """This is no chunked body that can be trusted; the text says why."""
 
 
-class _At(IntEnum):
-    """Where in a chunked body the next byte stands."""
-
-    SIZE = 0
-    DATA = 1
-    DATA_END = 2
-    TRAILER = 3
-
+# Where in a chunked body the next byte stands.
+_IN_SIZE, _IN_DATA, _AFTER_DATA, _IN_TRAILER = range(4)
 
 # A line whose end has not come, but perhaps its CR.
 _SO_FAR = {
-    _At.SIZE: re.compile(rb"[0-9A-Fa-f]{1,16}(?:[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?)?\r?"),
-    _At.DATA_END: re.compile(rb"\r"),
-    _At.TRAILER: re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+(?::[\t\x20-\x7e\x80-\xff]*)?)?\r?"),
+    _IN_SIZE: re.compile(rb"[0-9A-Fa-f]{1,16}(?:[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?)?\r?"),
+    _AFTER_DATA: re.compile(rb"\r"),
+    _IN_TRAILER: re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+(?::[\t\x20-\x7e\x80-\xff]*)?)?\r?"),
 }
 _PROBLEMS = {
-    _At.SIZE: "a chunk's size is malformed",
-    _At.DATA_END: "a chunk is longer than its size says",
-    _At.TRAILER: "its trailer is malformed or too long",
+    _IN_SIZE: "a chunk's size is malformed",
+    _AFTER_DATA: "a chunk is longer than its size says",
+    _IN_TRAILER: "its trailer is malformed or too long",
 }
 
 
@@ -91,7 +84,7 @@ class ChunkWalker:
         self._bare = bare
         self._max_trailer_bytes = max_trailer_bytes
         self._max_trailers = max_trailers
-        self._at = _At.SIZE
+        self._at = _IN_SIZE
         self._remaining = 0  # of the present chunk's data
         self._partial = b""  # a line whose end has not come, or the CR after a chunk's data
         self._excess = 0
@@ -111,7 +104,7 @@ class ChunkWalker:
         end = len(data)
         while at < end and not self.is_complete:
             state = self._at
-            if state is _At.DATA:
+            if state == _IN_DATA:
                 stop = min(end, at + self._remaining)
                 self._remaining -= stop - at
                 self.data_bytes += stop - at
@@ -119,24 +112,23 @@ class ChunkWalker:
                     pieces.append(data[at:stop])
                 at = stop
                 if not self._remaining:
-                    self._at = _At.DATA_END
-            elif self._partial:
-                # Nothing of this line has gone on: it is written anew.
-                at = span = self._finish_line(data, at, pieces)
-            elif state is _At.DATA_END:
-                if data.startswith(b"\r\n", at):
-                    at += 2
-                    self._at = _At.SIZE
+                    self._at = _AFTER_DATA
+            elif state == _IN_SIZE and not self._partial and (usual := _USUAL.match(data, at)):
+                size, at = int(usual[1], 16), usual.end()
+                stop = at + size
+                if data.startswith(b"\r\n", stop):  # the whole chunk is there
+                    self.data_bytes += size
+                    if self._bare:
+                        pieces.append(data[at:stop])
+                    at = stop + 2
                 else:
-                    self._pass(pieces, data, span, at)
-                    at = span = self._finish_line(data, at, pieces)
-            elif state is _At.SIZE and (usual := _USUAL.match(data, at)):
-                at = usual.end()
-                self._remaining = int(usual[1], 16)
-                self._at = _At.DATA
-            elif state is _At.SIZE and data.startswith(b"0\r\n\r\n", at):
+                    self._remaining, self._at = size, _IN_DATA
+            elif state == _IN_SIZE and not self._partial and data.startswith(b"0\r\n\r\n", at):
                 at += 5
                 self.is_complete = True
+            elif state == _AFTER_DATA and not self._partial and data.startswith(b"\r\n", at):
+                at += 2
+                self._at = _IN_SIZE
             else:
                 self._pass(pieces, data, span, at)
                 at = span = self._finish_line(data, at, pieces)
@@ -156,12 +148,12 @@ class ChunkWalker:
         if not line.endswith(b"\r\n") or len(line) > self._longest_line() + 2:
             raise BadChunk(_PROBLEMS[self._at])
         line = line[:-2]
-        if self._at is _At.DATA_END:
+        if self._at == _AFTER_DATA:
             if line:
                 raise BadChunk(_PROBLEMS[self._at])
-            self._at = _At.SIZE
+            self._at = _IN_SIZE
             self._write(pieces, b"\r\n")
-        elif self._at is _At.SIZE:
+        elif self._at == _IN_SIZE:
             self._take_size(line, pieces)
         elif line:
             self._take_trailer(line)
@@ -173,7 +165,7 @@ class ChunkWalker:
     def _take_size(self, line: bytes, pieces: list[bytes]) -> None:
         match = _SIZE_LINE.fullmatch(line)
         if match is None:
-            raise BadChunk(_PROBLEMS[_At.SIZE])
+            raise BadChunk(_PROBLEMS[_IN_SIZE])
         size = int(match[1], 16)
         if size > _MAX_SIZE:
             raise BadChunk("a chunk is larger than anybody can count")
@@ -183,10 +175,10 @@ class ChunkWalker:
             raise BadChunk("its chunks have more extensions than data")
         if size:
             self._remaining = size
-            self._at = _At.DATA
+            self._at = _IN_DATA
             self._write(pieces, b"%x\r\n" % size)
         else:
-            self._at = _At.TRAILER  # its line goes on when the trailer is known to be good
+            self._at = _IN_TRAILER  # its line goes on when the trailer is known to be good
 
     def _take_trailer(self, line: bytes) -> None:
         self._trailer_bytes += len(line) + 2
@@ -195,12 +187,12 @@ class ChunkWalker:
             raise BadChunk("its trailer is too long")
         match = _TRAILER.fullmatch(line)
         if match is None:
-            raise BadChunk(_PROBLEMS[_At.TRAILER])
+            raise BadChunk(_PROBLEMS[_IN_TRAILER])
         if may_come_late(match[1]):
             self._trailers.append(b"%b: %b\r\n" % (match[1], match[2].rstrip(b" \t")))
 
     def _longest_line(self) -> int:
-        if self._at is _At.TRAILER:
+        if self._at == _IN_TRAILER:
             return max(0, self._max_trailer_bytes - self._trailer_bytes)
         return _MAX_SIZE_LINE_BYTES
 
