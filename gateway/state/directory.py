@@ -45,6 +45,9 @@ class Directory:
         self._actors: dict[str, _Known] = {}
         self._domains: dict[str, str] = {}  # a custom domain's Actor
         self._claims: dict[str, dict[str, str]] = {}  # name → challenge → Actor
+        # Look-ups overtake each other: what one read that began earlier must not replace what a later one has read.
+        self._looks = 0
+        self._as_of: dict[str, int] = {}
         self.on_domains_changed: Callable[[], None] = lambda: None
 
     def actor(self, actor_id: str) -> tuple[Actor, User] | None:
@@ -75,6 +78,7 @@ class Directory:
 
     async def load(self) -> None:
         """Read all Actors anew; those that are gone are forgotten, also when nothing told of it."""
+        look = self._next_look()
         users = {user.id: user for user in await self._records.list_users()}
         names: dict[str, list[ActorName]] = {}
         for name in await self._records.list_names(None):
@@ -85,7 +89,7 @@ class Directory:
             listing = await self._records.list_actors(None, Page(offset=offset, limit=_PAGE))
             for actor in listing.items:
                 if actor.user_id in users:
-                    await self._put(actor, users[actor.user_id], names.get(actor.id, ()))
+                    await self._put(look, actor, users[actor.user_id], names.get(actor.id, ()))
                     missing.discard(actor.id)
             offset += len(listing.items)
             if offset >= listing.total or not listing.items:
@@ -93,6 +97,7 @@ class Directory:
         # Asked for singly: a list that shrinks while it is paged may have left somebody out.
         for actor_id in missing:
             await self.renew(actor_id)
+        self._as_of = {actor_id: at for actor_id, at in self._as_of.items() if actor_id in self._actors or at > look}
 
     async def follow(self, signals: Signals) -> None:
         """Keep the copy true, for ever; reads everything once it listens, so that no change falls between."""
@@ -109,14 +114,25 @@ class Directory:
 
     async def renew(self, actor_id: str) -> None:
         """Read one Actor anew, with its owner and names."""
+        look = self._next_look()
         actor = await self._records.actor(actor_id)
         user = await self._records.user(actor.user_id) if actor else None
         if actor is None or user is None:
-            self._drop(actor_id)
+            self._drop(look, actor_id)
         else:
-            await self._put(actor, user, await self._records.list_names(actor_id))
+            await self._put(look, actor, user, await self._records.list_names(actor_id))
 
-    async def _put(self, actor: Actor, owner: User, names: Sequence[ActorName]) -> None:
+    def _next_look(self) -> int:
+        self._looks += 1
+        return self._looks
+
+    def _is_late(self, look: int, actor_id: str) -> bool:
+        is_late = look < self._as_of.get(actor_id, 0)
+        if not is_late:
+            self._as_of[actor_id] = look
+        return is_late
+
+    async def _put(self, look: int, actor: Actor, owner: User, names: Sequence[ActorName]) -> None:
         """All awaiting comes first: between dropping the old picture and having the new one nobody may look."""
         target = None
         try:
@@ -127,6 +143,8 @@ class Directory:
                     target = standby_target(actor, owner.username, build)
         except InvalidConfig as error:
             _log.warning("Actor %s has standby settings that no longer hold: %s", actor.id, error.message)
+        if self._is_late(look, actor.id):
+            return
         before = self._actors.get(actor.id)
         self._forget(actor.id)
         self._actors[actor.id] = _Known(actor, owner, tuple(names))
@@ -152,7 +170,9 @@ class Directory:
                 else:
                     self._claims.setdefault(name.name, {})[name.challenge] = actor_id
 
-    def _drop(self, actor_id: str) -> None:
+    def _drop(self, look: int, actor_id: str) -> None:
+        if self._is_late(look, actor_id):
+            return
         dropped = self._actors.get(actor_id)
         self._forget(actor_id)
         if dropped is not None and _domains(dropped.names):

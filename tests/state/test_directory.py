@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -353,3 +354,48 @@ async def test_loading_again_brings_names_in(records: Records, with_names: Direc
     await with_names.load()
     assert with_names.label_of_domain("later.test") == "helloid0000000001"
     assert with_names.target("shop") is None
+
+
+class SlowNames:
+    """Records that answer the first question for names only when they are let, with what they held when asked."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self.was_asked, self.may_answer = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._records, name)
+
+    async def list_names(self, actor_id: str | None) -> Any:
+        answer = await self._records.list_names(actor_id)
+        if not self.was_asked.is_set():
+            self.was_asked.set()
+            await self.may_answer.wait()
+        return answer
+
+
+@pytest.mark.parametrize("slow", ["one look", "all of them"])
+async def test_a_slow_look_undoes_nothing(records: Records, slow: str) -> None:
+    """What began earlier and ends later does not bring back what was before: names, nor an Actor that is gone."""
+    await records.add_actor(OTHER)
+    held_up = SlowNames(records)
+    directory = Directory(cast(Records, held_up))
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(directory.renew(HELLO.id) if slow == "one look" else directory.load())
+        await held_up.was_asked.wait()
+        await records.add_name(ALIAS)
+        await directory.renew(HELLO.id)
+        assert name(directory, "shop") == "Hello"
+        await records.delete_actor(OTHER.id)
+        await directory.renew(OTHER.id)
+        held_up.may_answer.set()
+    assert name(directory, "shop") == "Hello"
+    assert directory.target("otherid0000000001") is None
+
+
+async def test_what_is_gone_leaves_nothing_behind(records: Records, with_names: Directory) -> None:
+    """Not even that it was looked for."""
+    await records.delete_actor(OTHER.id)
+    await told(with_names, OTHER)
+    await with_names.load()
+    assert set(with_names._as_of) == {HELLO.id}
