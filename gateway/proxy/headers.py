@@ -43,7 +43,8 @@ _NEVER_HOP_BY_HOP = frozenset({b"host", b"content-length", b"transfer-encoding"}
 _ONLY_OURS = frozenset({b"x-apify-container-server-readiness-probe", b"x-actor-request-id", b"forwarded"})
 # Of an upgrade to HTTP/2, which is not made (RFC 9113 §3.1), also where Connection fails to name it.
 _OF_HTTP2 = b"http2-settings"
-_NOT_FOR_CALLERS = HOP_BY_HOP | {b"proxy-authentication-info", b"x-actor-request-id"}
+# Set-Cookie2 was given up (RFC 6265 §9.4); who still reads it would not see it kept to its host.
+_NOT_FOR_CALLERS = HOP_BY_HOP | {b"proxy-authentication-info", b"set-cookie2", b"x-actor-request-id"}
 _NOT_PASSED_ON = HOP_BY_HOP - {b"transfer-encoding"} | _ONLY_OURS | {_OF_HTTP2}
 # Names that say how long the body is, but for an "_".
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
@@ -62,6 +63,7 @@ _BAD_IN_TARGET = re.compile(rb"[\x00-\x20\x7f#]")
 _BEARER = re.compile(rb"[ \t]*bearer[ \t]+(.*?)[ \t]*", re.IGNORECASE | re.DOTALL)
 _METHOD = re.compile(rb"[A-Z][A-Z0-9_-]{0,31}")
 _LONGEST_LENGTH = 18
+_SPACE_TO_ANYBODY = b" \t\x85\xa0"  # the last two to clients that read headers as ISO 8859-1 and trim them as text
 _PORT = re.compile(rb":[0-9]*$")
 _PLAIN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -390,7 +392,7 @@ def with_own_domain(cookie: bytes, host: bytes) -> bytes:
     kept = [pair]
     for attribute in attributes:
         key, _, value = attribute.partition(b"=")
-        is_domain = key.strip(b" \t").lower() == b"domain"
+        is_domain = key.strip(_SPACE_TO_ANYBODY).lower() == b"domain"
         if not is_domain or (own and value.strip(b" \t").lower().removeprefix(b".") == own):
             kept.append(attribute)
     return b";".join(kept)

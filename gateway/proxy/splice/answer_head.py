@@ -26,9 +26,9 @@ UNTIL_EOF = -2
 _BEGINNING = b"HTTP/1."
 # A value takes any byte but control characters; tabs may stand in it.
 _TEXT = rb"[\t\x20-\x7e\x80-\xff]*+"
-_LINE = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++:" + _TEXT
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: " + _TEXT + rb")?")
-_REST = re.compile(rb"(?:\r\n" + _LINE + rb")*+")
+_STATUS_LINE = rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: (" + _TEXT + rb"))?"
+_BLOCK = re.compile(_STATUS_LINE + rb"(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]++:" + _TEXT + rb")*+")
+_FIRST_LINE = re.compile(_STATUS_LINE + rb"(?:\r\n.*)?", re.DOTALL)
 _BARE_LF = re.compile(rb"(?:^|[^\r])\n")
 _LONGEST_LENGTH = 18
 
@@ -62,19 +62,20 @@ def analyse_answer(block: bytes) -> AnswerFacts:
     """The facts of *block*: status line and headers, without the line break and the empty line at its end. NotHttp."""
     if len(block) > MAX_HEAD_BYTES:
         raise NotHttp(f"its head is longer than {MAX_HEAD_BYTES} bytes")
-    status_line = _STATUS_LINE.match(block)
-    if status_line is None or block[status_line.end() : status_line.end() + 1] not in (b"", b"\r"):
-        raise NotHttp("its status line is malformed, or has none of the statuses from 100 to 599")
     if block.count(b"\n") > MAX_HEADERS:
         raise NotHttp(f"it has more than {MAX_HEADERS} headers")
-    if not _REST.fullmatch(block, status_line.end()):
-        raise NotHttp("a line of its head is malformed")
+    found = _BLOCK.fullmatch(block)
+    if found is None:
+        if _FIRST_LINE.fullmatch(block):
+            raise NotHttp("a line of its head is malformed")
+        raise NotHttp("its status line is malformed, or has none of the statuses from 100 to 599")
+    minor, status, reason = int(found[1]), int(found[2]), found[3] or b""
     headers: Headers = []
     lengths: list[bytes] = []
     codings: list[bytes] = []
     options: list[bytes] = []
     protocols: list[bytes] = []
-    for line in block[status_line.end() + 2 :].split(b"\r\n") if status_line.end() < len(block) else ():
+    for line in block.split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")
         value = value.strip(b" \t")
         headers.append((name, value))
@@ -87,12 +88,11 @@ def analyse_answer(block: bytes) -> AnswerFacts:
             options += [option.strip(b" \t").lower() for option in value.split(b",")]
         elif name == b"upgrade":
             protocols.append(value.lower())
-    minor, status = int(status_line[1]), int(status_line[2])
     upgrade = protocols[0] if b"upgrade" in options and len(protocols) == 1 else None
     return AnswerFacts(
         status=status,
         minor=minor,
-        reason=block[len(b"HTTP/1.1 200 ") : status_line.end()],
+        reason=reason,
         keeps_alive=minor == 1 and b"close" not in options,
         upgrade=upgrade,
         options=frozenset(options),
