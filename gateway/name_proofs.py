@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from importlib import import_module
 
 import httpx
 
@@ -56,10 +57,13 @@ class NameProofs:
             self._under_way -= 1
 
     async def _missing(self, name: ActorName, *, by_http: bool) -> list[str]:
+        # Only now, since it is some MiB that most gateways never need; in a thread, as it takes a while.
+        await asyncio.to_thread(import_module, "gateway.dns_lookup")
+        places = [(f"the TXT record {name.proof_record}", self._dns)]
+        if by_http:
+            places.append((self.url(name), self._http))
         found = []
-        for where, look in ((f"the TXT record {name.proof_record}", self._dns), (self.url(name), self._http)):
-            if look == self._http and not by_http:
-                continue
+        for where, look in places:
             try:
                 await look(name)
             except _NoProof as instead:
@@ -69,7 +73,6 @@ class NameProofs:
         return found
 
     async def _dns(self, name: ActorName) -> None:
-        # Here, since it is some MiB that most gateways never need.
         from gateway.dns_lookup import NotInDns, texts_of
 
         try:
