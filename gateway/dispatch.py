@@ -66,7 +66,11 @@ class Dispatcher(asyncio.Protocol):
             self._first.connection_lost(HandedOver())
             second = self._h2(**self._arguments)
             self._transport.set_protocol(second)
-            second.connection_made(self._transport)
+            try:
+                second.connection_made(self._transport)
+            except RuntimeError:  # it was refused already, and all has been said
+                self._transport.abort()
+                return
             second.data_received(seen)
         elif not PREFACE.startswith(seen):
             self._transport.set_protocol(self._first)

@@ -48,11 +48,11 @@ class Server(uvicorn.Server):
         settings = gateway.services.settings
         self._tls = tls
         h1 = _http1(gateway, pass_on)
-        h2 = partial(Http2, limits=_http2_limits(settings)) if settings.http2 else None
+        h2 = partial(Http2, limits=_http2_limits(settings), connections=gateway.splicing.connections)
         super().__init__(
             uvicorn.Config(
                 gateway,
-                http=cast(Any, partial(Dispatcher, h1=h1, h2=h2)),
+                http=cast(Any, partial(Dispatcher, h1=h1, h2=h2 if settings.http2 else None)),
                 ws="websockets-sansio",
                 loop="none",
                 lifespan="off",

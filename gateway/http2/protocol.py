@@ -33,6 +33,7 @@ from gateway.http2.output import window_update, without_credit, without_websocke
 from gateway.http2.request import Http2Request
 from gateway.proxy import replies
 from gateway.proxy.asgi import Receive, Scope, Send
+from gateway.proxy.splice.connections import Connections
 from gateway.proxy.splice.request_head import HeadLimits
 
 PROTOCOL_ERROR, REFUSED_STREAM, ENHANCE_YOUR_CALM = 1, 7, 11
@@ -65,7 +66,10 @@ class Http2Limits:
 
 
 class Http2(asyncio.Protocol):
-    """One connection. Constructed as uvicorn constructs its protocols, with *limits* besides."""
+    """
+    One connection. Constructed as uvicorn constructs its protocols, with *limits* besides, and with *connections*,
+    among which it counts.
+    """
 
     def __init__(
         self,
@@ -75,12 +79,14 @@ class Http2(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         limits: Http2Limits,
+        connections: Connections | None = None,
     ) -> None:
         self._app: Any = config.loaded_app
         self._server_state = server_state
         self._app_state = app_state
         self._loop = _loop or asyncio.get_event_loop()
         self._limits = limits
+        self._connections = connections
         self._engine = zttp.Connection(zttp.SERVER, zttp.HTTP2)
         self._requests: dict[int, Http2Request] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -96,6 +102,7 @@ class Http2(asyncio.Protocol):
         self._can_write.set()
         self._transport: asyncio.Transport
         self._about: dict[str, Any] = {}
+        self._address = ""
 
     @property
     def has_asked(self) -> bool:
@@ -105,22 +112,30 @@ class Http2(asyncio.Protocol):
     # -- asyncio.Protocol ------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Say what this side keeps to."""
+        """Say what this side keeps to; or, where there are too many connections already, that nothing is taken."""
         self._transport = cast(asyncio.Transport, transport)
+        client = get_remote_addr(self._transport)
         cast(set[Any], self._server_state.connections).add(self)
         self._about = {
             "server": get_local_addr(self._transport),
-            "client": get_remote_addr(self._transport),
+            "client": client,
             "scheme": "https" if is_ssl(self._transport) else "http",
         }
         self._engine.initiate_connection()
         self._transport.write(without_websockets(self._engine.data_to_send()))
         self._idle_frames_at = self._loop.time()
+        self._address = client[0] if client else ""
+        if self._connections is not None and self._connections.admit(self._transport, self._address) is not None:
+            self._engine.close(ENHANCE_YOUR_CALM)
+            self._fail()
+            return
         self._wait(self._limits.head_timeout_secs)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Whoever works for this client learns of it."""
         cast(set[Any], self._server_state.connections).discard(self)
+        if self._connections is not None:
+            self._connections.gone(self._transport, self._address)
         self._stop_waiting()
         if self._goodbye_timer is not None:
             self._goodbye_timer.cancel()

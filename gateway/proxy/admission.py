@@ -177,7 +177,7 @@ class Admission:
             scope["client"][0] if scope.get("client") else "",
             scope["headers"],
             trusted=settings.trusted_proxies,
-            scheme=settings.public_scheme,
+            scheme="https" if scope.get("scheme") in ("https", "wss") else settings.public_scheme,
         )
         return ForwardPlan(
             address=address,

@@ -27,6 +27,7 @@ from uvicorn.server import ServerState
 from gateway.bounded_head import BoundedHead
 from gateway.dispatch import PREFACE, Dispatcher
 from gateway.http2.protocol import Http2, Http2Limits
+from gateway.proxy.splice.connections import Connections
 
 LIMIT_SECS = 10.0
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR, _, STREAM_CLOSED, FRAME_SIZE_ERROR = range(7)
@@ -119,7 +120,12 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def serving(
-    script: Script = say_ok, *, http2: bool = True, tls: Any = None, **limits: Any
+    script: Script = say_ok,
+    *,
+    http2: bool = True,
+    tls: Any = None,
+    connections: Connections | None = None,
+    **limits: Any,
 ) -> AsyncIterator[Server]:
     """A server until the block is left, in which nothing may go wrong unseen."""
     app = App(script)
@@ -127,7 +133,7 @@ async def serving(
     config.load()
     state = ServerState()
     loop = asyncio.get_running_loop()
-    h2 = partial(Http2, limits=Http2Limits(**limits)) if http2 else None
+    h2 = partial(Http2, limits=Http2Limits(**limits), connections=connections) if http2 else None
     make = partial(Dispatcher, config=config, server_state=state, app_state={}, h1=BoundedHead, h2=h2)
     listener = await loop.create_server(make, "127.0.0.1", 0, ssl=tls)
     troubles: list[Any] = []

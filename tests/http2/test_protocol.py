@@ -23,7 +23,9 @@ from http2.rig import (
 )
 from hyperframe.frame import HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 
+from gateway.dispatch import PREFACE
 from gateway.http2.protocol import Http2
+from gateway.proxy.splice.connections import Connections
 
 WINDOW = 65_535
 
@@ -459,6 +461,23 @@ async def test_floods_end_their_connection(say) -> None:
             client.send(*say(client, n))
         assert await client.ended() == ENHANCE_YOUR_CALM
         assert len(server.app.calls) <= 258
+
+
+async def test_a_connection_counts_among_those_of_its_address() -> None:
+    """One too many is told so, and one that has ended makes room."""
+    connections = Connections(limit=1, limit_per_address=10, trusted=())
+    async with serving(connections=connections) as server:
+        async with client_of(server.port) as client:
+            async with client_of(server.port, says_hello=False) as second:
+                second.send(PREFACE, SettingsFrame(0), second.head())
+                assert await second.ended() == ENHANCE_YOUR_CALM
+            client.ask()
+            assert (await client.answer()).status == 200
+        await server.empty()
+        assert len(connections) == 0
+        async with client_of(server.port) as client:
+            client.ask()
+            assert (await client.answer()).status == 200
 
 
 async def test_a_connection_of_many_reset_requests_ends_in_good_order() -> None:
