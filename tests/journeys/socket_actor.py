@@ -16,12 +16,14 @@ from proxy.splice.tunnel_rig import End
 NAME = "sockets"
 
 
-async def push(greenroom: Greenroom, name: str = NAME, standby: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The Actor is pushed; it runs on this interpreter, since it needs ``websockets``."""
+async def push(
+    greenroom: Greenroom, name: str = NAME, standby: dict[str, Any] | None = None, *, addition: str = ""
+) -> dict[str, Any]:
+    """The Actor is pushed; it runs on this interpreter, since it needs ``websockets``. *addition* makes it another."""
     return await greenroom.probe(
         name,
         standby,
-        main=(ACTORS / "sockets" / "main.py").read_text(),
+        main=(ACTORS / "sockets" / "main.py").read_text() + addition,
         scripts={"run": f"exec {sys.executable} main.py"},
     )
 

@@ -21,7 +21,7 @@ from gateway.proxy.websocket import ClosedBy
 
 _ANSWER_SECS = 1.0  # for an end to answer a close frame, or to close its connection
 _STALL_SECS = 10.0  # instead, while bytes wait to be written to an end
-_FAREWELL_SECS = 10.0  # for all that, where Greenroom itself wants to close
+_FAREWELL_SECS = 10.0  # for all that, after a fault or where Greenroom itself wants to close
 _CHECK_SECS = 0.25
 
 
@@ -95,9 +95,7 @@ class Tunnel:
         Other protocols than WebSocket have no word for it and are cut at once.
         """
         is_ending = self._patience is not None
-        self.begin_to_end(ClosedBy.GATEWAY, code, reason)
-        assert self._patience is not None
-        self._patience.limit(_FAREWELL_SECS)
+        self.begin_to_end(ClosedBy.GATEWAY, code, reason, is_limited=True)
         if not is_ending:  # else the ends are about to close by themselves
             self.client_side.bid_farewell(code, reason)
             self.actor_side.bid_farewell(code, reason)
@@ -110,11 +108,13 @@ class Tunnel:
 
     # For its sides
 
-    def begin_to_end(self, by: ClosedBy, code: int, reason: str) -> None:
+    def begin_to_end(self, by: ClosedBy, code: int, reason: str, *, is_limited: bool = False) -> None:
         """It will end; the first word on why counts, and from now on nobody waits for ever."""
-        if self._by is None:
+        if self._patience is None:
             self._by, self._code, self._reason = by, code, reason
             self._patience = _Patience(self)
+        if is_limited:
+            self._patience.limit(_FAREWELL_SECS)
 
     def lost(self) -> None:
         """One of the connections is gone."""
@@ -140,6 +140,9 @@ class _Patience:
     """
     How long a tunnel that is to end waits: until nothing has moved for a second, or for ten where an end has not taken
     yet what is written to it. Then it is cut.
+
+    An end that is still busy with a message that was refused moves, too: a reset in the middle of it would take the
+    close frame away that tells why.
     """
 
     __slots__ = ("_loop", "_mark", "_moved_at", "_timer", "_tunnel", "_until")
@@ -161,10 +164,10 @@ class _Patience:
         """It has ended."""
         self._timer.cancel()
 
-    def _look(self) -> tuple[int, int, int]:
+    def _look(self) -> tuple[int, ...]:
         sides = (self._tunnel.client_side, self._tunnel.actor_side)
         unwritten = sum(side.transport.get_write_buffer_size() for side in sides if not side.is_lost)
-        return (unwritten, sides[0].bytes_passed, sides[1].bytes_passed)
+        return (unwritten, *(side.bytes_passed + side.bytes_dropped for side in sides))
 
     def _check(self) -> None:
         now = self._loop.time()

@@ -20,7 +20,7 @@ class Owner(Protocol):
     def on_activity(self) -> None:
         """Something passed that counts as use."""
 
-    def begin_to_end(self, by: ClosedBy, code: int, reason: str) -> None:
+    def begin_to_end(self, by: ClosedBy, code: int, reason: str, *, is_limited: bool = False) -> None:
         """It will end; the first word on why counts, and from then on nobody waits for ever."""
 
     def lost(self) -> None:
@@ -35,7 +35,8 @@ class Side(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_is_read_paused", "_owner", "by", "bytes_passed", "is_eof", "is_lost", "is_told", "other", "transport",
+        "_is_read_paused", "_owner", "by", "bytes_dropped", "bytes_passed", "is_eof", "is_lost", "is_told", "other",
+        "transport",
     )  # fmt: skip
 
     other: Side
@@ -46,6 +47,8 @@ class Side(asyncio.Protocol):
         self.by = by
         self.bytes_passed = 0
         """Of what came from it."""
+        self.bytes_dropped = 0
+        """Of what came after a fault of its own."""
         self.is_eof = False  # nothing more comes
         self.is_told = False  # nothing more is written to it
         self.is_lost = False
@@ -216,6 +219,8 @@ class FrameSide(Side):
             self.other.transport.write(passed)
             if walker.has_data:
                 self._owner.on_activity()
+        elif self._is_broken:
+            self.bytes_dropped += len(data)
         if walker.ending is not None and not self.is_done:
             self._hear(walker.ending)
 
@@ -223,7 +228,7 @@ class FrameSide(Side):
         """Its close frame, or its fault."""
         self.is_done = True
         self._is_broken = ending.is_fault
-        self._owner.begin_to_end(self.by, ending.code, ending.reason)
+        self._owner.begin_to_end(self.by, ending.code, ending.reason, is_limited=ending.is_fault)
         if ending.is_fault:
             self.other.bid_farewell(ending.code, ending.reason)
             self.bid_farewell(ending.code, ending.reason)

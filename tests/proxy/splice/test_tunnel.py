@@ -255,6 +255,17 @@ async def test_a_fault_is_named_to_both_and_ends_it(
     assert says in end.reason
 
 
+async def test_who_is_still_sending_what_was_refused_is_told_nevertheless() -> None:
+    """Longer than a second, as long as more of it comes: cut off in the middle, the caller would not read why."""
+    async with tunnel() as rig:
+        message = frame(BINARY, bytes(MAX_MESSAGE_BYTES + 1), is_masked=True)
+        for at in range(0, len(message), 200_000):
+            rig.caller.writer.write(message[at : at + 200_000])
+            await asyncio.sleep(0.3)
+        assert (await rig.caller.get()).code == 1009
+        assert not rig.client_transport.is_closing()
+
+
 async def test_a_fault_of_the_caller_waits_for_the_frame_that_is_on_its_way_to_it() -> None:
     """Its close frame comes after the Actor's frame, not inside of it."""
     async with tunnel() as rig:
@@ -448,16 +459,16 @@ async def test_a_slow_reader_gets_all_before_the_close() -> None:
     """An Actor that sends much, closes and goes: a caller that reads nothing for a while is not cut off for it."""
     async with tunnel() as rig:
         # Else the kernel takes all of it.
-        rig.client_transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        rig.caller.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        rig.client_transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
+        rig.caller.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
         rig.caller.writer.transport.pause_reading()
-        last = frame(BINARY, bytes(200_000), is_masked=False) + frame(CLOSE, close_payload(1000), is_masked=False)
+        last = frame(BINARY, bytes(400_000), is_masked=False) + frame(CLOSE, close_payload(1000), is_masked=False)
         rig.tunnel.actor_side.data_received(last)  # in one read
         rig.actor.writer.close()
         assert rig.client_transport.get_write_buffer_size()
         await asyncio.sleep(1.6)
         rig.caller.writer.transport.resume_reading()
-        assert (await rig.caller.get()).payload == bytes(200_000)
+        assert (await rig.caller.get()).payload == bytes(400_000)
         assert (await rig.caller.get()).code == 1000
 
 
