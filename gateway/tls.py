@@ -140,11 +140,12 @@ class Certificates:
             raise _Unusable(f"{files.chain} can't be read: {error.strerror}") from error
         except ValueError as error:
             raise _Unusable(f"{files.chain} holds no certificate in PEM form: {error}") from error
+        no_password = _NoPassword()
         try:
-            context.load_cert_chain(files.chain, files.key, password=_no_password)
+            context.load_cert_chain(files.chain, files.key, password=no_password)
             self._warn_of_mode(files.key)
         except ssl.SSLError as error:
-            raise _Unusable(_why_not(files, error)) from error
+            raise _Unusable(_why_not(files, error, wants_password=no_password.was_asked)) from error
         except OSError as error:
             raise _Unusable(f"{files.key} can't be read: {error.strerror}") from error
         leaf = chain[0]
@@ -233,14 +234,19 @@ def _names_in(certificate: x509.Certificate) -> tuple[str, ...]:
     return tuple(names.get_values_for_type(x509.DNSName))
 
 
-def _no_password() -> str:
-    """Else OpenSSL would ask for one at the terminal."""
-    return ""
+class _NoPassword:
+    """Asked for a password; else OpenSSL would ask at the terminal."""
+
+    was_asked = False
+
+    def __call__(self) -> str:
+        self.was_asked = True
+        return ""
 
 
-def _why_not(files: _Files, error: ssl.SSLError) -> str:
+def _why_not(files: _Files, error: ssl.SSLError, *, wants_password: bool) -> str:
     if error.reason == "KEY_VALUES_MISMATCH":
         return f"{files.key} is not the key of {files.chain}: put the one there that belongs to it"
-    if "BAD_DECRYPT" in str(error.reason) or "PASSWORD" in str(error.reason):
+    if wants_password:
         return f"{files.key} is protected by a password: give it without one, readable by Greenroom's user alone"
     return f"{files.chain} and {files.key} can't be used: {error.reason or error}"
