@@ -28,7 +28,7 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = (int(opcode) for opcode in Opcod
 FIN = 0x80
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Frame:
     """One frame as a client or a server sends it."""
 
@@ -36,6 +36,9 @@ class Frame:
     payload: bytes = b""
     is_final: bool = True
     reserved: int = 0
+
+    def __repr__(self) -> str:
+        return f"Frame({self.opcode}, {len(self.payload)} bytes, {self.is_final=}, {self.reserved=})"
 
     def encoded(self, *, is_masked: bool = True) -> bytes:
         """On the wire."""
