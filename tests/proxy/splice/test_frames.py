@@ -28,7 +28,7 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = (int(opcode) for opcode in Opcod
 FIN = 0x80
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Frame:
     """One frame as a client or a server sends it."""
 
@@ -36,9 +36,6 @@ class Frame:
     payload: bytes = b""
     is_final: bool = True
     reserved: int = 0
-
-    def __repr__(self) -> str:
-        return f"Frame({self.opcode}, {len(self.payload)} bytes, {self.is_final=}, {self.reserved=})"
 
     def encoded(self, *, is_masked: bool = True) -> bytes:
         """On the wire."""
@@ -318,7 +315,7 @@ FRAMES = st.one_of(
     st.builds(
         Frame,
         opcode=st.sampled_from([CONTINUATION, TEXT, BINARY, PING, PONG, 3, 11]),
-        payload=st.one_of(st.binary(max_size=8), st.integers(120, 130).map(bytes), st.just(bytes(65_536))),
+        payload=st.one_of(st.binary(max_size=8), st.sampled_from([120, 125, 126, 130, 256, 257]).map(bytes)),
         is_final=st.booleans(),
         reserved=st.sampled_from([0, 0, 0, 0, 4]),
     ),
@@ -365,11 +362,11 @@ def test_however_it_comes_all_of_it_passes(frames: Sequence[Frame], cuts: Sequen
 @given(frames=st.lists(FRAMES, max_size=6), cuts=st.lists(st.integers(0, 600)))
 def test_websockets_agrees_on_what_is_a_frame(frames: Sequence[Frame], cuts: Sequence[int]) -> None:
     """What passes are exactly the frames that the parser of ``websockets`` takes, and faults have the same codes."""
-    oracle = ServerProtocol(state=OPEN, max_size=65_536)
+    oracle = ServerProtocol(state=OPEN, max_size=256)
     data = b"".join(frame.encoded() for frame in frames)
     oracle.receive_data(data)
     taken = len(oracle.events_received())
-    one = walker(max_message_bytes=65_536)
+    one = walker(max_message_bytes=256)
     passed = b"".join(one.feed(piece) for piece in pieces(data, cuts))
     assert passed == b"".join(frame.encoded() for frame in frames[:taken])
     if oracle.parser_exc is not None:
