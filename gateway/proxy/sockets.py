@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import select
 import socket
+import struct
 
 _TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux
 _GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
@@ -40,6 +41,18 @@ def is_quiet(transport: asyncio.BaseTransport) -> bool:
 def has_hung_up(transport: asyncio.BaseTransport) -> bool:
     """Whether the other side has ended the connection, or its half, behind what was not read yet."""
     return _polled(transport, _GONE)
+
+
+def reset_on_abort(transport: asyncio.BaseTransport) -> None:
+    """
+    Let ``abort`` reset the connection, where its plain end would look as if all had been said.
+
+    Only there: a reset can destroy what is still on its way.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _polled(transport: asyncio.BaseTransport, events: int) -> bool:

@@ -77,9 +77,9 @@ class Entering:
     """
 
     __slots__ = (
-        "_back", "_entrance", "_front", "_has_repeated", "_keeps", "_kept", "_kept_bytes", "_kind", "_pending",
-        "_pending_bytes", "_problem", "_run", "_seen", "_shared", "_status", "_target", "_terms", "_waiting", "host",
-        "is_open", "may_switch", "method", "request_id", "takes_chunks", "timing", "upload",
+        "_back", "_entrance", "_front", "_has_repeated", "_is_open_ended", "_keeps", "_kept", "_kept_bytes", "_kind",
+        "_pending", "_pending_bytes", "_problem", "_run", "_seen", "_shared", "_status", "_target", "_terms",
+        "_waiting", "host", "is_open", "may_switch", "method", "request_id", "takes_chunks", "timing", "upload",
     )  # fmt: skip
 
     _seen: Seen
@@ -103,6 +103,7 @@ class Entering:
         self._kind: RequestKind = "own"
         self._status: int | None = None
         self._keeps = False
+        self._is_open_ended = False  # the end of the connection is the end of the answer
         self._pending: list[bytes] = []  # of the body, for an Actor whom nobody is connected to yet
         self._pending_bytes = 0
         self._kept: list[bytes] | None = None  # all that was sent, as long as it may be sent once more

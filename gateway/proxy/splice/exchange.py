@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from gateway.core.errors import GreenroomError, RequestTooSlow
 from gateway.proxy.decisions import bad_gateway, monotonic, no_first_byte
+from gateway.proxy.sockets import reset_on_abort
 from gateway.proxy.splice.answer_cache import SeenAnswer
 from gateway.proxy.splice.answer_head import CHUNKED
 from gateway.proxy.splice.back import Back
@@ -138,7 +139,8 @@ class Exchange(Entering):
         """The answer begins."""
         front = self._front
         self._status = seen.facts.status
-        keeps = self._keeps = (length >= 0 or (length == CHUNKED and self.takes_chunks)) and self._may_keep()
+        is_open_ended = self._is_open_ended = length < 0 and (length != CHUNKED or not self.takes_chunks)
+        keeps = self._keeps = not is_open_ended and self._may_keep()
         parts = [seen.head, b"X-Actor-Request-ID: ", self.request_id.encode()]
         if self.timing.was_held and (told := self.timing.told(monotonic())) is not None:
             parts += (b"\r\nServer-Timing: ", told)
@@ -310,7 +312,10 @@ class Exchange(Entering):
         self.timing.was_cut = True
         self._abandon()
         self._close(None)
-        self._front.transport.abort()
+        transport = self._front.transport
+        if self._is_open_ended:
+            reset_on_abort(transport)
+        transport.abort()
 
     def _abandon(self) -> None:
         waiting, self._waiting = self._waiting, None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import math
 
 from gateway.core.model import Address
+from gateway.proxy.decisions import monotonic
 from gateway.proxy.route_table import LiveRun
 from gateway.proxy.sockets import is_quiet
 from gateway.proxy.splice.answer_cache import AnswerHeads
@@ -58,6 +58,15 @@ class Pool:
         """It has ended."""
         if back in self.idle:
             self.idle.remove(back)
+
+    def end(self) -> None:
+        """Close what is idle, and keep nothing more."""
+        self.is_forgotten = True
+        for back in list(self.idle):
+            back.transport.abort()
+        self.idle.clear()
+        self._wheel.forget(self)
+        self.deadline = NEVER
 
     def expired(self, now: float) -> None:
         """Close those whose time is over; the oldest lies at the bottom."""
@@ -112,7 +121,7 @@ class Pools:
         pool = self._pools.get(run)
         if pool is None or pool.address != address:
             if pool is not None:
-                self.forget(run, -math.inf)
+                self.forget(run, monotonic())
             pool = Pool(address, self._wheel)
             pool.is_forgotten = run.is_gone
             if not run.is_gone:
@@ -136,15 +145,9 @@ class Pools:
     def forget(self, run: LiveRun, now: float) -> None:
         """*run* has ended: close what is idle, and keep nothing of what is still in use, which is cut when silent."""
         pool = self._pools.pop(run, None)
-        if pool is None:
-            return
-        pool.is_forgotten = True
-        for back in pool.idle:
-            back.transport.abort()
-        pool.idle.clear()
-        self._wheel.forget(pool)
-        pool.deadline = NEVER
-        self._wheel.watch(_Last(self, pool, now))
+        if pool is not None:
+            pool.end()
+            self._wheel.watch(_Last(self, pool, now))
 
     def cut_silent(self, pool: Pool) -> bool:
         """Cut those of *pool* on which nothing has come since the last call; whether any is left."""
@@ -168,8 +171,9 @@ class Pools:
 
     async def aclose(self) -> None:
         """Cut every connection, and wait until they are gone."""
-        for run in list(self._pools):
-            self.forget(run, -math.inf)
+        for pool in self._pools.values():
+            pool.end()
+        self._pools.clear()
         for back in list(self._open):
             back.transport.abort()
         if self._open:
