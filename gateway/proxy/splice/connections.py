@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakSet
 
 from gateway.client_address import is_trusted
@@ -16,6 +16,8 @@ class Connection(Protocol):
     """A transport, as far as it is looked at."""
 
     def is_closing(self) -> bool: ...
+
+    def get_extra_info(self, name: str) -> Any: ...
 
 
 class Connections:
@@ -30,8 +32,8 @@ class Connections:
         self._limit = limit
         self._limit_per_address = limit_per_address
         self._trusted = trusted
-        self._all: WeakSet[Connection] = WeakSet()
-        self._by_address: dict[str, WeakSet[Connection]] = {}
+        self._all: WeakSet[object] = WeakSet()
+        self._by_address: dict[str, WeakSet[object]] = {}
         self._looked = 0
 
     def __len__(self) -> int:
@@ -52,16 +54,20 @@ class Connections:
             if not self._sweep(has_room):
                 return "max_connections_per_address"
             mine = self._by_address.setdefault(address, mine)
-        self._all.add(connection)
-        mine.add(connection)
+        known = _known_by(connection)
+        self._all.add(known)
+        mine.add(known)
         return None
 
     def gone(self, connection: Connection, address: str) -> None:
         """*connection* has ended; also for one that was not admitted."""
-        self._all.discard(connection)
+        self._forget(_known_by(connection), address)
+
+    def _forget(self, known: object, address: str) -> None:
+        self._all.discard(known)
         mine = self._by_address.get(address)
         if mine is not None:
-            mine.discard(connection)
+            mine.discard(known)
             if not mine:
                 del self._by_address[address]
 
@@ -70,8 +76,8 @@ class Connections:
         if self._looked % _LOOK_EVERY != 1:  # a flood is not to be answered with as many walks over them all
             return False
         for address, connections in list(self._by_address.items()):
-            for connection in [one for one in connections if one.is_closing()]:
-                self.gone(connection, address)
+            for known in [one for one in connections if _has_ended(one)]:
+                self._forget(known, address)
             if not connections:
                 self._by_address.pop(address, None)
         return has_room()
@@ -83,3 +89,16 @@ class Connections:
         except ValueError:
             return True  # a socket of this machine's file system
         return is_trusted(address, self._trusted)
+
+
+def _known_by(connection: Connection) -> object:
+    """uvloop's TLS transports can't be referred to weakly; the TLS object of one lives as long as it."""
+    if type(connection).__weakrefoffset__:
+        return connection
+    return connection.get_extra_info("ssl_object")
+
+
+def _has_ended(known: object) -> bool:
+    """A TLS object can't tell: it is forgotten when it is told of, or goes."""
+    is_closing = getattr(known, "is_closing", None)
+    return is_closing is not None and bool(is_closing())
