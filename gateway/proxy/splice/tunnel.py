@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.proxy.actor_socket import LOST
+from gateway.proxy.sockets import has_hung_up
 from gateway.proxy.splice.frames import NO_CODE, FrameWalker
 from gateway.proxy.splice.tunnel_sides import ByteSide, FrameSide, Side
 from gateway.proxy.websocket import ClosedBy
@@ -23,6 +24,7 @@ _ANSWER_SECS = 1.0  # for an end to answer a close frame, or to close its connec
 _STALL_SECS = 10.0  # instead, while bytes wait to be written to an end
 _FAREWELL_SECS = 10.0  # for all that, after a fault or where Greenroom itself wants to close
 _CHECK_SECS = 0.25
+_WATCH_SECS = 15.0  # between two looks at an end that nobody reads from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,18 @@ class Tunnel:
     agreed to any. A message of a WebSocket may have *max_message_bytes*, as it stands on the wire.
     """
 
-    __slots__ = ("_by", "_code", "_on_end", "_patience", "_reason", "actor_side", "client_side", "on_activity")
+    __slots__ = (
+        "_by",
+        "_code",
+        "_on_end",
+        "_patience",
+        "_reason",
+        "_watched",
+        "_watching",
+        "actor_side",
+        "client_side",
+        "on_activity",
+    )
 
     client_side: Side
     actor_side: Side
@@ -75,6 +88,8 @@ class Tunnel:
         self._code = NO_CODE
         self._reason = ""
         self._patience: _Patience | None = None
+        self._watching: asyncio.TimerHandle | None = None
+        self._watched: tuple[int, ...] = ()
         if protocol.lower() == b"websocket":
             up, down = (
                 FrameWalker(is_masked=is_up, has_extensions=has_extensions, max_message_bytes=max_message_bytes)
@@ -116,6 +131,28 @@ class Tunnel:
         if is_limited:
             self._patience.limit(_FAREWELL_SECS)
 
+    def movement(self) -> tuple[int, ...]:
+        """What waits to be written, and figures that change whenever something comes."""
+        sides = (self.client_side, self.actor_side)
+        unwritten = sum(side.transport.get_write_buffer_size() for side in sides if not side.is_lost)
+        return (unwritten, *(side.bytes_passed + side.bytes_dropped for side in sides))
+
+    def paused(self) -> None:
+        """A side is not read from for now. Were it to vanish while the other reads nothing, nobody would notice."""
+        if self._watching is None:
+            self._watched = self.movement()
+            self._watching = asyncio.get_running_loop().call_later(_WATCH_SECS, self._watch)
+
+    def _watch(self) -> None:
+        self._watching = None
+        paused = [side for side in (self.client_side, self.actor_side) if side.is_read_paused and not side.is_lost]
+        if self.movement() == self._watched:
+            for side in paused:
+                if has_hung_up(side.transport):
+                    side.abort()
+        if paused:
+            self.paused()
+
     def lost(self) -> None:
         """One of the connections is gone."""
         if not (self.client_side.is_lost and self.actor_side.is_lost):
@@ -123,6 +160,8 @@ class Tunnel:
         assert self._by is not None
         assert self._patience is not None
         self._patience.cancel()
+        if self._watching is not None:
+            self._watching.cancel()
         self._on_end(
             TunnelEnd(
                 by=self._by,
@@ -150,7 +189,7 @@ class _Patience:
     def __init__(self, tunnel: Tunnel) -> None:
         self._tunnel = tunnel
         self._loop = asyncio.get_running_loop()
-        self._mark = self._look()
+        self._mark = tunnel.movement()
         self._moved_at = self._loop.time()
         self._until: float | None = None
         self._timer = self._loop.call_later(_CHECK_SECS, self._check)
@@ -164,14 +203,9 @@ class _Patience:
         """It has ended."""
         self._timer.cancel()
 
-    def _look(self) -> tuple[int, ...]:
-        sides = (self._tunnel.client_side, self._tunnel.actor_side)
-        unwritten = sum(side.transport.get_write_buffer_size() for side in sides if not side.is_lost)
-        return (unwritten, *(side.bytes_passed + side.bytes_dropped for side in sides))
-
     def _check(self) -> None:
         now = self._loop.time()
-        mark = self._look()
+        mark = self._tunnel.movement()
         if mark != self._mark:
             self._mark, self._moved_at = mark, now
         allowed_secs = _STALL_SECS if mark[0] else _ANSWER_SECS

@@ -23,6 +23,9 @@ class Owner(Protocol):
     def begin_to_end(self, by: ClosedBy, code: int, reason: str, *, is_limited: bool = False) -> None:
         """It will end; the first word on why counts, and from then on nobody waits for ever."""
 
+    def paused(self) -> None:
+        """A side is not read from for now, and so nobody would see its end."""
+
     def lost(self) -> None:
         """One of the connections is gone."""
 
@@ -35,7 +38,7 @@ class Side(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_is_read_paused", "_owner", "by", "bytes_dropped", "bytes_passed", "is_eof", "is_lost", "is_told", "other",
+        "_owner", "by", "bytes_dropped", "bytes_passed", "is_eof", "is_lost", "is_read_paused", "is_told", "other",
         "transport",
     )  # fmt: skip
 
@@ -52,7 +55,7 @@ class Side(asyncio.Protocol):
         self.is_eof = False  # nothing more comes
         self.is_told = False  # nothing more is written to it
         self.is_lost = False
-        self._is_read_paused = True  # perhaps, by the previous protocol
+        self.is_read_paused = True  # perhaps, by the previous protocol
         self.resume_reading()
 
     @property
@@ -69,14 +72,15 @@ class Side(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """Until the other side has taken what was written to it."""
-        if not self._is_read_paused and not self.transport.is_closing():
-            self._is_read_paused = True
+        if not self.is_read_paused and not self.transport.is_closing():
+            self.is_read_paused = True
             self.transport.pause_reading()
+            self._owner.paused()
 
     def resume_reading(self) -> None:
         """Read on."""
-        if self._is_read_paused and not self.transport.is_closing():
-            self._is_read_paused = False
+        if self.is_read_paused and not self.transport.is_closing():
+            self.is_read_paused = False
             self.transport.resume_reading()
 
     def bid_farewell(self, code: int, reason: str) -> None:

@@ -472,6 +472,37 @@ async def test_a_slow_reader_gets_all_before_the_close() -> None:
         assert (await rig.caller.get()).code == 1000
 
 
+async def test_a_caller_that_vanishes_behind_a_full_buffer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An Actor that has stopped to read does not hold the socket of a caller who is gone."""
+    monkeypatch.setattr("gateway.proxy.splice.tunnel._WATCH_SECS", 0.1)
+    monkeypatch.setattr("gateway.proxy.splice.tunnel._STALL_SECS", 0.5)
+    async with tunnel() as rig:
+        rig.actor.writer.transport.pause_reading()
+        for _ in range(20):
+            rig.caller.send(BINARY, bytes(MIB - 100))
+        await eventually(rig.actor_transport.get_write_buffer_size, what="a full buffer")
+        rig.caller.reset()
+        end = await rig.end()
+    assert (end.by, end.code) == (ClosedBy.CLIENT, LOST)
+
+
+@pytest.mark.parametrize("protocol", [b"websocket", b"some-protocol"])
+async def test_who_sends_and_hangs_up_loses_nothing(protocol: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slowly the other one reads: it is not taken for gone as long as something moves."""
+    monkeypatch.setattr("gateway.proxy.splice.tunnel._WATCH_SECS", 0.2)
+    data = random.Random(5).randbytes(MIB - 100)
+    async with tunnel(protocol) as rig:
+        for _ in range(12):
+            rig.caller.send(BINARY, data)
+        rig.caller.hang_up()
+        for _ in range(12):
+            assert (await rig.actor.get()).payload == data
+            await asyncio.sleep(0.1)
+        if protocol == b"websocket":
+            assert (await rig.actor.get()).code == 1001
+        assert await rig.actor.rest() == b""
+
+
 # -- other protocols ---------------------------------------------------------------------------------------------------
 
 
