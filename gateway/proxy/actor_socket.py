@@ -1,5 +1,7 @@
 """
 The Actor's side of a relayed WebSocket, after its opening handshake: frames by the sans-I/O client of ``websockets``.
+
+It gathers whole messages and answers the Actor's pings by itself; a tunnel (``splice/tunnel``) does neither.
 """
 
 from __future__ import annotations

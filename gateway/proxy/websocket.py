@@ -7,6 +7,13 @@ a refusal passed on as it is); its frames through the sans-I/O client of ``webso
 Close codes: each side is told what the other said. 1005 and 1006 are never sent: no code stays no code towards the
 Actor (1000 towards the client, since ASGI has no word for it); a client that vanished is 1001 to the Actor, an Actor
 that vanished is 1011 to the client.
+
+This is the way of the path form, of connections that were handed over, and of other servers. At a proxied host the
+protocol class tunnels instead (``splice/tunnel``), and there is more to be had there: extensions are agreed on by the
+two ends, where here the client's compression is the server's and the Actor is offered none; pings and pongs go from end
+to end, where here each side's are answered by its own connection and the Actor's never reach the client; messages are
+passed frame by frame, where here each is gathered first; a frame's bytes, its mask included, stay as they are; and what
+is no WebSocket can be upgraded to.
 """
 
 from __future__ import annotations

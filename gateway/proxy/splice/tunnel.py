@@ -56,17 +56,9 @@ class Tunnel:
     """
 
     __slots__ = (
-        "_by",
-        "_code",
-        "_on_end",
-        "_patience",
-        "_reason",
-        "_watched",
-        "_watching",
-        "actor_side",
-        "client_side",
+        "_by", "_code", "_on_end", "_patience", "_reason", "_watched", "_watching", "actor_side", "client_side",
         "on_activity",
-    )
+    )  # fmt: skip
 
     client_side: Side
     actor_side: Side
