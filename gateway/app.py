@@ -28,6 +28,7 @@ from gateway.proxy.hosts import LiveView, Own, Standby, parse_path_form
 from gateway.proxy.open_sockets import GOING_AWAY, SERVICE_RESTART, OpenSockets
 from gateway.proxy.request_ids import RequestIds
 from gateway.proxy.slots import SlotDesk
+from gateway.proxy.splice.lobby import Lobby
 from gateway.proxy.splice.splicing import Splicing
 from gateway.proxy.upstream import Upstreams
 from gateway.services import Services
@@ -90,6 +91,7 @@ class Gateway:
             sockets=self.sockets,
         )
         self.splicing = Splicing(
+            lobby=Lobby(settings),
             decisions=self.decisions,
             hosts=self.hosts,
             metrics=self.metrics,

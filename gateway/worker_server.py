@@ -44,11 +44,11 @@ class Server(uvicorn.Server):
 
     def __init__(self, gateway: Gateway, pass_on: PassOn, tls: Tls | None = None) -> None:
         quiet_cut_answers()
-        self._splicing = gateway.splicing
+        self._lobby = gateway.splicing.lobby
         settings = gateway.services.settings
         self._tls = tls
         h1 = _http1(gateway, pass_on)
-        h2 = partial(Http2, limits=_http2_limits(settings), connections=gateway.splicing.connections)
+        h2 = partial(Http2, limits=_http2_limits(settings), connections=gateway.splicing.lobby.connections)
         super().__init__(
             uvicorn.Config(
                 gateway,
@@ -63,6 +63,7 @@ class Server(uvicorn.Server):
                 date_header=False,
                 proxy_headers=False,
                 ws_max_size=settings.max_websocket_message_bytes,
+                timeout_keep_alive=cast(Any, settings.keep_alive_secs),
                 timeout_graceful_shutdown=_GRACE_SECS,
             )
         )
@@ -105,7 +106,7 @@ class Server(uvicorn.Server):
         Leave the sockets to the next worker; returns when each connection that was accepted has sent a request, or
         after *limit_secs*.
         """
-        self._splicing.is_leaving = True
+        self._lobby.is_leaving = True
         for server in self.servers:
             server.close()
         for sock in [*sockets, *(self._tls.sockets if self._tls else ())]:
@@ -138,7 +139,7 @@ def _http2_limits(settings: Settings) -> Http2Limits:
 
 def _http1(gateway: Gateway, pass_on: PassOn) -> ProtocolFactory:
     """What makes the protocol of each connection that speaks HTTP/1, as uvicorn calls it."""
-    own = partial(BoundedHead, pass_on=pass_on, shared=gateway.splicing)
+    own = partial(BoundedHead, pass_on=pass_on, lobby=gateway.splicing.lobby)
     if gateway.services.settings.proxy_protocol == "asgi":
         return own
     return partial(Front, shared=gateway.splicing, inner=own)

@@ -12,7 +12,11 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from gateway.bounded_head import MAX_HEAD_BYTES, BoundedHead
+from gateway.bounded_head import BoundedHead
+from gateway.proxy.splice.lobby import Lobby
+from gateway.settings import Settings
+
+MAX_HEAD_BYTES = 65_536
 
 
 @pytest.fixture
@@ -26,10 +30,10 @@ async def port() -> AsyncIterator[int]:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
         await send({"type": "http.response.body", "body": body})
 
-    config = uvicorn.Config(app, http=BoundedHead, lifespan="off", log_config=None, server_header=False)
+    config = uvicorn.Config(app, lifespan="off", log_config=None, server_header=False)
     config.load()
-    state, loop = ServerState(), asyncio.get_running_loop()
-    server = await loop.create_server(lambda: BoundedHead(config, state, {}, loop), "127.0.0.1", 0)
+    state, loop, lobby = ServerState(), asyncio.get_running_loop(), Lobby(Settings())
+    server = await loop.create_server(lambda: BoundedHead(config, state, {}, loop, lobby=lobby), "127.0.0.1", 0)
     async with server:
         yield server.sockets[0].getsockname()[1]
         for connection in list(state.connections):

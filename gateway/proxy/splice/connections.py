@@ -40,7 +40,9 @@ class Connections:
         return len(self._all)
 
     def admit(self, connection: Connection, address: str) -> str | None:
-        """Count *connection* from *address*; or the name of the setting that leaves no room for it."""
+        """Count *connection* from *address*, once; or the name of the setting that leaves no room for it."""
+        if connection in self._all:
+            return None
         if len(self._all) >= self._limit and not self._sweep(lambda: len(self._all) < self._limit):
             return "max_connections"
         mine = self._by_address.get(address)

@@ -332,7 +332,7 @@ class Entering:
 
     def _may_keep(self) -> bool:
         """Whether another request may follow, as far as this one goes."""
-        if not self.upload.is_over or self._shared.is_leaving or self._front.is_last:
+        if not self.upload.is_over or self._shared.lobby.is_leaving or self._front.is_last:
             return False
         head = self._seen.head
         if self.takes_chunks:

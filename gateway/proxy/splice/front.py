@@ -8,34 +8,28 @@ that is answered. A request for Greenroom's own hosts hands the connection over 
 from __future__ import annotations
 
 import asyncio
-import re
 from enum import IntEnum
 from typing import Any, cast
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from gateway.core.errors import GreenroomError, HeadTooLarge, InvalidRequest, RequestTooSlow, TooManyConnections
+from gateway.core.errors import GreenroomError, RequestTooSlow, TooManyConnections
 from gateway.proxy.decisions import monotonic
 from gateway.proxy.hosts import Own
 from gateway.proxy.sockets import has_hung_up
 from gateway.proxy.splice.entrance import Entrance
 from gateway.proxy.splice.exchange import Exchange
 from gateway.proxy.splice.handover import Place, ProtocolFactory
+from gateway.proxy.splice.head_reader import HeadReader
 from gateway.proxy.splice.own_answers import error_answer
-from gateway.proxy.splice.request_cache import Seen
-from gateway.proxy.splice.request_line import agreed_host, parse_line
 from gateway.proxy.splice.splicing import Splicing
 from gateway.proxy.splice.tunnel import Tunnel
 from gateway.proxy.splice.wheel import NEVER
 
-_MAX_KNOWN_BYTES = 4096
 _MAX_STASH_BYTES = 64 * 1024
-_MAX_BLANK_LINES = 4
 _LINGER_SECS = 1.0  # for a caller who still sends when he has his answer
 _LOOK_SECS = 0.5  # while nothing is read, whether he is still there
-_BARE_LF = re.compile(rb"(?:^|[^\r])\n")
-_BEGINNING = re.compile(rb"[A-Z][!-~]*(?: |$)|[A-Z]*$")
 
 
 class _State(IntEnum):
@@ -63,12 +57,10 @@ class Front(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_due", "_exchange", "_held", "_inner", "_known", "_minor", "_paused", "_place", "_seen", "_shared", "_stash",
-        "_stash_bytes", "_state", "deadline", "has_asked", "is_full", "is_last", "peer", "transport",
+        "_due", "_exchange", "_heads", "_inner", "_paused", "_place", "_shared", "_stash", "_stash_bytes", "_state",
+        "deadline", "has_asked", "is_full", "is_last", "peer", "transport",
         "visit_at",
     )  # fmt: skip
-
-    _seen: Seen
 
     def __init__(
         self,
@@ -93,10 +85,7 @@ class Front(asyncio.Protocol):
         """The present request is the last one."""
         self.is_full = False
         """The caller takes what is written to it more slowly than it comes."""
-        self._held = b""  # the beginning of a head
-        # The headers that came last, with their empty line, in HTTP/1.<minor>, and what they say.
-        self._known = b""
-        self._minor = 1
+        self._heads = HeadReader(shared.lobby.requests)
         self._stash: list[bytes] = []
         self._stash_bytes = 0
         self._paused = 0
@@ -115,7 +104,7 @@ class Front(asyncio.Protocol):
         scheme = "https" if is_tls else shared.decisions.settings.public_scheme
         self._exchange = Exchange(self, shared, Entrance(shared.decisions, self.peer, scheme))
         self._place.enter(self)
-        setting = shared.connections.admit(self.transport, self.peer)
+        setting = shared.lobby.connections.admit(self.transport, self.peer)
         if setting is not None:
             self._refuse(TooManyConnections(setting))
             return
@@ -125,7 +114,7 @@ class Front(asyncio.Protocol):
         state = self._state
         if state is _State.HEAD:
             try:
-                self._head(self._held + data if self._held else data)
+                self._head(data)
             except GreenroomError as error:
                 self._refuse(error)
         elif state is _State.REQUEST and not self._exchange.upload.is_over:
@@ -167,7 +156,7 @@ class Front(asyncio.Protocol):
         settings = self._shared.decisions.settings
         if self._state is _State.REQUEST:
             self._exchange.overdue(now)
-        elif self._state is _State.HEAD and self._held:
+        elif self._state is _State.HEAD and self._heads.held:
             self._refuse(
                 RequestTooSlow(
                     f"The head of the request did not come within {settings.head_timeout_secs:g} s "
@@ -184,83 +173,33 @@ class Front(asyncio.Protocol):
     def shutdown(self) -> None:
         """The server ends: no further request after this one."""
         self.is_last = True
-        if self._state is _State.HEAD and not self._held:
+        if self._state is _State.HEAD and not self._heads.held:
             self._end()
 
     # The next request
 
     def _head(self, data: bytes) -> None:
         self.has_asked = True
-        first = data.find(b"\r\n")
-        known = self._known
-        shared = self._shared
-        if first > 0 and known and data.startswith(known, first + 2):
-            line = parse_line(data, 0, first)
-            seen, at = self._seen, first + 2 + len(known)
-            if line.minor != self._minor:
-                seen = shared.requests.look(known[:-4], line.minor)
-            else:
-                shared.requests.hits += 1
-        else:
-            if first == 0:
-                data = self._without_blank_lines(data)
-                first = data.find(b"\r\n")
-            end = data.find(b"\r\n\r\n", max(0, first))
-            if end < 0:
-                self._begun(data)
-                return
-            at = end + 4
-            if at > shared.requests.limits.max_bytes:
-                raise self._too_large()
-            line = parse_line(data, 0, first)
-            seen = shared.requests.look(data[first + 2 : end], line.minor)
-            self._known = data[first + 2 : at] if at <= _MAX_KNOWN_BYTES else b""
-        self._seen, self._minor = seen, line.minor
-        host = seen.head.host
-        if line.authority:
-            host = agreed_host(line, host)
+        heads, shared = self._heads, self._shared
+        was_held = heads.held
+        head = heads.read(data)
+        if head is None:
+            if not was_held:
+                self.wait_until(monotonic() + shared.decisions.settings.head_timeout_secs)
+            return
+        line, seen, host, data, at = head
         where = shared.hosts.look(host) if host else _OWN
         if type(where) is Own:
             self._hand_over(data)
             return
-        self._held = b""
         self._state = _State.REQUEST
         self._due = NEVER
         self._exchange.begin(line, seen, host, where, data, at)
-
-    def _begun(self, data: bytes) -> None:
-        """A head has begun; what can't become a good one is refused before it ends."""
-        since = max(0, len(self._held) - 1)
-        if len(data) > self._shared.requests.limits.max_bytes:
-            raise self._too_large()
-        if _BARE_LF.search(data, since):
-            raise InvalidRequest("Lines end with CR and LF together, and neither stands alone.")
-        if not self._held:
-            if not _BEGINNING.match(data) and data != b"\r":
-                raise InvalidRequest("This is no HTTP request: it must begin with 'METHOD target HTTP/1.1'.")
-            self.wait_until(monotonic() + self._shared.decisions.settings.head_timeout_secs)
-        self._held = data
-
-    @staticmethod
-    def _without_blank_lines(data: bytes) -> bytes:
-        """A few of them may stand before a request (RFC 9112 §2.2)."""
-        for _ in range(_MAX_BLANK_LINES):
-            if not data.startswith(b"\r\n"):
-                return data
-            data = data[2:]
-        if data.startswith(b"\r\n"):
-            raise InvalidRequest("A request begins with its first line, and not with blank ones.")
-        return data
-
-    def _too_large(self) -> HeadTooLarge:
-        limit = self._shared.requests.limits.max_bytes
-        return HeadTooLarge(f"The head of a request may have {limit} bytes (setting: max_head_bytes).")
 
     def _hand_over(self, data: bytes) -> None:
         """Greenroom's own: uvicorn's protocol has the connection from now on."""
         self._leave(is_gone=False)
         self._state = _State.GONE
-        self._held = b""
         self._place.hand_over(self.transport, data, self._inner)
 
     def _next(self) -> None:
@@ -304,7 +243,7 @@ class Front(asyncio.Protocol):
             at = min(at, monotonic() + _LOOK_SECS)
         self.deadline = at
         if at < self.visit_at:
-            self._shared.wheel.watch(self)
+            self._shared.lobby.wheel.watch(self)
 
     def answered(self, *, keeps: bool) -> None:
         """The answer is written completely; *keeps*: another request may follow."""
@@ -326,7 +265,7 @@ class Front(asyncio.Protocol):
 
     def become(self, tunnel: Tunnel) -> None:
         """The connection belongs to *tunnel* from now on."""
-        self._shared.wheel.forget(self)
+        self._shared.lobby.wheel.forget(self)
         self.deadline = NEVER
         self._state = _State.GONE
         stash, self._stash = self._stash, []
@@ -367,7 +306,7 @@ class Front(asyncio.Protocol):
         Closing while more comes would reset the connection, and could destroy the answer on its way.
         """
         self._state = _State.LINGER
-        self._held, self._stash = b"", []
+        self._heads.held, self._stash = b"", []
         self._resume(_Pause.STASH)
         self._resume(_Pause.HELD)
         if self.transport.can_write_eof() and not self.transport.is_closing():
@@ -376,10 +315,10 @@ class Front(asyncio.Protocol):
 
     def _leave(self, *, is_gone: bool = True) -> None:
         self._place.leave(self)
-        self._shared.wheel.forget(self)
+        self._shared.lobby.wheel.forget(self)
         self.deadline = NEVER
         if is_gone:
-            self._shared.connections.gone(self.transport, self.peer)
+            self._shared.lobby.connections.gone(self.transport, self.peer)
         elif self._paused:
             self._resume(_Pause.STASH)
             self._resume(_Pause.HELD)

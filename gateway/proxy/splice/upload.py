@@ -13,12 +13,14 @@ class Upload:
     """
     One body after the other: ``begin``, then ``feed`` until ``is_over``.
 
-    What came is passed on as it is, chunks in one spelling and without what should go no further.
+    What came is passed on as it is, chunks in one spelling and without what should go no further. *bare*: only the data
+    of chunks, for who frames them himself.
     """
 
-    __slots__ = ("_left", "_walker", "is_over")
+    __slots__ = ("_bare", "_left", "_walker", "is_over")
 
-    def __init__(self) -> None:
+    def __init__(self, *, bare: bool = False) -> None:
+        self._bare = bare
         self._left = 0
         self._walker: ChunkWalker | None = None
         self.is_over = True
@@ -27,7 +29,7 @@ class Upload:
         """A body of *length* bytes, more than none, or CHUNKED."""
         self.is_over = False
         if length == CHUNKED:
-            self._walker = ChunkWalker()
+            self._walker = ChunkWalker(bare=self._bare)
         else:
             self._walker, self._left = None, length
 

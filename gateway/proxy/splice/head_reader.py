@@ -1,0 +1,101 @@
+"""No I/O: where one request's head ends, and what it says; for every connection that speaks HTTP/1."""
+
+from __future__ import annotations
+
+import re
+
+from gateway.core.errors import HeadTooLarge, InvalidRequest
+from gateway.proxy.splice.request_cache import RequestHeads, Seen
+from gateway.proxy.splice.request_line import RequestLine, agreed_host, parse_line
+
+_MAX_KNOWN_BYTES = 4096
+_MAX_BLANK_LINES = 4
+_BARE_LF = re.compile(rb"(?:^|[^\r])\n")
+_BEGINNING = re.compile(rb"[A-Z][!-~]*(?: |$)|\r?$")
+
+# The request line, what the headers say, the host that is asked for, what came altogether, and where the head ends.
+Head = tuple[RequestLine, Seen, bytes, bytes, int]
+
+
+class HeadReader:
+    """
+    Reads the heads of one connection, one by one; ``held`` is the beginning of one whose end has not come.
+
+    The headers that came last are compared first: callers repeat them, and where their bytes are the same, they end
+    where those ended. (Both begin after the first line break, and end with the first empty line after it.)
+    """
+
+    __slots__ = ("_known", "_minor", "_requests", "_seen", "held")
+
+    _seen: Seen
+
+    def __init__(self, requests: RequestHeads) -> None:
+        self._requests = requests
+        self._known = b""  # with the empty line
+        self._minor = 1
+        self.held = b""
+
+    def read(self, data: bytes) -> Head | None:
+        """
+        The head that ends in *data*, or None where more has to come.
+
+        Raises the errors of ``parse_line`` and ``analyse``, and refuses the beginning of what can't become a good head
+        before its end has come.
+        """
+        if self.held:
+            data = self.held + data
+        first = data.find(b"\r\n")
+        known = self._known
+        if first > 0 and known and data.startswith(known, first + 2):
+            line = parse_line(data, 0, first)
+            at = first + 2 + len(known)
+            if line.minor == self._minor:
+                seen = self._seen
+                self._requests.hits += 1
+            else:
+                seen = self._requests.look(known[:-4], line.minor)
+        else:
+            if first == 0:
+                data = _without_blank_lines(data)
+                first = data.find(b"\r\n")
+            end = data.find(b"\r\n\r\n", max(0, first))
+            if end < 0:
+                self._hold(data)
+                return None
+            at = end + 4
+            if at > self._requests.limits.max_bytes:
+                raise self._too_large()
+            line = parse_line(data, 0, first)
+            seen = self._requests.look(data[first + 2 : end], line.minor)
+            self._known = data[first + 2 : at] if at <= _MAX_KNOWN_BYTES else b""
+        self._seen, self._minor = seen, line.minor
+        if self.held:
+            self.held = b""
+        host = seen.head.host
+        if line.authority:
+            host = agreed_host(line, host)
+        return line, seen, host, data, at
+
+    def _hold(self, data: bytes) -> None:
+        if len(data) > self._requests.limits.max_bytes:
+            raise self._too_large()
+        if _BARE_LF.search(data, max(0, len(self.held) - 1)):
+            raise InvalidRequest("Lines end with CR and LF together, and neither stands alone.")
+        if not self.held and not _BEGINNING.match(data):
+            raise InvalidRequest("This is no HTTP request: it must begin with 'METHOD target HTTP/1.1'.")
+        self.held = data
+
+    def _too_large(self) -> HeadTooLarge:
+        limit = self._requests.limits.max_bytes
+        return HeadTooLarge(f"The head of a request may have {limit} bytes (setting: max_head_bytes).")
+
+
+def _without_blank_lines(data: bytes) -> bytes:
+    """A few of them may stand before a request (RFC 9112 §2.2)."""
+    for _ in range(_MAX_BLANK_LINES):
+        if not data.startswith(b"\r\n"):
+            return data
+        data = data[2:]
+    if data.startswith(b"\r\n"):
+        raise InvalidRequest("A request begins with its first line, and not with blank ones.")
+    return data
