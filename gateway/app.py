@@ -110,7 +110,9 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Host → what, then there. Hosts that are nobody's learn nothing."""
-        match self.hosts.look(host_of(scope)):
+        host = host_of(scope)
+        # HTTP/1.0 may leave the host out, as health checkers do.
+        match self.hosts.look(host) if host or scope.get("http_version") != "1.0" else Own():
             case Standby(label):
                 await self.admission.standby(scope, receive, send, label, "")
             case LiveView(label):

@@ -255,7 +255,7 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
                 parent.say("handed over")
                 _log.info("handed over: finishing what is in flight")
                 await _linger(stop)
-                gateway.stop_taking()
+                gateway.stop_taking(is_reload=True)
                 server.finish_within(settings.shutdown_timeout_secs)
             server.should_exit = True
             if stop.at_once.is_set():

@@ -196,9 +196,9 @@ def no_first_byte(run: LiveRun, waited_secs: float, limit_secs: float, *, is_vie
 
 
 def bad_gateway(run: LiveRun, problem: str) -> StandbyBadGateway:
-    """The Actor's server failed; *problem* is made to be read after "The Actor's web server failed: "."""
+    """The Actor's server failed; *problem* is made to be read after "The Actor's web server"."""
     return StandbyBadGateway(
-        f"The Actor's web server failed: {problem} Its run is {run.route.run_id}; the run's log may tell why.",
+        f"The Actor's web server {problem}. Its run is {run.route.run_id}; the run's log may tell why.",
         data={"runId": run.route.run_id},
     )
 
