@@ -27,6 +27,7 @@ CUT = b"\x00"
 
 _MAX_ENTRIES = 8192
 _MAX_BLOCK_BYTES = 4096
+_MAX_BYTES = 2 * 1024 * 1024  # of heads as they came; in memory it is some eight times as much
 
 
 def _any_case(initial: str, rest: str) -> str:
@@ -86,14 +87,16 @@ class AnswerHeads:
     """
     What the process has seen of answers' heads; of bounded size, and dropped whole when it is full.
 
-    At most *max_entries*, each of a head of at most *max_block_bytes* without its cut values.
+    At most *max_entries*, each of a head of at most *max_block_bytes* without its cut values, and *max_bytes* in all.
     """
 
     max_entries: int = _MAX_ENTRIES
     max_block_bytes: int = _MAX_BLOCK_BYTES
+    max_bytes: int = _MAX_BYTES
     hits: int = 0
     misses: int = 0
     _known: dict[tuple[bytes, ...], _Known] = field(default_factory=dict)
+    _bytes: int = 0
 
     def look(self, block: bytes, host: bytes) -> SeenAnswer:
         """
@@ -110,10 +113,12 @@ class AnswerHeads:
         if known is None:
             self.misses += 1
             known = _without_values(analyse_answer(block), [name[1:-1].lower() for name in pieces[1::2]])
-            if sum(map(len, pieces)) <= self.max_block_bytes:
-                if len(self._known) >= self.max_entries:
-                    self._known.clear()
+            size = sum(map(len, pieces))
+            if size <= self.max_block_bytes:
+                if len(self._known) >= self.max_entries or self._bytes + size > self.max_bytes:
+                    self.clear()
                 self._known[key] = known
+                self._bytes += size
         else:
             self.hits += 1
         return _seen(known, values, host)
@@ -121,6 +126,7 @@ class AnswerHeads:
     def clear(self) -> None:
         """Forget everything; the counts stay."""
         self._known.clear()
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._known)

@@ -283,6 +283,19 @@ def test_it_is_bounded() -> None:
     assert (len(heads), heads.hits, heads.misses) == (0, 1, 7)
 
 
+def test_it_is_bounded_in_bytes() -> None:
+    """A few long heads count as much as many short ones; what was dropped is read again."""
+    first, second, third = (block(b"A: %d" % number, b"B: " + b"b" * 50) for number in range(3))
+    heads = AnswerHeads(max_bytes=2 * len(first))
+    for data in (first, second, first, second):
+        heads.look(data, HOST)
+    assert (len(heads), heads.hits) == (2, 2)
+    heads.look(third, HOST)
+    assert len(heads) == 1
+    heads.look(first, HOST)
+    assert (len(heads), heads.hits, heads.misses) == (2, 2, 4)
+
+
 def test_a_long_head_is_refused_though_it_is_known() -> None:
     """Values count in the limit of 64 KiB."""
     heads = AnswerHeads()
