@@ -27,6 +27,8 @@ def pick_run(runs: Sequence[Loaded], *, desired: int, limit: int, chance: float)
     requests, this one included, would fit into one run fewer at *desired* each, the first of them is taken: the last
     ones then fall idle and can be wound down, e.g. two runs and one caller at a time leave the second unused.
     """
+    if len(runs) == 1:  # the usual case, and on the way of each request
+        return 0 if runs[0].taken < limit else None
     fewest = min((run.taken for run in runs), default=limit)
     if fewest >= limit:
         return None

@@ -203,13 +203,12 @@ def bad_gateway(run: LiveRun, problem: str) -> StandbyBadGateway:
     )
 
 
-def monotonic() -> float:
-    """
-    The clock of requests.
+monotonic = time.monotonic
+"""
+The clock of requests.
 
-    uvloop's own stands still within one round of the loop and counts whole milliseconds; both share an origin.
-    """
-    return time.monotonic()
+uvloop's own stands still within one round of the loop and counts whole milliseconds; both share an origin.
+"""
 
 
 def _settle(

@@ -50,6 +50,8 @@ class RouteTable:
 
     def __init__(self) -> None:
         self.version = 0
+        self.changes = 0
+        """Counts what may have changed whom ``serving`` names, so that its answer can be kept meanwhile."""
         self._runs: dict[str, LiveRun] = {}
         self._by_label: dict[str, LiveRun] = {}
         self._pools: dict[PoolKey, dict[str, LiveRun]] = {}
@@ -57,6 +59,7 @@ class RouteTable:
     def apply(self, change: RouteChange, version: int, now: float) -> list[LiveRun]:
         """Take in one change; the runs that are gone by it."""
         self.version = version
+        self.changes += 1
         match change:
             case RunRoute():
                 self._put(change, now)
@@ -97,6 +100,11 @@ class RouteTable:
             if not pool:
                 del self._pools[run.route.pool]
         return run
+
+    def refused(self, run: LiveRun) -> None:
+        """*run* refused a connection: it takes nothing until its route changes."""
+        run.has_refused = True
+        self.changes += 1
 
     def run(self, run_id: str) -> LiveRun | None:
         """The live run of this id."""

@@ -49,7 +49,9 @@ class Held(Ticket):
 
 
 class _Pool:
-    __slots__ = ("desired", "generation", "idle_timeout_secs", "is_letting_through", "limit", "room")
+    __slots__ = (
+        "desired", "generation", "idle_timeout_secs", "is_letting_through", "limit", "room", "seen_changes", "serving",
+    )  # fmt: skip
 
     def __init__(self, room_size: int) -> None:
         self.room = WaitingRoom(room_size)
@@ -58,6 +60,9 @@ class _Pool:
         self.idle_timeout_secs = math.inf
         self.generation: Generation | None = None
         self.is_letting_through = False
+        # What the route table said of those that serve, when it had seen so many changes.
+        self.serving: tuple[list[LiveRun], ...] = ()
+        self.seen_changes = -1
 
 
 class SlotDesk:
@@ -118,9 +123,10 @@ class SlotDesk:
         """One slot of *run* is free again; the next waiter gets it at once."""
         run.taken -= 1
         run.used_at = self._clock()
-        if run.route.pool is not None:
-            self._let_through(run.route.pool)
-            self._tidy(run.route.pool)
+        key = run.route.pool
+        if key is not None and (run.is_gone or ((pool := self._pools.get(key)) is not None and len(pool.room))):
+            self._let_through(key)
+            self._tidy(key)
         self._tell_when_drained(run)
 
     def view(self, run: LiveRun) -> None:
@@ -135,7 +141,7 @@ class SlotDesk:
 
     def refused(self, run: LiveRun) -> None:
         """*run* refused a connection: nothing new goes to it until it was probed again."""
-        run.has_refused = True
+        self.routes.refused(run)
         self._poke()
 
     def apply(self, change: RouteChange, version: int) -> list[LiveRun]:
@@ -231,20 +237,26 @@ class SlotDesk:
         pool = self._pools.get(want.pool)
         if pool is None:
             pool = self._pools[want.pool] = _Pool(self._room_size)
+        if want.generation is not pool.generation:
+            pool.seen_changes = -1
         pool.limit, pool.desired, pool.generation = want.limit, want.desired, want.generation
         pool.idle_timeout_secs = want.idle_timeout_secs
         return pool
 
     def _take_free(self, key: PoolKey, pool: _Pool, avoid: frozenset[str] = frozenset()) -> LiveRun | None:
-        assert pool.generation is not None
-        for runs in self.routes.serving(key, pool.generation):
+        if pool.seen_changes != self.routes.changes:
+            assert pool.generation is not None
+            pool.serving, pool.seen_changes = self.routes.serving(key, pool.generation), self.routes.changes
+        for is_former, runs in enumerate(pool.serving):
+            if not runs:
+                continue
             able = [run for run in runs if run.route.run_id not in avoid] if avoid else runs
             index = pick_run(able, desired=pool.desired, limit=pool.limit, chance=self._chance())
             if index is None:
                 continue
             run = able[index]
             run.taken += 1
-            if run.route.generation != pool.generation or all(other.taken > pool.desired for other in able):
+            if is_former or (run.taken > pool.desired and all(other.taken > pool.desired for other in able)):
                 self._poke()
             return run
         return None
