@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import socket
-import struct
 from typing import Protocol
 
 from gateway.proxy.actor_socket import LOST
+from gateway.proxy.sockets import reset_on_abort
 from gateway.proxy.splice.frames import NO_CODE, Ending, FrameWalker, close_frame
 from gateway.proxy.websocket import GOING_AWAY, INTERNAL_ERROR, ClosedBy
 
@@ -147,9 +145,7 @@ class ByteSide(Side):
 
     def reset(self) -> None:
         """Cut it so that nobody takes what has passed for the whole: a plain cut is an end of stream there."""
-        sock = self.transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):  # it is closed already
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset_on_abort(self.transport)
         self.transport.abort()
 
     def bid_farewell(self, code: int, reason: str) -> None:
