@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -147,15 +148,25 @@ class _Waiting(asyncio.Protocol):
 
 @contextlib.asynccontextmanager
 async def tunnel(
-    protocol: bytes = b"websocket", *, has_extensions: bool = False, max_message_bytes: int = MAX_MESSAGE_BYTES
+    protocol: bytes = b"websocket",
+    *,
+    has_extensions: bool = False,
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
+    tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
 ) -> AsyncIterator[Rig]:
-    """An open tunnel. In the end both of its connections must be gone, and that was told once."""
+    """
+    An open tunnel, whose caller comes by *tls* (the server's side of it, and his own).
+
+    In the end both of its connections must be gone, and that was told once.
+    """
     loop = asyncio.get_running_loop()
     waiting = _Waiting()
     accepted: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = loop.create_future()
-    front = await loop.create_server(lambda: waiting, "127.0.0.1", 0)
+    front = await loop.create_server(lambda: waiting, "127.0.0.1", 0, ssl=tls and tls[0])
     back = await asyncio.start_server(lambda *wire: accepted.set_result(wire), "127.0.0.1", 0)
-    reader, writer = await asyncio.open_connection(*front.sockets[0].getsockname())
+    reader, writer = await asyncio.open_connection(
+        *front.sockets[0].getsockname(), ssl=tls and tls[1], server_hostname="tunnel.example" if tls else None
+    )
     client_transport = await waiting.made
     actor_transport, made = await loop.create_connection(_Waiting, *back.sockets[0].getsockname())
     await made.made
