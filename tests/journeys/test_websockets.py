@@ -290,14 +290,16 @@ async def test_an_open_socket_holds_its_slot(greenroom: Greenroom) -> None:
 
 async def test_the_open_ones_are_counted(greenroom: Greenroom) -> None:
     """By a metric, down to none again."""
-    before = await greenroom.metric("greenroom_websockets_open")
+
+    async def has(count: int) -> bool:
+        return await greenroom.metric("greenroom_websockets_open") == count
+
+    await eventually(lambda: has(0), what="the end of other tests' sockets")
     async with greenroom.websocket(NAME, "/"):
-        assert await greenroom.metric("greenroom_websockets_open") == before + 1
-
-    async def is_back() -> bool:
-        return await greenroom.metric("greenroom_websockets_open") == before
-
-    await eventually(is_back, what="no open socket")
+        await eventually(lambda: has(1), what="one open socket")
+        async with greenroom.websocket(NAME, "/"):
+            await eventually(lambda: has(2), what="two open sockets")
+    await eventually(lambda: has(0), what="no open socket")
 
 
 @pytest.mark.timeout(240)
