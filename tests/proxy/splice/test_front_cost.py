@@ -1,0 +1,189 @@
+"""
+What a warm request costs, in what can be counted: fake transports on both sides, the real gateway between them.
+
+Times would tell more about the machine than about the code; the one ratio here is to a fixed loop of plain Python.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from proxy.suite.stage import TOKEN, open_stand
+from uvicorn.server import ServerState
+
+from gateway.proxy.splice.back import Back
+from gateway.proxy.splice.front import Front
+from gateway.proxy.splice.pool import Pool
+
+REQUEST = (
+    b"GET /path?a=b HTTP/1.1\r\nHost: bob--shut-warm.localhost\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n"
+    b"User-Agent: test\r\nAccept: */*\r\nAccept-Encoding: gzip\r\n\r\n"
+)
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\nServer: test\r\nDate: Thu, 26 Nov 2026 04:40:29 GMT\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: 100\r\n\r\n" + b"x" * 100
+)
+# Where it was written it was 3.3: most of it are calls and objects, so it moves little with the machine.
+MOST_LOOPS = 4.9
+
+
+class Wire:
+    """A transport that goes nowhere and keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def writelines(self, pieces: list[bytes]) -> None:
+        self.written.append(b"".join(pieces))
+
+    def get_extra_info(self, name: str) -> Any:
+        return ("127.0.0.1", 1) if name == "peername" else None
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def abort(self) -> None:
+        """Nothing stands."""
+
+
+class Bench:
+    """One caller and one connection to the run that serves him."""
+
+    def __init__(self, front: Front, caller: Wire, back: Back, actor: Wire, pool: Pool) -> None:
+        self.front, self.caller, self._back, self.actor, self.pool = front, caller, back, actor, pool
+
+    def exchange(self, request: bytes = REQUEST, answer: bytes = ANSWER) -> None:
+        """A request, and its answer."""
+        self.front.data_received(request)
+        self._back.data_received(answer)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Bench]:
+    """Warm: the token is known, the connection lies ready."""
+    caplog.set_level(logging.WARNING, "gateway.requests")
+    async with open_stand(tmp_path, proxy_protocol="splice") as stand:
+        splicing = stand.gateway.splicing
+        run = next(one for one in stand.gateway.desk.routes.all_runs() if one.route.actor_id.startswith("Shut"))
+        await stand.gateway.services.auth.principal(TOKEN)
+        caller, actor = Wire(), Wire()
+        loop = asyncio.get_running_loop()
+        front = Front(cast(Any, None), ServerState(), {}, loop, shared=splicing, inner=cast(Any, None))
+        front.connection_made(cast(Any, caller))
+        assert run.route.address is not None
+        pool = Pool(run.route.address, splicing.lobby.wheel)
+        splicing.pools._pools[run] = pool
+        back = Back(pool, splicing.answers, lambda _: None)
+        back.connection_made(cast(Any, actor))
+        pool.keep(back, time.monotonic())
+        back.is_reused = True
+        bench = Bench(front, caller, back, actor, pool)
+        bench.exchange()
+        yield bench
+        front.connection_lost(None)
+
+
+@contextmanager
+def counted(loop: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Whatever the loop is asked to do."""
+    asked: list[str] = []
+
+    class Counting:
+        """The loop, with a tally."""
+
+        def __getattr__(self, name: str) -> Any:
+            if name in ("call_later", "call_at", "call_soon", "create_task", "create_future"):
+                asked.append(name)
+            return getattr(loop, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio, "get_running_loop", Counting)
+        create_task = asyncio.TaskGroup.create_task
+
+        def noted(group: asyncio.TaskGroup, *arguments: Any, **options: Any) -> Any:
+            asked.append("create_task")
+            return create_task(group, *arguments, **options)
+
+        patch.setattr(asyncio.TaskGroup, "create_task", noted)
+        yield asked
+
+
+async def test_one_write_a_message_and_nothing_of_the_loop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred requests: a hundred writes to the Actor, a hundred to the caller; no timer, task or future."""
+    before = len(bench.actor.written), len(bench.caller.written)
+    with counted(asyncio.get_running_loop(), monkeypatch) as asked:
+        for _ in range(100):
+            bench.exchange()
+    assert (len(bench.actor.written) - before[0], len(bench.caller.written) - before[1]) == (100, 100)
+    assert asked == []
+
+
+async def test_the_tally_sees_what_a_request_asks_of_the_loop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One without a connection that lies ready has to wait for one, by a task: so the test above can fail."""
+    bench.pool.idle.clear()
+    with counted(asyncio.get_running_loop(), monkeypatch) as asked:
+        bench.front.data_received(REQUEST)
+    assert asked == ["create_task"]
+
+
+async def test_a_small_body_goes_with_its_head(bench: Bench) -> None:
+    """Both ways, in one write each."""
+    post = REQUEST.replace(b"GET", b"PUT").replace(b"Accept: */*", b"Content-Length: 5") + b"hello"
+    before = len(bench.actor.written), len(bench.caller.written)
+    bench.exchange(post)
+    assert (len(bench.actor.written) - before[0], len(bench.caller.written) - before[1]) == (1, 1)
+    assert bench.actor.written[-1].endswith(b"\r\n\r\nhello")
+    assert bench.caller.written[-1].endswith(b"x" * 100)
+
+
+async def test_every_request_has_its_own_id_and_no_token_passes(bench: Bench) -> None:
+    """What was remembered of the last request is used for the next, but for that."""
+    bench.exchange()
+    bench.exchange()
+    ids = [
+        line.partition(b": ")[2]
+        for written in bench.actor.written
+        for line in written.split(b"\r\n")
+        if line.startswith(b"X-Actor-Request-ID")
+    ]
+    assert len(set(ids)) == len(ids) == 3
+    assert not any(TOKEN.encode() in written for written in bench.actor.written)
+    assert all(ids[at] in bench.caller.written[at] for at in range(3))
+
+
+@pytest.mark.slow
+async def test_a_warm_request_costs_so_many_plain_loops(bench: Bench) -> None:
+    """The best of many, as a ratio to a fixed loop: whoever makes it slower by half will hear of it."""
+
+    def plain() -> None:
+        found: dict[int, bytes] = {}
+        for number in range(40):
+            found[number] = b"%d" % number
+
+    def best_secs(work: Any) -> float:
+        secs = []
+        for _ in range(30):
+            started = time.perf_counter()
+            for _ in range(300):
+                work()
+            secs.append(time.perf_counter() - started)
+            bench.actor.written.clear()
+            bench.caller.written.clear()
+        return min(secs)
+
+    ratio = best_secs(bench.exchange) / best_secs(plain)
+    print(f"a warm request costs as much as {ratio:.2f} plain loops")
+    assert ratio < MOST_LOOPS
