@@ -31,6 +31,8 @@ from gateway.whole_requests import WholeRequest
 
 _LINGER_SECS = 1.0
 _MAX_STASH_BYTES = 64 * 1024
+# What curl sends as it was typed, uvicorn can't read.
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _SPACE_AT_END = re.compile(rb"[ \t]+(?=\r\n)")
 
 # Method, target, headers and descriptor of a connection that asks for an upgrade: whether somebody else has taken it.
@@ -144,7 +146,8 @@ class BoundedHead(HttpToolsProtocol):
         else:
             self.deadline = NEVER
         # The target as it was understood: of a whole address, the path.
-        begin = b"%b %b HTTP/1.%d" % (line.method, line.target, line.minor)
+        target = line.target if line.target.isascii() else _NOT_ASCII.sub(_percent_encoded, line.target)
+        begin = b"%b %b HTTP/1.%d" % (line.method, target, line.minor)
         lines = data[data.find(b"\r\n") : at]
         if b"upgrade" in seen.head.options and seen.head.upgrade != b"websocket":
             lines = _without_upgrade(lines)
@@ -251,6 +254,10 @@ class BoundedHead(HttpToolsProtocol):
     def _wait(self, secs: float) -> None:
         self.deadline = monotonic() + secs
         self._lobby.wheel.watch(cast(Any, self))
+
+
+def _percent_encoded(found: re.Match[bytes]) -> bytes:
+    return b"%%%02X" % found[0][0]
 
 
 def _without_upgrade(lines: bytes) -> bytes:
