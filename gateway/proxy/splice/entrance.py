@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.core.standby import StandbyTarget
 from gateway.proxy import preflight
@@ -13,6 +13,9 @@ from gateway.proxy.slots import Want
 from gateway.proxy.splice.request_cache import query_tokens
 from gateway.proxy.splice.request_head import RequestHead
 from gateway.proxy.splice.terms import Terms, terms_for
+
+# A proxy in front sends requests of many callers, and to many hosts, over one connection.
+_MAX_OTHERS = 32
 
 
 @dataclass(slots=True)
@@ -28,14 +31,15 @@ class Entrance:
     peer: str
     scheme: str
     _last: Terms | None = None
+    _others: dict[RequestHead, Terms] = field(default_factory=dict)
 
     def standby_at_once(
         self, target: StandbyTarget, head: RequestHead, path: bytes, host: bytes, now: float
     ) -> Terms | None:
         """The terms of a request for *path* at the standby host of *target*."""
         tokens = query_tokens(path)
-        if not tokens and (last := self._last) is not None and self._hold(last, head, target, host, now):
-            return last
+        if not tokens and (known := self._known(head, target, host, now)) is not None:
+            return known
         all_tokens = (*head.tokens, *tokens)
         caller = caller_at_once(all_tokens, target, self.decisions.auth)
         if caller is None:
@@ -45,7 +49,7 @@ class Entrance:
             return None
         terms = self._terms(head, target, caller, path, host, want=want)
         if not tokens:
-            self._last = terms
+            self._remember(terms)
         return terms
 
     async def standby(self, label: str, target: StandbyTarget, head: RequestHead, path: bytes, host: bytes) -> Terms:
@@ -59,14 +63,14 @@ class Entrance:
     def view_at_once(self, label: str, head: RequestHead, path: bytes, host: bytes, now: float) -> Terms | None:
         """The terms of a request to a run's live view, whose label is the secret."""
         tokens = query_tokens(path)
-        if not tokens and (last := self._last) is not None and self._hold(last, head, label, host, now):
-            return last
+        if not tokens and (known := self._known(head, label, host, now)) is not None:
+            return known
         caller = own_tokens_at_once((*head.tokens, *tokens), self.decisions.auth)
         if caller is None:
             return None
         terms = self._terms(head, label, caller, path, host)
         if not tokens:
-            self._last = terms
+            self._remember(terms)
         return terms
 
     async def view(self, label: str, head: RequestHead, path: bytes, host: bytes) -> Terms:
@@ -78,16 +82,28 @@ class Entrance:
         """Whether an OPTIONS is answered here: preflights come without a token, and wake nobody."""
         return preflight.is_preflight("OPTIONS", list(headers)) and not self.decisions.is_warm_and_public(target)
 
-    def _hold(
-        self, terms: Terms, head: RequestHead, subject: StandbyTarget | str, host: bytes, now: float
-    ) -> bool:  # fmt: skip
-        return (
-            terms.head is head
+    def _known(
+        self, head: RequestHead, subject: StandbyTarget | str, host: bytes, now: float
+    ) -> Terms | None:  # fmt: skip
+        """What was found out before, where it still holds."""
+        terms = self._last
+        if terms is None or terms.head is not head:
+            terms = self._last = self._others.get(head)
+            if terms is None:
+                return None
+        if (
+            (terms.subject is subject or terms.subject == subject)
             and terms.host == host
-            and (terms.subject is subject or terms.subject == subject)
             and terms.epoch == self.decisions.auth.epoch
             and now < terms.until
-        )
+        ):
+            return terms
+        return None
+
+    def _remember(self, terms: Terms) -> None:
+        if len(self._others) >= _MAX_OTHERS:
+            self._others.clear()
+        self._others[terms.head] = self._last = terms
 
     def _terms(
         self,
