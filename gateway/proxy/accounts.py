@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from gateway.core.errors import GreenroomError
 from gateway.observability import Metrics, RequestKind, Temperature, status_class
-from gateway.proxy.decisions import monotonic
 from gateway.proxy.plan import Headers
 from gateway.proxy.route_table import LiveRun
 from gateway.request_log import REQUEST_LOG, RequestLog
-
-_METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")
 
 
 @dataclass(slots=True)
@@ -58,9 +54,10 @@ class Accounts:
         timing: Timing,
         request_id: str,
         error: GreenroomError | None,
+        now: float,
     ) -> None:
-        """A request of *timing* has ended; *status* None: nothing was answered."""
-        secs, held_secs = monotonic() - timing.arrived, 0.0
+        """A request of *timing* has ended *now*; *method* is a word, *status* None: nothing was answered."""
+        secs, held_secs = now - timing.arrived, 0.0
         run = timing.run
         temperature: Temperature = "none"
         if run is not None:
@@ -72,7 +69,7 @@ class Accounts:
         self._metrics.tally(kind, temperature).add("cut" if was_cut else status_class(status), secs)
         self._log.line(
             kind,
-            method if _METHOD.fullmatch(method) else "?",
+            method,
             "cut" if was_cut else status,
             request_id,
             run.route.run_id if run is not None else None,

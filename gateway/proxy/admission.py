@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,7 +31,7 @@ from gateway.proxy.slots import Want
 from gateway.proxy.upstream import UpstreamCut, UpstreamError, UpstreamRefused, Upstreams, UpstreamTimeout
 
 _log = logging.getLogger(__name__)
-
+_METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")
 
 Serve = Callable[[ReplayReceive, Send, Timing, str], Awaitable[None]]
 
@@ -76,7 +77,9 @@ class Admission:
             if error is not None and watched.status is None:
                 extra = [(b"x-actor-request-id", request_id.encode())]
                 await replies.send_error(scope, watched, error, extra)
-            self._accounts.ended(kind, scope.get("method", "WEBSOCKET"), watched.status, timing, request_id, error)
+            method = scope.get("method", "WEBSOCKET")
+            method = method if _METHOD.fullmatch(method) else "?"  # nothing else goes into the log
+            self._accounts.ended(kind, method, watched.status, timing, request_id, error, monotonic())
 
     async def _standby(
         self,

@@ -59,8 +59,8 @@ class CallerSide(Protocol):
     def wait_until(self, at: float) -> None:
         """``Exchange.overdue`` is to be called then, unless another time is set before."""
 
-    def answered(self, *, keeps: bool) -> None:
-        """The answer is written completely; *keeps*: another request may follow."""
+    def answered(self, now: float, *, keeps: bool) -> None:
+        """The answer is written completely *now*; *keeps*: another request may follow."""
 
     def become(self, tunnel: Tunnel) -> None:
         """The connection belongs to *tunnel* from now on."""
@@ -197,8 +197,8 @@ class Entering:
         connection = self._connection(keeps)
         self._front.transport.write(answer(204, headers, b"", method=self.method, connection=connection))
         self._status = 204
-        self._close(None)
-        self._front.answered(keeps=keeps)
+        now = self._close(None)
+        self._front.answered(now, keeps=keeps)
 
     def _enter(self, run: LiveRun) -> None:
         """A slot of *run* is held by this request from now on."""
@@ -321,14 +321,17 @@ class Entering:
         else:
             desk.give_back(run)
 
-    def _close(self, error: GreenroomError | None) -> None:
-        """The request has ended: its slot is free, it is counted and noted."""
+    def _close(self, error: GreenroomError | None, now: float | None = None) -> float:
+        """The request has ended, *now* (which is returned): its slot is free, it is counted and noted."""
+        if now is None:
+            now = monotonic()
         if not self.is_open:
-            return
+            return now
         self.is_open = False
         self._give_back()
         method = "WEBSOCKET" if self._seen.head.upgrade == b"websocket" else self.method.decode()
-        self._shared.accounts.ended(self._kind, method, self._status, self.timing, self.request_id, error)
+        self._shared.accounts.ended(self._kind, method, self._status, self.timing, self.request_id, error, now)
+        return now
 
     def _may_keep(self) -> bool:
         """Whether another request may follow, as far as this one goes."""

@@ -226,9 +226,10 @@ class Exchange(Entering):
     def _done(self) -> None:
         back, self._back = self._back, None
         assert back is not None
-        back.let_go(monotonic(), is_request_over=self.upload.is_over)
-        self._close(None)
-        self._front.answered(keeps=self._keeps)
+        now = monotonic()
+        back.let_go(now, is_request_over=self.upload.is_over)
+        self._close(None, now)
+        self._front.answered(now, keeps=self._keeps)
 
     # Ends before time
 
@@ -244,8 +245,7 @@ class Exchange(Entering):
         self._front.transport.write(
             error_answer(error, method=self.method, request_id=self.request_id, connection=connection)
         )
-        self._close(error)
-        self._front.answered(keeps=keeps)
+        self._front.answered(self._close(error), keeps=keeps)
 
     def caller_gone(self) -> None:
         """Nobody wants the answer any more."""

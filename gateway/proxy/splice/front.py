@@ -245,8 +245,8 @@ class Front(asyncio.Protocol):
         if at < self.visit_at:
             self._shared.lobby.wheel.watch(self)
 
-    def answered(self, *, keeps: bool) -> None:
-        """The answer is written completely; *keeps*: another request may follow."""
+    def answered(self, now: float, *, keeps: bool) -> None:
+        """The answer is written completely *now*; *keeps*: another request may follow."""
         if self._state is _State.GONE:
             return
         if self._paused & _Pause.HELD:
@@ -255,13 +255,13 @@ class Front(asyncio.Protocol):
             self._end()
         elif self.is_full:  # what is next could make more that he doesn't take
             self._state = _State.WAIT
-            self.wait_until(monotonic() + self._shared.decisions.settings.keep_alive_secs)
+            self.wait_until(now + self._shared.lobby.settings.keep_alive_secs)
         elif self._stash:
             self._state = _State.WAIT
             asyncio.get_running_loop().call_soon(self._next)
         else:
             self._state = _State.HEAD
-            self.wait_until(monotonic() + self._shared.decisions.settings.keep_alive_secs)
+            self.wait_until(now + self._shared.lobby.settings.keep_alive_secs)
 
     def become(self, tunnel: Tunnel) -> None:
         """The connection belongs to *tunnel* from now on."""
