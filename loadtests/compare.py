@@ -47,6 +47,8 @@ from loadtests.server import Server
 def compare(given: argparse.Namespace, outcome: Outcome, folder: Path) -> None:
     """Everything that is asked for, into *outcome*."""
     plan, cores = Plan.of(given), Cores.of_this_machine()
+    outcome.report.raw["load_1min_at_start"] = os.getloadavg()[0]
+    outcome.report.raw["what_peers_can_not_set"] = {peer.name: peer.lacks for peer in PEERS if peer.lacks}
     # Callers, upstreams and this process are on one core, the proxies on the other.
     os.sched_setaffinity(0, {cores.load})
     bench = Bench(Programs.found(), folder)
@@ -98,7 +100,7 @@ def _attempt(outcome: Outcome, measure: Callable[[], None], *names: str) -> None
     print(f"measuring {', '.join(name for name in names if outcome.wants(name))}", flush=True)
     try:
         measure()
-    except (NotMeasured, KeyError) as error:
+    except NotMeasured as error:
         measured = {figure.name for figure in outcome.report.figures}
         outcome.miss(str(error), *(name for name in names if name not in measured))
 

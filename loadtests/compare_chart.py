@@ -8,7 +8,7 @@ from html import escape
 from itertools import pairwise
 
 _WIDTH = 760
-_NAMES = 220
+_NAMES = 240
 _VALUES = 150
 _ROW = 30
 _BAR = 18

@@ -139,7 +139,9 @@ class Comparison:
 
     def added(self) -> None:
         """What a proxy adds at half of what the protocol class can serve; nginx at the same rate beside it."""
-        splice = self.targets["splice"]
+        splice = self.targets.get("splice")
+        if splice is None:
+            raise NotMeasured("Greenroom's protocol class does not serve")
         rate = 0.5 * self._capacity(splice)
         small = self.upstreams[0]
         direct = Target(

@@ -70,7 +70,13 @@ def serving_greenroom(
     """
     folder.mkdir(parents=True, exist_ok=True)
     actors = make_actors(folder, programs, cores)
-    with running(actors, {"proxy_protocol": path}, prefix=Cores.pinned(cores.proxy), data=data) as server:
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(
+                running(actors, {"proxy_protocol": path}, prefix=Cores.pinned(cores.proxy), data=data)
+            )
+        except SystemExit as error:
+            raise NotMeasured(" ".join(str(error).split())[-400:]) from error
         for name in (*SMALL, "big"):
             _wait_until_warm(server, name)
         yield (

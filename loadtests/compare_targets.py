@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -31,7 +32,9 @@ class Cores:
 
     @classmethod
     def of_this_machine(cls) -> Cores:
-        """The first two that this process may use. Raises NotMeasured where there is but one."""
+        """The first two that this process may use. Raises NotMeasured where there is but one, or no telling."""
+        if not hasattr(os, "sched_getaffinity") or shutil.which("taskset") is None:
+            raise NotMeasured("processes are kept on their cores by Linux and its taskset (Debian's util-linux)")
         usable = sorted(os.sched_getaffinity(0))
         if len(usable) < 2:
             raise NotMeasured("two cores are needed: one for the proxy, one for its callers and upstreams")
