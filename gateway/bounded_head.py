@@ -219,7 +219,9 @@ class BoundedHead(HttpToolsProtocol):
         super().handle_websocket_upgrade()
 
     def _may_leave(self) -> bool:
-        """Nothing of an earlier answer is still on its way."""
+        """Nothing of an earlier answer is still on its way, and what is on its way can be read without our TLS keys."""
+        if self.transport.get_extra_info("ssl_object") is not None:
+            return False
         return not self.transport.get_write_buffer_size() and self.scope["http_version"] == "1.1"
 
     def send_400_response(self, msg: str) -> None:

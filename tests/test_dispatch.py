@@ -81,14 +81,14 @@ async def test_all_else_is_http1(pieces: list[bytes]) -> None:
 async def test_what_is_nearly_the_preface_is_refused(preface: bytes) -> None:
     """By HTTP/1.1, of which it is none."""
     async with serving(say_version) as server:
-        assert (await exchange(server, [preface])).startswith(b"HTTP/1.1 400 ")
+        assert (await exchange(server, [preface])).startswith(b"HTTP/1.1 505 ")
         assert server.app.calls == []
 
 
 async def test_without_http2_the_preface_is_no_request() -> None:
     """Where it is switched off."""
     async with serving(say_version, http2=False) as server:
-        assert (await exchange(server, [PREFACE])).startswith(b"HTTP/1.1 400 ")
+        assert (await exchange(server, [PREFACE])).startswith(b"HTTP/1.1 505 ")
         assert (await exchange(server, [HTTP1])).endswith(b"1.1")
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -182,6 +182,35 @@ async def test_what_is_no_tls_is_closed_without_a_word(
         async with connected(server, authority, "a.test") as both:
             assert await get(*both) == b"https 1.1"
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_a_websocket_over_tls_stays_here(authority: Authority, folder: Path) -> None:
+    """Whoever takes WebSockets over gets the bare connection, which is of no use without the keys of its TLS."""
+    authority.write(folder, "a", "a.test")
+    offered: list[str] = []
+
+    def note(method: str, target: bytes, headers: Sequence[tuple[bytes, bytes]], connection: int) -> bool:
+        offered.append(target.decode())
+        return False
+
+    async def refuse(call: Call) -> None:
+        await call.send({"type": "websocket.close"})
+
+    tls = opened(folder).context
+    for number, context in enumerate((None, tls)):
+        async with serving(refuse, tls=context, pass_on=note) as server:
+            client = authority.client() if context else None
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", server.port, ssl=client, server_hostname="a.test" if client else None
+            )
+            writer.write(
+                b"GET /%d HTTP/1.1\r\nHost: a.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n" % number
+            )
+            async with asyncio.timeout(LIMIT_SECS):
+                assert (await reader.readline()).startswith(b"HTTP/1.1 403 ")
+            writer.close()
+    assert offered == ["/0"]
 
 
 # -- files that change -------------------------------------------------------------------------------------------------

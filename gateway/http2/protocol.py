@@ -37,7 +37,6 @@ from gateway.proxy.splice.connections import Connections
 from gateway.proxy.splice.request_head import HeadLimits
 
 PROTOCOL_ERROR, REFUSED_STREAM, ENHANCE_YOUR_CALM = 1, 7, 11
-_ANY_STREAM = 2**31 - 1
 
 # zttp ends a connection for which 256 streams were reset, however long it lasts; one that is used well ends in order.
 _RESETS_TO_GOODBYE = 200
@@ -55,14 +54,14 @@ class Http2Limits:
     """
     The bounds of a connection, as the settings of the same names have them.
 
-    ``goodbye_secs`` is how long requests that were on their way when it was to end are still taken.
+    ``goodbye_secs`` is how long a moment without requests is waited for when it is to end.
     """
 
     head: HeadLimits = field(default_factory=HeadLimits)
     head_timeout_secs: float = 30
     keep_alive_secs: float = 75
     body_idle_secs: float = 60
-    goodbye_secs: float = 1.0
+    goodbye_secs: float = 0.5
 
 
 class Http2(asyncio.Protocol):
@@ -91,9 +90,10 @@ class Http2(asyncio.Protocol):
         self._requests: dict[int, Http2Request] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._goodbye_timer: asyncio.TimerHandle | None = None
-        self._is_ending = False
         self._takes_no_more = False
-        self._has_failed = False
+        self._has_left = False
+        self.has_asked = False
+        """Whether a request has come over this connection."""
         self._has_credit_come = False
         self._resets = 0
         self._idle_frames = 0.0
@@ -103,11 +103,6 @@ class Http2(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._about: dict[str, Any] = {}
         self._address = ""
-
-    @property
-    def has_asked(self) -> bool:
-        """Whether a request has come over this connection; those that come now are served in any case."""
-        return True
 
     # -- asyncio.Protocol ------------------------------------------------------------------------------------------
 
@@ -127,7 +122,7 @@ class Http2(asyncio.Protocol):
         self._address = client[0] if client else ""
         if self._connections is not None and self._connections.admit(self._transport, self._address) is not None:
             self._engine.close(ENHANCE_YOUR_CALM)
-            self._fail()
+            self._leave()
             return
         self._wait(self._limits.head_timeout_secs)
 
@@ -149,7 +144,7 @@ class Http2(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take in frames, and answer those that want an answer."""
-        if self._has_failed or self._transport.is_closing():
+        if self._has_left or self._transport.is_closing():
             return
         try:
             self._engine.receive_data(data)
@@ -161,13 +156,13 @@ class Http2(asyncio.Protocol):
                     request.credit_has_come()
         except zttp.RemoteProtocolError as error:
             _log.debug("HTTP/2: %s", error)
-            self._fail()
+            self._leave()
             return
         self.write_out()
 
-    def _fail(self) -> None:
+    def _leave(self) -> None:
         self.write_out()
-        self._has_failed = True
+        self._has_left = True
         self._forget_requests()
         self._stop_waiting()
         if self._transport.can_write_eof():
@@ -197,26 +192,26 @@ class Http2(asyncio.Protocol):
 
     def say_goodbye(self) -> None:
         """
-        Send new requests elsewhere: with GOAWAY for "any stream" first, since some may be on their way; a moment later
-        with the number of the last one that was taken (RFC 9113 §6.8). Ends when those that were taken are answered.
+        Send new requests elsewhere: GOAWAY with the number of the last one that was taken (RFC 9113 §6.8); what comes
+        after that one may be sent again, to whoever serves then. Ends when those that were taken are answered.
+
+        A moment without requests is waited for, as long as ``goodbye_secs``: there are clients that take GOAWAY for the
+        end of those under way; and where none has come yet, the first.
         """
-        if self._is_ending or self._has_failed or self._transport.is_closing():
-            return
-        self._is_ending = True
-        self._engine.close(0, _ANY_STREAM)
-        self.write_out()
-        self._goodbye_timer = self._loop.call_later(self._limits.goodbye_secs, self._take_no_more)
+        if self._goodbye_timer is None and not self._takes_no_more and not self._has_left:
+            if self.has_asked and not self._requests:
+                self._take_no_more()
+            else:
+                self._goodbye_timer = self._loop.call_later(self._limits.goodbye_secs, self._take_no_more)
 
     def _take_no_more(self) -> None:
+        if self._takes_no_more or self._has_left or self._transport.is_closing():
+            return
         self._takes_no_more = True
-        if not self._has_failed and not self._transport.is_closing():
-            self._engine.close()
-            self.write_out()
-            self._end_if_idle()
-
-    def _end_if_idle(self) -> None:
-        if self._takes_no_more and not self._requests:
-            self._transport.close()
+        self._engine.close()
+        self.write_out()
+        if not self._requests:
+            self._leave()
 
     # -- for its requests ------------------------------------------------------------------------------------------
 
@@ -226,7 +221,7 @@ class Http2(asyncio.Protocol):
         if not data:
             return
         output = without_credit(data)
-        if output.frames and not self._has_failed and not self._transport.is_closing():
+        if output.frames and not self._has_left and not self._transport.is_closing():
             self._transport.write(output.frames)
         for stream_id, credit in output.credit.items():
             request = self._requests.get(stream_id)
@@ -252,7 +247,10 @@ class Http2(asyncio.Protocol):
     def _after_one(self) -> None:
         if not self._requests and not self._transport.is_closing():
             self._wait(self._limits.keep_alive_secs)
-            self._end_if_idle()
+            if self._takes_no_more:
+                self._leave()
+            elif self._goodbye_timer is not None:
+                self._take_no_more()
 
     # -- events ----------------------------------------------------------------------------------------------------
 
@@ -290,6 +288,7 @@ class Http2(asyncio.Protocol):
             stream.reset(PROTOCOL_ERROR)
             return
         self._stop_waiting()
+        self.has_asked = True
         headers = plain_headers(event.headers)
         app: Any = self._app
         try:
@@ -337,10 +336,7 @@ class Http2(asyncio.Protocol):
 
     def _waited(self) -> None:
         self._timer = None
-        if not self._transport.is_closing():
-            self._engine.close()
-            self.write_out()
-            self._transport.close()
+        self._take_no_more()
 
     def _count_reset(self) -> None:
         self._resets += 1

@@ -24,10 +24,12 @@ from hyperframe.frame import (
 )
 from uvicorn.server import ServerState
 
-from gateway.bounded_head import BoundedHead
+from gateway.bounded_head import BoundedHead, PassOn
 from gateway.dispatch import PREFACE, Dispatcher
 from gateway.http2.protocol import Http2, Http2Limits
 from gateway.proxy.splice.connections import Connections
+from gateway.proxy.splice.lobby import Lobby
+from gateway.settings import Settings
 
 LIMIT_SECS = 10.0
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR, _, STREAM_CLOSED, FRAME_SIZE_ERROR = range(7)
@@ -125,16 +127,20 @@ async def serving(
     http2: bool = True,
     tls: Any = None,
     connections: Connections | None = None,
+    pass_on: PassOn | None = None,
     **limits: Any,
 ) -> AsyncIterator[Server]:
     """A server until the block is left, in which nothing may go wrong unseen."""
     app = App(script)
-    config = uvicorn.Config(app, ws="none", lifespan="off", log_config=None, access_log=False)
+    config = uvicorn.Config(app, ws="websockets-sansio", lifespan="off", log_config=None, access_log=False)
     config.load()
     state = ServerState()
     loop = asyncio.get_running_loop()
-    h2 = partial(Http2, limits=Http2Limits(**limits), connections=connections) if http2 else None
-    make = partial(Dispatcher, config=config, server_state=state, app_state={}, h1=BoundedHead, h2=h2)
+    lobby = Lobby(Settings())
+    h1 = partial(BoundedHead, lobby=lobby, pass_on=pass_on)
+    counted = lobby.connections if connections is None else connections
+    h2 = partial(Http2, limits=Http2Limits(**limits), connections=counted) if http2 else None
+    make = partial(Dispatcher, config=config, server_state=state, app_state={}, h1=h1, h2=h2)
     listener = await loop.create_server(make, "127.0.0.1", 0, ssl=tls)
     troubles: list[Any] = []
     loop.set_exception_handler(lambda _, context: troubles.append(context))
@@ -143,7 +149,7 @@ async def serving(
     finally:
         listener.close()
         for connection in list(state.connections):
-            connection.transport.abort() if isinstance(connection, BoundedHead) else connection._transport.abort()
+            (connection._transport if isinstance(connection, Http2) else connection.transport).abort()
         await until(lambda: not state.tasks and not state.connections)
         loop.set_exception_handler(None)
     assert troubles == []
