@@ -84,13 +84,14 @@ class Comparison:
 
     def steady(self) -> None:
         """Equal requests, over every proxy."""
-        targets = [target for target in self.targets.values() if not target.is_for_streams]
+        targets = [target for target in self.targets.values() if target.only_in in ("", "steady")]
         taken = interleaved(targets, self.plan.rounds, lambda target: self.bench.steady(target, self.plan.secs))
         self.raw("steady", taken)
         costs = {name: cpu(samples) for name, samples in taken.items()}
         self.outcome.ratio("cpu_vs_go", costs, "splice", "go", LIMITS["cpu_vs_go"])
         self.outcome.ratio("cpu_vs_nginx", costs, "splice", "nginx", LIMITS["cpu_vs_nginx"])
         self.outcome.ratio("asgi_cpu_vs_go", costs, "asgi", "go", LIMITS["asgi_cpu_vs_go"])
+        self._beside("cpu_vs_go_buffer_pool", costs, "go_buffer_pool")
         self._costs("cpu_us", costs)
 
     def varied(self) -> None:
@@ -105,8 +106,9 @@ class Comparison:
 
     def streams(self) -> None:
         """Large bodies, in one direction and in the other."""
+        everyone = tuple(name for name, target in self.targets.items() if target.only_in in ("", "streams"))
         both = interleaved(
-            self.among("splice", "nginx", "nginx_default_buffers", beside=tuple(self.targets)),
+            self.among("splice", "nginx", "nginx_large_buffers", beside=everyone),
             self.plan.rounds,
             lambda target: (self.bench.down(target, self.plan.secs), self.bench.up(target, self.plan.secs)),
         )
@@ -115,14 +117,12 @@ class Comparison:
         costs = {name: [(down.cpu_us + up.cpu_us) / 2 for down, up in pairs] for name, pairs in both.items()}
         name = "stream_cpu_vs_nginx"
         self.outcome.ratio(name, costs, "splice", "nginx", LIMITS[name])
-        if "splice" in costs and "nginx_default_buffers" in costs:
-            beside = median_ratio(costs["splice"], costs["nginx_default_buffers"])
-            self.outcome.add(f"{name}_default_buffers", beside, "x")
+        self._beside(f"{name}_large_buffers", costs, "nginx_large_buffers")
         self._costs("stream_cpu_us", costs, "us/MiB")
 
     def sockets(self) -> None:
         """WebSocket messages."""
-        able = tuple(name for name, target in self.targets.items() if target.has_sockets and not target.is_for_streams)
+        able = tuple(name for name, target in self.targets.items() if target.has_sockets and not target.only_in)
         targets = self.among("splice", "haproxy", beside=able)
         taken = interleaved(targets, self.plan.rounds, lambda target: self.bench.messages(target, self.plan.secs))
         self.raw("messages", taken)
@@ -130,6 +130,11 @@ class Comparison:
         name = "ws_cpu_vs_haproxy"
         self.outcome.ratio(name, costs, "splice", "haproxy", LIMITS[name])
         self._costs("ws_cpu_us", costs)
+
+    def _beside(self, name: str, costs: dict[str, list[float]], theirs: str) -> None:
+        """The same ratio to a variant that is tuned further; it has no limit."""
+        if costs.get("splice") and costs.get(theirs):
+            self.outcome.add(name, median_ratio(costs["splice"], costs[theirs]), "x")
 
     def _costs(self, prefix: str, costs: dict[str, list[float]], unit: str = "us") -> None:
         for name, values in costs.items():
@@ -188,7 +193,7 @@ class Comparison:
     def memory_beside(self) -> None:
         """What a thousand sockets take in other proxies, which have served before."""
         for target in self.targets.values():
-            if target.name in ("splice", "asgi") or target.is_for_streams or not target.has_sockets:
+            if target.name in ("splice", "asgi") or target.only_in or not target.has_sockets:
                 continue
             with contextlib.suppress(NotMeasured):
                 added = sockets_mbytes(self.bench, target)

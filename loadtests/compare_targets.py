@@ -60,7 +60,7 @@ class Target:
     serving: Callable[[], int]
     tail: Callable[[], str]
     has_sockets: bool = True
-    is_for_streams: bool = False
+    only_in: str = ""
 
     @property
     def at(self) -> str:
@@ -171,7 +171,7 @@ def serving_peer(peer: Peer, tool: Tool, upstreams: tuple[Upstream, ...], core: 
             serving=lambda: max(family_of(started.pid), key=cpu_secs),
             tail=lambda: tail_of(folder / "log"),
             has_sockets=peer.has_sockets,
-            is_for_streams=peer.is_for_streams,
+            only_in=peer.only_in,
         )
 
 

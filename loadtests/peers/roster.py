@@ -36,8 +36,8 @@ class Peer:
     """
     One proxy to compare with. *command* gives its argv for a site and the path of its program.
 
-    ``configure`` is called once it listens, for what can be set only then. ``is_for_streams``: a variant that differs
-    with large bodies only.
+    ``configure`` is called once it listens, for what can be set only then. ``only_in``: a variant of another peer,
+    tuned beyond what its manual advises, which stands beside it in one comparison (``steady`` or ``streams``).
     """
 
     name: str
@@ -48,7 +48,7 @@ class Peer:
     environment: Mapping[str, str] = field(default_factory=dict)
     configure: Callable[[Site], None] | None = None
     has_sockets: bool = True
-    is_for_streams: bool = False
+    only_in: str = ""
     lacks: str = ""
 
 
@@ -115,16 +115,16 @@ PEERS: tuple[Peer, ...] = (
         name="nginx",
         tool="nginx",
         title="nginx",
-        templates=("nginx.conf", "nginx-buffers.conf"),
+        templates=("nginx.conf",),
         command=_nginx,
     ),
     Peer(
-        name="nginx_default_buffers",
+        name="nginx_large_buffers",
         tool="nginx",
-        title="nginx with its default buffers",
-        templates=("nginx.conf",),
+        title="nginx with buffers of 64 KiB",
+        templates=("nginx.conf", "nginx-large-buffers.conf"),
         command=_nginx,
-        is_for_streams=True,
+        only_in="streams",
     ),
     Peer(
         name="haproxy",
@@ -139,6 +139,14 @@ PEERS: tuple[Peer, ...] = (
         title="Go ReverseProxy",
         command=_go,
         environment=_ONE_THREAD,
+    ),
+    Peer(
+        name="go_buffer_pool",
+        tool="own:proxy",
+        title="Go ReverseProxy with a BufferPool",
+        command=lambda site, program: [*_go(site, program), "-pool"],
+        environment=_ONE_THREAD,
+        only_in="steady",
     ),
     Peer(
         name="caddy",
@@ -195,4 +203,4 @@ PEERS: tuple[Peer, ...] = (
         has_sockets=False,
     ),
 )
-QUICK = ("nginx", "nginx_default_buffers", "haproxy", "go")
+QUICK = ("nginx", "nginx_large_buffers", "haproxy", "go", "go_buffer_pool")

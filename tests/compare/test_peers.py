@@ -92,7 +92,7 @@ class Check:
     "check",
     [
         Check("nginx", ("-t", "-q", "-p", "{folder}", "-c", "{folder}/nginx.conf")),
-        Check("nginx_default_buffers", ("-t", "-q", "-p", "{folder}", "-c", "{folder}/nginx.conf")),
+        Check("nginx_large_buffers", ("-t", "-q", "-p", "{folder}", "-c", "{folder}/nginx.conf")),
         Check("haproxy", ("-c", "-f", "{folder}/haproxy.cfg")),
         Check("caddy", ("validate", "--adapter=caddyfile", "--config={folder}/Caddyfile")),
         Check("envoy", ("--mode", "validate", "-c", "{folder}/envoy.yaml")),
