@@ -29,6 +29,14 @@ for tool in docker-compose systemd-analyze; do
     fi
 done
 
+# What the suites of tests/proxy/suite are also played with.
+for tool in nginx haproxy; do
+    if [ -z "$fast" ] && ! command -v "$tool" >/dev/null 2>&1 && is_debian_root; then
+        apt_install nginx haproxy || say "The reference runs with nginx and HAProxy are left out."
+        break
+    fi
+done
+
 # A Docker engine: the one that runs already, or one of the tests' own.
 if [ -z "$fast" ] && ! docker version >/dev/null 2>&1 && is_debian_root; then
     for tool in dockerd iptables debootstrap git docker-registry; do

@@ -1,0 +1,73 @@
+"""
+The same cases with nginx and HAProxy in Greenroom's place: the yardstick's yardstick.
+
+Most end the same; each other outcome stands in reference.py with its reason, and a changed one fails here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+import pytest
+from proxy.suite import answers, smuggling
+from proxy.suite.answer_cases import ANSWER_CASES
+from proxy.suite.reference import REFERENCES, UNSTEADY, why_it_differs
+from proxy.suite.reference_doors import reference_door
+from proxy.suite.semantics_cases import ALL_SCENES
+from proxy.suite.smuggling_cases import CASES
+from proxy.suite.stage import Door, Stage
+from proxy.suite.wire import Broken, Ended
+
+Play = Callable[[Door], None]
+PLAYS: dict[str, Play] = {
+    **{
+        f"request: {case.name}": lambda door, case=case: smuggling.play(door, case, has_envelope=False)
+        for case in CASES
+    },
+    **{
+        f"answer: {case.name}": lambda door, case=case: answers.play(door, case, has_envelope=False)
+        for case in ANSWER_CASES
+    },
+    **{f"scene: {scene.name}": scene.play for scene in ALL_SCENES if not scene.needs_greenroom},
+}
+_UNLIKE_GREENROOM = (AssertionError, TimeoutError, Broken, Ended, ValueError)
+
+
+@pytest.fixture(scope="module", params=sorted(REFERENCES))
+def running(request: pytest.FixtureRequest, stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """nginx, then HAProxy."""
+    with reference_door(request.param, stage, tmp_path_factory.mktemp(request.param)) as door:
+        yield door
+
+
+@pytest.fixture
+def reference(running: Door) -> Iterator[Door]:
+    """The proxy, with nothing left of what was done before."""
+    running.recorder.forget()
+    yield running
+    running.recorder.cut()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PLAYS)
+def test_same_cases(reference: Door, name: str) -> None:
+    """Ends as with Greenroom, or is listed and really ends otherwise."""
+    if name in UNSTEADY[reference.name]:
+        with contextlib.suppress(*_UNLIKE_GREENROOM):
+            PLAYS[name](reference)
+    elif why_it_differs(reference.name, name) is None:
+        PLAYS[name](reference)
+    else:
+        with pytest.raises(_UNLIKE_GREENROOM):
+            PLAYS[name](replace(reference, wait_secs=0.5))
+
+
+@pytest.mark.parametrize("proxy", sorted(REFERENCES))
+def test_list_of_differences(proxy: str) -> None:
+    """Names cases that exist, each once."""
+    patterns = [name for names in REFERENCES[proxy].values() for name in names]
+    assert len(patterns) == len(set(patterns))
+    assert [one for one in patterns if not any(fnmatchcase(name, one) for name in PLAYS)] == []
