@@ -19,7 +19,8 @@ CPU is the proxy's own, from the kernel's account, by request; medians of interl
 ``route_add_p95_ms``    from the answer to an Actor's creation until its host is known, 50 created at once
 
 The proxies are set up as their manuals advise. Beside nginx and Go stands a variant of each that is tuned further:
-``stream_cpu_vs_nginx_large_buffers`` and ``cpu_vs_go_buffer_pool``, which have no limit. They are fetched where the machine has none (``loadtests/peers/tools.py``).
+``stream_cpu_vs_nginx_large_buffers`` and ``cpu_vs_go_buffer_pool``, which have no limit. They are fetched where
+the machine has none (``loadtests/peers/tools.py``).
 """
 
 from __future__ import annotations

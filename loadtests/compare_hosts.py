@@ -22,7 +22,7 @@ from loadtests.server import TOKEN, Server
 
 MANY_HOSTS = 10_000
 ADDED_AT_ONCE = 50
-_VISITORS = 4
+_VISITORS = 16
 _ROUTE_SECS = 10
 
 
