@@ -93,7 +93,8 @@ def compare(given: argparse.Namespace, outcome: Outcome, folder: Path) -> None:
             outcome.miss("Greenroom did not serve", ROUTES)
     _attempt(outcome, lambda: memory(bench, cores, folder / "memory", outcome), *MEMORY)
     if given.chart:
-        draw(outcome, given.chart, {name: target.title for name, target in targets.items()})
+        titles = {name: target.title for name, target in targets.items() if not target.only_in}
+        draw(outcome, given.chart, titles)
 
 
 def _attempt(outcome: Outcome, measure: Callable[[], None], *names: str) -> None:
