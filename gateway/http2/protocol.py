@@ -30,13 +30,13 @@ from uvicorn.server import ServerState
 from gateway.core.errors import GreenroomError
 from gateway.http2.heads import plain_headers, refuse_bad_head
 from gateway.http2.output import window_update, without_credit, without_websockets
-from gateway.http2.request import Http2Request
+from gateway.http2.request import NO_ERROR, Http2Request
 from gateway.proxy import replies
 from gateway.proxy.asgi import Receive, Scope, Send
 from gateway.proxy.splice.connections import Connections
 from gateway.proxy.splice.request_head import HeadLimits
 
-PROTOCOL_ERROR, REFUSED_STREAM, ENHANCE_YOUR_CALM = 1, 7, 11
+PROTOCOL_ERROR, ENHANCE_YOUR_CALM = 1, 11
 
 # zttp ends a connection for which 256 streams were reset, however long it lasts; one that is used well ends in order.
 _RESETS_TO_GOODBYE = 200
@@ -45,6 +45,7 @@ _IDLE_FRAMES_AT_ONCE = 1000
 _IDLE_FRAMES_PER_SEC = 50.0
 
 _LINGER_SECS = 1.0
+_READ_SECS = 0.1  # for a client to read what it was answered
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Http2Limits:
     """
     The bounds of a connection, as the settings of the same names have them.
 
-    ``goodbye_secs`` is how long a moment without requests is waited for when it is to end.
+    ``goodbye_secs`` is how long requests under way are waited for before GOAWAY is said.
     """
 
     head: HeadLimits = field(default_factory=HeadLimits)
@@ -90,7 +91,9 @@ class Http2(asyncio.Protocol):
         self._requests: dict[int, Http2Request] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._goodbye_timer: asyncio.TimerHandle | None = None
+        self._is_ending = False
         self._takes_no_more = False
+        self._last_taken = 0
         self._has_left = False
         self.has_asked = False
         """Whether a request has come over this connection."""
@@ -192,23 +195,28 @@ class Http2(asyncio.Protocol):
 
     def say_goodbye(self) -> None:
         """
-        Send new requests elsewhere: GOAWAY with the number of the last one that was taken (RFC 9113 §6.8); what comes
-        after that one may be sent again, to whoever serves then. Ends when those that were taken are answered.
+        Send new requests elsewhere: GOAWAY with the number of the last one that was taken (RFC 9113 §6.8). What came
+        after that one may be sent again, to whoever serves then; it is left without a word, as the RFC allows.
 
-        A moment without requests is waited for, as long as ``goodbye_secs``: there are clients that take GOAWAY for the
-        end of those under way; and where none has come yet, the first.
+        From now on nothing is taken but the first request of a connection; GOAWAY waits until what was taken is
+        answered and read, or for ``goodbye_secs``: there are clients (httpx) that take it for the end of whatever they
+        have not read to its end.
         """
-        if self._goodbye_timer is None and not self._takes_no_more and not self._has_left:
-            if self.has_asked and not self._requests:
-                self._take_no_more()
-            else:
-                self._goodbye_timer = self._loop.call_later(self._limits.goodbye_secs, self._take_no_more)
+        if not self._is_ending and not self._has_left:
+            self._is_ending = True
+            is_at_rest = self.has_asked and not self._requests
+            self._say_goodbye_in(_READ_SECS if is_at_rest else self._limits.goodbye_secs)
+
+    def _say_goodbye_in(self, secs: float) -> None:
+        if self._goodbye_timer is not None:
+            self._goodbye_timer.cancel()
+        self._goodbye_timer = self._loop.call_later(secs, self._take_no_more)
 
     def _take_no_more(self) -> None:
         if self._takes_no_more or self._has_left or self._transport.is_closing():
             return
         self._takes_no_more = True
-        self._engine.close()
+        self._engine.close(NO_ERROR, self._last_taken)
         self.write_out()
         if not self._requests:
             self._leave()
@@ -249,8 +257,8 @@ class Http2(asyncio.Protocol):
             self._wait(self._limits.keep_alive_secs)
             if self._takes_no_more:
                 self._leave()
-            elif self._goodbye_timer is not None:
-                self._take_no_more()
+            elif self._is_ending:
+                self._say_goodbye_in(_READ_SECS)
 
     # -- events ----------------------------------------------------------------------------------------------------
 
@@ -280,15 +288,15 @@ class Http2(asyncio.Protocol):
                 self.say_goodbye()
 
     def _begin(self, event: zttp.Request) -> None:
-        stream = self._engine.stream(event.stream_id)
-        if self._takes_no_more:
-            stream.reset(REFUSED_STREAM)  # which tells that it may be sent again
+        if self._takes_no_more or (self._is_ending and self.has_asked):
             return
+        stream = self._engine.stream(event.stream_id)
         if event.protocol is not None:  # RFC 8441, which was not offered
             stream.reset(PROTOCOL_ERROR)
             return
         self._stop_waiting()
         self.has_asked = True
+        self._last_taken = event.stream_id
         headers = plain_headers(event.headers)
         app: Any = self._app
         try:

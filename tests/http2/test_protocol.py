@@ -12,7 +12,6 @@ from http2.rig import (
     INTERNAL_ERROR,
     NO_ERROR,
     POST,
-    REFUSED_STREAM,
     Answer,
     Call,
     client_of,
@@ -331,29 +330,32 @@ async def test_trailers_of_a_request_end_its_body() -> None:
 
 
 async def test_a_goodbye_loses_no_request() -> None:
-    """What was taken is answered; what comes later is refused as what may be sent again. Then the connection ends."""
+    """What was taken is answered; what came later was not taken, as GOAWAY tells. Then the connection ends."""
     gate = asyncio.Event()
 
     async def wait(call: Call) -> None:
         await gate.wait()
         await call.answer(b"here")
 
-    async with serving(wait, goodbye_secs=0.2) as server, client_of(server.port) as client:
+    async with serving(wait, goodbye_secs=0.1) as server, client_of(server.port) as client:
         client.ask()
-        await until(lambda: server.app.calls)
+        client.ask(stream=3)
+        await until(lambda: len(server.app.calls) == 2)
         _protocol(server).shutdown()
-        client.ask(stream=3)  # it was on its way
-        await client.wait(lambda: client.goaways)
         client.ask(stream=5)
-        assert (await client.answer(5)).reset == REFUSED_STREAM
+        await client.wait(lambda: client.goaways)
+        client.ask(POST, stream=7, body=b"x")
+        await client.in_step()
         gate.set()
         assert [(await client.answer(stream)).body for stream in (1, 3)] == [b"here", b"here"]
         assert await client.ended() == NO_ERROR
         assert [goaway.last_stream_id for goaway in client.goaways] == [3]
+        assert len(server.app.calls) == 2
+        assert set(client.answers) == {1, 3}
 
 
-async def test_a_goodbye_is_said_in_a_moment_without_requests() -> None:
-    """Some clients take GOAWAY for the end of those under way."""
+async def test_a_goodbye_is_said_when_what_was_taken_is_answered() -> None:
+    """Some clients take GOAWAY for the end of whatever is under way; and each request delays it no further."""
     gate = asyncio.Event()
 
     async def wait(call: Call) -> None:
@@ -364,12 +366,14 @@ async def test_a_goodbye_is_said_in_a_moment_without_requests() -> None:
         client.ask()
         await until(lambda: server.app.calls)
         _protocol(server).shutdown()
+        client.ask(stream=3)
         await client.in_step()
         assert client.goaways == []
         gate.set()
         await client.wait(lambda: client.goaways)
         assert client.answers[1].is_whole
         assert await client.ended() == NO_ERROR
+        assert [goaway.last_stream_id for goaway in client.goaways] == [1]
 
 
 async def test_a_request_that_crosses_a_goodbye_does_not_destroy_it() -> None:
