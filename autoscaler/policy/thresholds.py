@@ -1,0 +1,85 @@
+"""No I/O: every threshold of the policy, with its unit, its default and the reason for it; and the two presets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+from gateway.core.errors import InvalidRequest
+
+
+class RequestsRule(StrEnum):
+    """How requests become a number of runs: by slots as the platform does, or by windows and what waiting costs."""
+
+    SLOTS = "slots"
+    WINDOWS = "windows"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """
+    What a decision goes by; what the owner of a pool sets (limits of a run, idle timeout, bounds) is not in here.
+
+    ``requests_rule``: see ``RequestsRule``. All below is for ``windows`` alone.
+    ``stable_window_secs`` 60: long enough that the noise of some requests a second is a tenth of them, short enough
+    that a new level is believed within a minute. Knative's.
+    ``panic_window_secs`` 6: the shortest in which a burst of requests of half a second is told from chance. Knative's.
+    ``panic_factor`` 2: panic begins when the panic window asks for so many times the runs that serve. Knative's.
+    ``panic_hold_secs`` 20: for so long after the last such moment nothing shrinks. Knative holds for 60 s; the waiting
+    that bursts cause is over in a few seconds where runs start in three, and each held run is paid for.
+    ``late_after_secs`` 1: who waits no longer has not noticed; a queue that is served within it needs no further run.
+    ``late_price_secs`` 20: run-seconds that one late request less is worth. One number decides the trade between
+    waiting and paying everywhere: how many runs, and how long the last one is kept where that is learned.
+    ``spare_slots`` 0: free slots kept for a burst. None by default: they are paid for all the time.
+    ``scale_down_delay_secs`` 10: the largest need of so many seconds counts. Three starts' worth: with less, a
+    fluctuation costs a new start each time.
+    ``max_scale_up_factor`` 1000 and ``max_scale_down_factor`` 2: bounds of one decision against the runs there are, as
+    Knative has them: growth is free, and no mistake takes away more than half.
+    ``longest_drain_secs`` 10: a run that is in use is wound down only where requests last no longer than that on
+    average. Else the run that is to go is kept busy by a few long ones, and is paid for without serving anybody new.
+    ``assumed_start_secs`` 3: until a start was measured.
+    ``overloaded_ratio`` 0.5: a run whose CPU was at its limit for more than this share of the last seconds is
+    overloaded ("most of the last seconds").
+    ``learns_idle_timeout`` on or off: the last run is kept for as long as pays by the pool's own gaps between requests,
+    and never longer than its idle timeout.
+    ``gaps_needed`` 12: before so many gaps were seen, the idle timeout holds as it is set.
+    ``cold_late_requests`` 2: how many are late when a pool wakes, on average: who wakes it, and who comes meanwhile.
+    """
+
+    requests_rule: RequestsRule = RequestsRule.WINDOWS
+    stable_window_secs: int = 60
+    panic_window_secs: int = 6
+    panic_factor: float = 2.0
+    panic_hold_secs: float = 20.0
+    late_after_secs: float = 1.0
+    late_price_secs: float = 20.0
+    spare_slots: int = 0
+    scale_down_delay_secs: float = 10.0
+    max_scale_up_factor: float = 1000.0
+    max_scale_down_factor: float = 2.0
+    longest_drain_secs: float = 10.0
+    assumed_start_secs: float = 3.0
+    overloaded_ratio: float = 0.5
+    learns_idle_timeout: bool = False
+    gaps_needed: int = 12
+    cold_late_requests: float = 2.0
+
+    def to_json(self) -> dict[str, Any]:
+        """What is stored beside a decision."""
+        return {**asdict(self), "requests_rule": str(self.requests_rule)}
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Policy:
+        """The policy again; unknown thresholds are refused, those left out have their defaults."""
+        unknown = given.keys() - {field.name for field in fields(cls)}
+        if unknown:
+            raise InvalidRequest(f"{', '.join(sorted(unknown))}: no such threshold.")
+        rule = RequestsRule(given.get("requests_rule", RequestsRule.WINDOWS))
+        return cls(**{**given, "requests_rule": rule})
+
+
+GREENROOM = Policy()
+PLATFORM = Policy(requests_rule=RequestsRule.SLOTS)
+PRESETS = {"greenroom": GREENROOM, "platform": PLATFORM}
