@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,8 @@ import pytest
 from certificates import Authority, put
 from http2.rig import LIMIT_SECS, Call, Server, serving
 
+from gateway.commands.effective_settings import load_settings
+from gateway.listening import listen
 from gateway.refusals import Refused
 from gateway.tls import Certificates
 
@@ -447,3 +450,34 @@ def test_a_certificate_without_names_serves_as_the_first(authority: Authority, f
     """No name leads to it, so it can only be everybody's."""
     authority.write(folder, "a")
     assert served_names(opened(folder)) == set()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        pytest.param({"tls_port": "8443"}, "with tls_port, a folder with a certificate", id="no certificates"),
+        pytest.param({"tls_port": "8010", "tls_certificates": "/etc/tls"}, "another port than the", id="one port"),
+        pytest.param({"tls_port": "70000", "tls_certificates": "/etc/tls"}, "or equal to 65535", id="no port"),
+    ],
+)
+def test_settings_that_make_no_sense(given: dict[str, str], words: str) -> None:
+    """Each is told in words, with the setting's name."""
+    with pytest.raises(Refused, match=words) as caught:
+        load_settings(given)
+    assert "tls_" in caught.value.lines[0]
+
+
+def test_certificates_are_given_as_in_path() -> None:
+    """Several with a colon between; relative ones mean the same wherever the worker stands."""
+    settings = load_settings({"tls_port": "0", "tls_certificates": "/etc/tls:mine"})
+    assert settings.tls_certificates == (Path("/etc/tls"), Path.cwd() / "mine")
+    assert load_settings({"tls_certificates": "/etc/tls"}).tls_port is None
+
+
+def test_a_tls_port_that_is_taken_is_told_of() -> None:
+    """With the setting that chooses another."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(Refused, match="choose another port with --set tls_port=N"):
+            listen("127.0.0.1", taken.getsockname()[1], given_by="--set tls_port=N")
