@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from proxy.suite.stage import PATHS, Door, Stage, greenroom_door
+from proxy.suite.stage import PATHS, POOLS, Door, Stage, greenroom_door
 
 
 @pytest.fixture(scope="session")
@@ -38,5 +38,7 @@ def door(stage: Stage, request: pytest.FixtureRequest) -> Iterator[Door]:
     door = greenroom_door(stage, path, is_cold=temperature == "cold")
     door.settle()
     door.recorder.forget()
+    assert door.stand is not None
+    assert not (door.is_cold and door.stand.is_served(POOLS["open-cold"]))
     yield door
     door.settle()

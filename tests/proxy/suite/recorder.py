@@ -120,8 +120,8 @@ class Recorder:
         self.connections: list[Connection] = []
         self.requests: list[Request] = []
         self.scripts: dict[bytes, Script] = {}
-        self.on_connect: Callable[[int], bool] | None = None
         self.port = 0
+        self._count = 0
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -186,12 +186,11 @@ class Recorder:
         connection = reader.connection
         self._writers.add(writer)
         with self.changed:
-            self._count = connection.number = getattr(self, "_count", 0) + 1
+            self._count = connection.number = self._count + 1
             self.connections.append(connection)
             self.changed.notify_all()
         try:
-            if self.on_connect is None or self.on_connect(connection.number):
-                await self._turns(connection, _Peer(reader, writer))
+            await self._turns(connection, _Peer(reader, writer))
         except Broken as error:
             connection.garbage = str(error)
         except (Ended, ConnectionError):
@@ -256,7 +255,7 @@ class _RecordingReader(asyncio.StreamReader):
         self._recorder = recorder
         self.connection = connection
 
-    def feed_data(self, data: bytes) -> None:
+    def feed_data(self, data: bytes) -> None:  # type: ignore[override]
         self._recorder.note(self.connection, data)
         super().feed_data(data)
 

@@ -404,7 +404,7 @@ UNSTEADY: Mapping[str, Mapping[str, str]] = {
         "request: a trailer with an empty name": "the same",
     },
 }
-"""What ends now so, now otherwise."""
+"""What ends now so, now otherwise: not played."""
 
 REFERENCES: Mapping[str, Mapping[str, tuple[str, ...]]] = {"nginx": NGINX, "haproxy": HAPROXY}
 

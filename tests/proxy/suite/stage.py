@@ -43,6 +43,7 @@ from gateway.worker_server import Server
 T = TypeVar("T")
 TOKEN = "greenroom_api_TheTokenOfBobForTheSuite0123456789"
 GENERATION = Generation(build_id="BuildOfTheSuite01", memory_mbytes=1024)
+_TICK_SECS = 0.5  # as the autoscaler, which looks by itself, too
 _AT = datetime(2026, 1, 2, tzinfo=UTC)
 _BOB = User(id="BobId000000000001", username="bob", is_admin=True, created_at=_AT)
 
@@ -68,6 +69,7 @@ ACTORS = {
     name: _actor(name, is_public=name.startswith("open"))
     for name in ("open-warm", "open-cold", "shut-warm", "shut-cold", "open-spare")
 }
+POOLS = {name: PoolKey(target_id=actor.id, user_id=_BOB.id) for name, actor in ACTORS.items()}
 
 
 @dataclass(slots=True)
@@ -84,8 +86,13 @@ class Stand:
     supplies_cold: bool = True
     _runs: int = 0
 
-    async def put_run(self, actor: str, port: int, *, readiness: Readiness = Readiness.SERVING) -> str:
-        """A run of *actor* serves on *port*."""
+    async def put_run(self, actor: str, port: int) -> str:
+        """A run of *actor* serves on *port*, and the gateway knows it."""
+        run_id = await self._publish(actor, port)
+        await self.until(lambda: any(run.route.run_id == run_id for run in self.gateway.desk.routes.all_runs()))
+        return run_id
+
+    async def _publish(self, actor: str, port: int) -> str:
         self._runs += 1
         run_id = f"Run{self._runs:014d}"
         await self.signals.put_route(
@@ -94,15 +101,14 @@ class Stand:
                 actor_id=ACTORS[actor].id,
                 user_id=_BOB.id,
                 live_view_label=f"live{self._runs}",
-                readiness=readiness,
-                pool=PoolKey(target_id=ACTORS[actor].id, user_id=_BOB.id),
+                readiness=Readiness.SERVING,
+                pool=POOLS[actor],
                 generation=GENERATION,
                 address=Address(host="127.0.0.1", port=port),
                 start_secs=0.1,
                 ready_secs=0.1,
             )
         )
-        await self.until(lambda: any(run.route.run_id == run_id for run in self.gateway.desk.routes.all_runs()))
         return run_id
 
     async def end_run(self, run_id: str) -> None:
@@ -126,12 +132,12 @@ class Stand:
     async def supply(self) -> None:
         """Start a run for whoever waits for a cold Actor, for ever."""
         while True:
-            await self.signals.wait_for_poke(3600)
+            await self.signals.wait_for_poke(_TICK_SECS)
             # Of this moment: a report may tell of somebody who has been served since.
             for pool, demand in self.gateway.desk.report().pools.items():
-                name = next(name for name, actor in ACTORS.items() if actor.id == pool.target_id)
+                name = next(name for name, known in POOLS.items() if known == pool)
                 if demand.waiting and name.endswith("cold") and self.supplies_cold and not self.is_served(pool):
-                    self.cold_runs.add(await self.put_run(name, self.cold.port))
+                    self.cold_runs.add(await self._publish(name, self.cold.port))
 
     def is_served(self, pool: PoolKey) -> bool:
         return any(self.gateway.desk.routes.serving(pool, GENERATION))
