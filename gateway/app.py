@@ -222,6 +222,7 @@ class Gateway:
                 async with asyncio.timeout(min(every_secs, idle_limit_secs)):
                     await self._poke.wait()
                     is_poke = True
+            is_poke = is_poke or self._poke.is_set()  # also one of the very moment in which the time was over
             self._poke.clear()
             await self.services.state.signals.report_demand(
                 self.desk.report(), ttl_secs=every_secs * _REPORT_TTL_FACTOR, is_poke=is_poke

@@ -186,7 +186,7 @@ class _Forwarding:
     async def _send(self, message: Message) -> None:
         try:
             await self._send_message(message)
-        except OSError as error:  # ASGI 2.4; older servers swallow what they can't send
+        except (OSError, RuntimeError) as error:  # ASGI 2.4, and uvloop's word for a transport that is closed
             self._exchange.abandon()
             raise _CallerGone from error
 

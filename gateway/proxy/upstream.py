@@ -261,6 +261,7 @@ class Exchange:
             and reader.head is not None
             and reader.head.keeps_alive
             and not reader.leftover
+            and not connection.pieces  # else the next caller would get what nobody took of this answer
             and connection.error is None
             and not connection.is_lost
             and not connection.transport.is_closing()

@@ -87,6 +87,20 @@ async def test_idle_connections_are_bounded(rig: Rig) -> None:
     await upstreams.aclose()
 
 
+async def test_an_answer_that_nobody_took_is_not_the_next_one(rig: Rig) -> None:
+    """Whoever lets go between head and body leaves no connection behind that still holds the body."""
+    await rig.actor(always_ok)
+    exchange = await rig.upstreams.send(rig.plan.address, HEAD)
+    await exchange.head(None)
+    while not exchange.is_over:  # noqa: ASYNC110 - the body has come, and lies there; nobody tells
+        await asyncio.sleep(0)
+    exchange.release()
+    assert rig.upstreams.idle_connections(rig.plan.address) == 0
+    before = rig.connections
+    await get(rig)
+    assert rig.connections == before + 1
+
+
 async def test_forget(rig: Rig) -> None:
     """After a run's end neither its idle connections nor those in use serve whoever listens there next."""
     await rig.actor(always_ok)
