@@ -12,6 +12,8 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from gateway.bounded_head import BoundedHead
+from gateway.proxy.splice.lobby import Lobby
+from gateway.settings import Settings
 
 HEAD = b"PUT /last HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n"
 
@@ -42,7 +44,9 @@ async def slow() -> AsyncIterator[Slow]:
     config = uvicorn.Config(app, http=BoundedHead, lifespan="off", log_config=None)
     config.load()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: BoundedHead(config, app.state, {}, loop), "127.0.0.1", 0)
+    server = await loop.create_server(
+        lambda: BoundedHead(config, app.state, {}, loop, lobby=Lobby(Settings())), "127.0.0.1", 0
+    )
     async with server:
         app.port = server.sockets[0].getsockname()[1]
         yield app

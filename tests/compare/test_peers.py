@@ -15,7 +15,7 @@ import yaml
 from loadtests.compare_upstreams import LENGTHS, body, small_configuration
 from loadtests.peers.roster import PEERS, QUICK, TEMPLATES, Peer, Site, write_configuration
 from loadtests.peers.templates import TemplateError, Upstream, for_upstreams, render
-from loadtests.peers.tools import installed
+from loadtests.peers.tools import installed, tool
 
 UPSTREAMS = (
     Upstream(name="small-0", host="local--small-0.localhost", port=9101),
@@ -102,7 +102,7 @@ class Check:
 def test_the_program_accepts_its_configuration(check: Check, tmp_path: Path) -> None:
     """Where the program is there, it finds nothing to object to."""
     peer = BY_NAME[check.peer]
-    found = installed(peer.tool)
+    found = tool(peer.tool) if os.environ.get("CI") else installed(peer.tool)  # there nothing is left out
     if found is None:
         pytest.skip(f"{peer.title} is not installed")
     write_configuration(peer, site(tmp_path))
