@@ -145,6 +145,9 @@ def _decided(
         reasons.append(f"one in place of those that retire: {old[0].retires_because}")
     idle = idle_runs(policy, seen, memory, current)
     floor = max(limits.min_runs, asked, 1 if old else 0)
+    if not current and wanted > floor:
+        wanted = floor
+        reasons.append("only requests that are there make one of none")
     if idle.runs and wanted > max(floor, len(current) - len(idle.runs)):
         wanted = max(floor, len(current) - len(idle.runs))
         # What held them is over, or they would be started anew at once.

@@ -28,7 +28,7 @@ def needed(policy: Policy, seen: Observation, memory: Memory, runs: Sequence[Run
     service = seen.service_secs if seen.service_secs is not None else memory.service_secs
     load = memory.open_requests
     # Those whose wait is short enough need no slot yet: each slot serves so many one after the other.
-    deep = 1.0 if service is None else 1.0 + policy.late_after_secs / max(service, 1e-3)
+    deep = 1.0 if service is None else 1.0 + policy.queue_ratio * policy.late_after_secs / max(service, 1e-3)
     asks = [
         _of_the_window(policy, seen, memory, service),
         _of_those_who_wait(policy, seen, memory, runs, service, deep),

@@ -61,9 +61,7 @@ def retired(seen: Observation, old: Sequence[RunSeen], serving: int, floor: int)
     timeout = seen.limits.idle_timeout_secs
     if serving and serving >= floor:
         return tuple((run.run_id, f"another run has taken over: {run.retires_because}") for run in old)
-    return tuple(
-        (run.run_id, f"idle for {timeout:g} s") for run in old if not run.is_used and run.idle_secs >= timeout
-    )
+    return tuple((run.run_id, f"idle for {timeout:g} s") for run in old if not run.is_used and run.idle_secs >= timeout)
 
 
 def next_idle_limit(seen: Observation, idle: Idle, kept: Sequence[RunSeen]) -> float | None:
