@@ -19,7 +19,7 @@ _FADING = 0.995
 
 @dataclass(frozen=True, slots=True)
 class Gaps:
-    """Counts by length, the older the less; gaps of less than five seconds are of no interest: a start takes as long."""
+    """Counts by length, the older the less; gaps of less than five seconds are of no interest: a start is as long."""
 
     counts: tuple[float, ...] = ()
 

@@ -15,6 +15,8 @@ from autoscaler.policy.windows import Window
 
 _HALF_LIFE_SECS = 300.0
 _NEWEST_SHARE = 0.3
+_NO_WINDOW = Window(0.0, 0.0)
+_NO_GAPS = Gaps()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +24,7 @@ class Memory:
     """
     ``at``: when it was last decided; None: never, as after a restart. ``since``: when it began.
     ``in_flight``, ``waiting``, ``arrivals``: their averages (arrivals a second) over the last minute.
-    ``busy_secs``, ``finished``: requests × seconds in runs, and requests that ended, the older the less.
+    ``busy_secs``, ``finished``: requests times seconds in runs, and requests that ended, the older the less.
     ``open_requests``: in flight and waiting at the last decision. ``starting``: runs that started then, with their age.
     ``start_secs``: how long starts take, the newest most; None: not seen yet.
     ``panic_at``: the last moment of panic. ``needs``: what was needed when, only those that no later one exceeds.
@@ -32,9 +34,9 @@ class Memory:
 
     at: float | None = None
     since: float = 0.0
-    in_flight: Window = Window(0.0, 0.0)
-    waiting: Window = Window(0.0, 0.0)
-    arrivals: Window = Window(0.0, 0.0)
+    in_flight: Window = _NO_WINDOW
+    waiting: Window = _NO_WINDOW
+    arrivals: Window = _NO_WINDOW
     busy_secs: float = 0.0
     finished: float = 0.0
     open_requests: int = 0
@@ -43,7 +45,7 @@ class Memory:
     panic_at: float | None = None
     needs: tuple[tuple[float, int], ...] = ()
     quiet_since: float | None = None
-    gaps: Gaps = Gaps()
+    gaps: Gaps = _NO_GAPS
     ahead_at: int | None = None
     began_with_runs: bool = False
 

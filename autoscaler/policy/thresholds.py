@@ -32,7 +32,7 @@ class Policy:
     ``late_after_secs`` 1: who waits no longer has not noticed; a queue that is served within it needs no further run.
     ``queue_ratio`` 0.3: how much of ``late_after_secs`` a queue may use up before a run is started for it. The rest is
     for what a start takes longer than expected, and for who comes meanwhile.
-    ``late_price_secs`` 70: run-seconds that one late request less is worth: about a minute of one run. With less, the
+    ``late_price_secs`` 80: run-seconds that one late request less is worth: about a minute of one run. With less, the
     simulator shows longer waits than Knative's on some traffic; with more, it shows little to be had for it. One number
     decides the trade everywhere: how many runs, and how long the last one is kept where that is learned. 0: off.
     ``spare_slots`` 0: free slots kept for a burst. None by default: they are paid for all the time.
@@ -58,7 +58,7 @@ class Policy:
     panic_hold_secs: float = 20.0
     late_after_secs: float = 1.0
     queue_ratio: float = 0.3
-    late_price_secs: float = 70.0
+    late_price_secs: float = 80.0
     spare_slots: int = 0
     scale_down_delay_secs: float = 10.0
     max_scale_up_factor: float = 1000.0

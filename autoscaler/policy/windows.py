@@ -20,7 +20,7 @@ class Window:
     """
     A minute in buckets of one second, the newest last; a moment on the border belongs to the bucket that ends there.
 
-    ``areas`` are value × seconds; ``since`` is when the first value began, ``until`` when the last one ended.
+    ``areas`` are value times seconds; ``since`` is when the first value began, ``until`` when the last one ended.
     """
 
     since: float

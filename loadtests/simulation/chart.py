@@ -12,6 +12,13 @@ _LEFT, _TOP, _RIGHT, _BOTTOM = 46, 34, 14, 40
 _HEAD, _FOOT = 62, 40
 _POLICIES = ("kpa", "greenroom", "platform", "fixed", "hybrid")
 _MOST_RATIO = 2.0
+_STYLE = (
+    "<style>text{fill:#24292f}.soft{fill:#57606a}.axis{stroke:#8c959f;fill:none}.oracle{stroke:#8250df}"
+    ".kpa{fill:#cf222e}.greenroom{fill:#1a7f37}.platform{fill:#0969da}.fixed{fill:#8c959f}.hybrid{fill:#bf8700}"
+    "@media (prefers-color-scheme:dark){text{fill:#e6edf3}.soft{fill:#9198a1}.axis{stroke:#6e7681}"
+    ".oracle{stroke:#ab7df8}.kpa{fill:#ff7b72}.greenroom{fill:#3fb950}.platform{fill:#58a6ff}"
+    ".fixed{fill:#6e7681}.hybrid{fill:#d29922}}</style>"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +42,14 @@ def chart(heading: str, panels: Mapping[str, Sequence[Point]], oracles: Mapping[
         raise ValueError("a chart needs a panel")
     rows = math.ceil(len(panels) / 2)
     width, height = 2 * _PANEL_WIDTH, _HEAD + rows * _PANEL_HEIGHT + _FOOT
-    parts = [
+    opening = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        'role="img" font-family="system-ui, sans-serif" font-size="12">',
+        'role="img" font-family="system-ui, sans-serif" font-size="12">'
+    )
+    parts = [
+        opening,
         f"<title>{escape(heading)}</title>",
-        "<style>text{fill:#24292f}.soft{fill:#57606a}.axis{stroke:#8c959f;fill:none}.oracle{stroke:#8250df}"
-        ".kpa{fill:#cf222e}.greenroom{fill:#1a7f37}.platform{fill:#0969da}.fixed{fill:#8c959f}.hybrid{fill:#bf8700}"
-        "@media (prefers-color-scheme:dark){text{fill:#e6edf3}.soft{fill:#9198a1}.axis{stroke:#6e7681}"
-        ".oracle{stroke:#ab7df8}.kpa{fill:#ff7b72}.greenroom{fill:#3fb950}.platform{fill:#58a6ff}"
-        ".fixed{fill:#6e7681}.hybrid{fill:#d29922}}</style>",
+        _STYLE,
         f'<text x="0" y="20" font-size="16" font-weight="600">{escape(heading)}</text>',
         *_legend(),
     ]
@@ -90,18 +96,19 @@ def _panel(trace: str, points: Sequence[Point], oracle: float | None, x: float, 
         f'<text class="soft" x="{left + inner_width / 2}" y="{bottom + 30}" text-anchor="middle">'
         "run-seconds over Knative's</text>"
     )
-    for late in (0.0, most_late / 4, most_late):
-        parts.append(
-            f'<text class="soft" x="{left - 5}" y="{down(late) + 4:.1f}" text-anchor="end">{100 * late:.2g} %</text>'
-        )
+    parts += [
+        f'<text class="soft" x="{left - 5}" y="{down(late) + 4:.1f}" text-anchor="end">{100 * late:.2g} %</text>'
+        for late in (0.0, most_late / 4, most_late)
+    ]
     if oracle is not None:
         parts.append(
             f'<path class="oracle" stroke-dasharray="4 3" stroke-width="2" d="M{across(oracle):.1f} {top}V{bottom}"/>'
         )
     # Ours last, so that nobody hides it.
-    for point in sorted(points, key=lambda point: point.policy == "greenroom"):
-        parts.append(
-            f'<circle class="{point.policy}" cx="{across(point.run_secs_ratio):.1f}" cy="{down(point.late_ratio):.1f}" '
-            f'r="4" fill-opacity="0.8"><title>{escape(point.title)}</title></circle>'
-        )
+    ordered = sorted(points, key=lambda point: point.policy == "greenroom")
+    parts += [
+        f'<circle class="{point.policy}" cx="{across(point.run_secs_ratio):.1f}" cy="{down(point.late_ratio):.1f}" '
+        f'r="4" fill-opacity="0.8"><title>{escape(point.title)}</title></circle>'
+        for point in ordered
+    ]
     return parts

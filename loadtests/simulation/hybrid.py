@@ -10,6 +10,7 @@ is the simplest policy.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -78,7 +79,7 @@ class Hybrid:
         """The coefficient of variation over all bins: large where the gaps are much alike."""
         mean = sum(bins.values()) / self._bin_count
         square = sum(count * count for count in bins.values()) / self._bin_count
-        return max(0.0, square - mean * mean) ** 0.5 / mean
+        return math.sqrt(max(0.0, square - mean * mean)) / mean
 
 
 def _percentile(bins: Counter[int], ratio: float) -> int:

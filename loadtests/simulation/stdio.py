@@ -28,8 +28,8 @@ Write a line every two seconds, and at once when a request finds no free slot. T
     {"pool": "a", "wantedRuns": 2, "presentRuns": 1, "start": 1, "drain": [{"id": "r2", "reason": "…"}],
      "reasons": ["2 runs: …"], "lookAgainInSecs": null}
 
-start is how many runs to start now, drain which ones take nothing new and end with their last request. A line that can't
-be read is answered with {"error": {"type": …, "message": …}} and changes nothing.
+start is how many runs to start now, drain which ones take nothing new and end with their last request. A line that
+can't be read is answered with {"error": {"type": …, "message": …}} and changes nothing.
 """
 
 from __future__ import annotations
