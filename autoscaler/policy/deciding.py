@@ -16,7 +16,7 @@ from autoscaler.policy.load_rule import asked_by_load
 from autoscaler.policy.memory import Memory, Since, after
 from autoscaler.policy.observing import Observation, RunSeen
 from autoscaler.policy.platform_rule import decide_as_the_platform, with_ahead
-from autoscaler.policy.requests_rule import needed, start_secs
+from autoscaler.policy.requests_rule import needed, service_secs, start_secs
 from autoscaler.policy.thresholds import Policy, RequestsRule
 from autoscaler.policy.winding_down import Drain, idle_runs, next_idle_limit, retired, surplus
 from gateway.core.lifecycle import Readiness
@@ -160,8 +160,7 @@ def _decided(
         wanted = limits.max_runs
         reasons.append(f"held at maxRuns {wanted}")
     start, why = _to_start(seen, current, wanted, asked)
-    service = seen.service_secs if seen.service_secs is not None else memory.service_secs
-    going = surplus(policy, memory, service, current, wanted)
+    going = surplus(policy, idle, service_secs(seen, memory), current, wanted)
     idle_ids = {run.run_id for run in idle.runs}
     drain = tuple((run.run_id, idle.reason if run.run_id in idle_ids else "the others suffice") for run in going)
     up = sum(run.is_up for run in current) - len(going)

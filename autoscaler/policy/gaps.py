@@ -39,15 +39,18 @@ class Gaps:
     def best_keep_secs(self, wake_costs_secs: float, longest_secs: float) -> float:
         """
         The keep-alive of at most *longest_secs* that costs least over these gaps, where a wake costs as much as
-        *wake_costs_secs* of a run. E.g. gaps of 10 s and of an hour, a wake at 40 s: just over 10 s.
+        *wake_costs_secs* of a run; one bucket more, since the next gap may be a little longer than the longest so far.
+
+        E.g. gaps of 10 s and of an hour, a wake at 40 s: 11.6 s.
         """
-        best, least = longest_secs, self._costs(longest_secs, wake_costs_secs)
-        for edge in (0.0, *EDGES):
-            if edge < longest_secs:
-                costs = self._costs(edge, wake_costs_secs)
-                if costs < least:
-                    best, least = edge, costs
-        return best
+        best, least = 0.0, self._costs(0.0, wake_costs_secs)
+        for edge in EDGES:
+            if edge > longest_secs:
+                break
+            costs = self._costs(edge, wake_costs_secs)
+            if costs < least:
+                best, least = edge, costs
+        return min(longest_secs, best * _GROWTH)
 
     def _costs(self, keep_secs: float, wake_costs_secs: float) -> float:
         return sum(

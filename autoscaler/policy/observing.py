@@ -67,8 +67,8 @@ class Observation:
     ``average_in_flight`` and ``average_waiting`` are over the time since the last decision (None: as it is now), and so
     are ``arrivals`` (None: as many as are more than before). ``service_secs`` and ``start_secs``: how long a request
     and a start take, where that is measured; None: as the policy itself has seen it. ``is_on``: False when the target
-    can't have runs any more. ``may_start``: how many starts pace and machine allow. ``start_unasked``: runs may be started
-    that nobody waits for. ``has_cpu_left``: whether one more run would find CPU on the machine.
+    can't have runs any more. ``may_start``: how many starts pace and machine allow. ``start_unasked``: runs may be
+    started that nobody waits for. ``has_cpu_left``: whether one more run would find CPU on the machine.
     """
 
     limits: Limits

@@ -35,17 +35,16 @@ def worthwhile_runs(
     rate: float, service_secs: float, slots_per_run: int, *, late_after_secs: float, late_price_secs: float
 ) -> int:
     """
-    The runs of which the last one still saves more than it costs: one run-second a second, against *late_price_secs*
-    for each late request less.
+    The fewest runs with which all that is still late is not worth one run more: a run costs a run-second a second, a
+    late request *late_price_secs*. Never fewer where more requests come or take longer.
 
-    E.g. 5 a second of 0.5 s each, 4 at once in a run, at a price of 20: the second run saves 0.06 late requests a
-    second, which is worth more than one run.
+    E.g. 5 a second of 0.5 s each, 4 at once in a run, at a price of 20: with one run 0.06 are late each second, which
+    is worth more than a second run; with two, none.
     """
     runs = max(1, math.floor(rate * service_secs / slots_per_run))
-    late = late_ratio(runs * slots_per_run, rate, service_secs, late_after_secs)
     while True:
-        with_one_more = late_ratio((runs + 1) * slots_per_run, rate, service_secs, late_after_secs)
+        late = late_ratio(runs * slots_per_run, rate, service_secs, late_after_secs)
         # As long as the slots don't suffice on average, no price is too high.
-        if late < 1.0 and rate * (late - with_one_more) * late_price_secs <= 1.0:
+        if late < 1.0 and rate * late * late_price_secs <= 1.0:
             return runs
-        runs, late = runs + 1, with_one_more
+        runs += 1

@@ -12,6 +12,7 @@ from autoscaler.policy.queueing import worthwhile_runs
 from autoscaler.policy.thresholds import Policy
 
 _ALMOST = 1e-9
+_SHORTEST_SECS = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +26,12 @@ class Need:
 
 def needed(policy: Policy, seen: Observation, memory: Memory, runs: Sequence[RunSeen]) -> Need:
     """The largest of what the rules ask for; *runs* are those that count as capacity, starting ones among them."""
-    service = seen.service_secs if seen.service_secs is not None else memory.service_secs
+    service = service_secs(seen, memory)
     load = memory.open_requests
     # Those whose wait is short enough need no slot yet: each slot serves so many one after the other.
-    deep = 1.0 if service is None else 1.0 + policy.queue_ratio * policy.late_after_secs / max(service, 1e-3)
+    deep = 1.0 if service is None else 1.0 + policy.queue_ratio * policy.late_after_secs / service
     asks = [
-        _of_the_window(policy, seen, memory, service),
+        _of_the_window(policy, seen, memory, service, len(runs)),
         _of_those_who_wait(policy, seen, memory, runs, service, deep),
     ]
     if policy.spare_slots:
@@ -44,9 +45,29 @@ def needed(policy: Policy, seen: Observation, memory: Memory, runs: Sequence[Run
     return Need(runs=number, reason=reason, is_panic=is_panic)
 
 
-def _of_the_window(policy: Policy, seen: Observation, memory: Memory, service: float | None) -> tuple[int, str]:
+def _of_the_window(
+    policy: Policy, seen: Observation, memory: Memory, service: float | None, present: int
+) -> tuple[int, str]:
     """
-    What the last minute asks for: the desired load of each run, and no more late requests than are worth their price.
+    What the last minute asks for. Fewer than there are only where a little more would not ask for them either: else the
+    same load, a few requests more and a few less, would have a run started and wound down by turns.
+    """
+    runs, reason = _for_demand(policy, seen, memory, service, 1.0)
+    if runs >= present:
+        return runs, reason
+    margin = 1 + policy.shrink_margin_ratio
+    with_margin = min(present, _for_demand(policy, seen, memory, service, margin)[0])
+    return (
+        (with_margin, f"{reason}, and {policy.shrink_margin_ratio:.0%} more") if with_margin > runs else (runs, reason)
+    )
+
+
+def _for_demand(
+    policy: Policy, seen: Observation, memory: Memory, service: float | None, times: float
+) -> tuple[int, str]:
+    """
+    So many *times* the last minute's demand: at the desired load of each run, and with no more late requests than are
+    worth their price.
 
     Who waits counts only as far as the rate of arrivals bears it out: a queue that a start has caused is gone soon.
     """
@@ -55,12 +76,12 @@ def _of_the_window(policy: Policy, seen: Observation, memory: Memory, service: f
     load = in_flight + waiting
     if service is not None:
         load = max(in_flight, min(load, rate * service))
-    runs = _ceil(load / seen.limits.desired_requests_per_run)
+    runs = _ceil(times * load / seen.limits.desired_requests_per_run)
     reason = f"{load:.1f} requests on average at {seen.limits.desired_requests_per_run:g} each"
     if service is None or not policy.late_price_secs or not rate:
         return runs, reason
     worth = worthwhile_runs(
-        rate,
+        times * rate,
         service,
         seen.limits.max_requests_per_run,
         late_after_secs=policy.late_after_secs,
@@ -84,7 +105,7 @@ def _of_those_who_wait(
     if service is None:
         return _ceil(load / slots), f"{load} requests at up to {slots} each"
     start = start_secs(policy, seen, memory)
-    per_sec = slots / max(service, 1e-3)
+    per_sec = slots / service
     rate = max(memory.arrivals.mean(policy.stable_window_secs), memory.arrivals.mean(policy.panic_window_secs))
     done = sum(per_sec * (start if run.is_up else min(start, max(0.0, run.age_secs))) for run in runs)
     later = load + rate * start - done
@@ -92,6 +113,12 @@ def _of_those_who_wait(
     if load and number < 1:
         number = 1
     return number, f"{load} requests now, {max(0.0, later):.0f} by the time that a start takes"
+
+
+def service_secs(seen: Observation, memory: Memory) -> float | None:
+    """How long a request takes in a run, at least a millisecond: as measured, or as seen; None: nobody knows yet."""
+    known = seen.service_secs if seen.service_secs is not None else memory.service_secs
+    return None if known is None else max(known, _SHORTEST_SECS)
 
 
 def start_secs(policy: Policy, seen: Observation, memory: Memory) -> float:

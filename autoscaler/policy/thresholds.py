@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any
 
-from gateway.core.errors import InvalidRequest
+from gateway.core.errors import InvalidConfig
 
 
 class RequestsRule(StrEnum):
@@ -32,12 +33,14 @@ class Policy:
     ``late_after_secs`` 1: who waits no longer has not noticed; a queue that is served within it needs no further run.
     ``queue_ratio`` 0.3: how much of ``late_after_secs`` a queue may use up before a run is started for it. The rest is
     for what a start takes longer than expected, and for who comes meanwhile.
-    ``late_price_secs`` 80: run-seconds that one late request less is worth: about a minute of one run. With less, the
+    ``late_price_secs`` 70: run-seconds that one late request less is worth: about a minute of one run. With less, the
     simulator shows longer waits than Knative's on some traffic; with more, it shows little to be had for it. One number
     decides the trade everywhere: how many runs, and how long the last one is kept where that is learned. 0: off.
     ``spare_slots`` 0: free slots kept for a burst. None by default: they are paid for all the time.
     ``scale_down_delay_secs`` 10: the largest need of so many seconds counts. Three starts' worth: with less, a
     fluctuation costs a new start each time.
+    ``shrink_margin_ratio`` 0.05: fewer runs only where so much more demand would not ask for them either. Counts over a
+    minute differ by a few per cent under a steady load; without a margin they would turn the number to and fro.
     ``max_scale_up_factor`` 1000 and ``max_scale_down_factor`` 2: bounds of one decision against the runs there are, as
     Knative has them: growth is free, and no mistake takes away more than half.
     ``longest_drain_secs`` 10: a run that is in use is wound down only where requests last no longer than that on
@@ -58,9 +61,10 @@ class Policy:
     panic_hold_secs: float = 20.0
     late_after_secs: float = 1.0
     queue_ratio: float = 0.3
-    late_price_secs: float = 80.0
+    late_price_secs: float = 70.0
     spare_slots: int = 0
     scale_down_delay_secs: float = 10.0
+    shrink_margin_ratio: float = 0.05
     max_scale_up_factor: float = 1000.0
     max_scale_down_factor: float = 2.0
     longest_drain_secs: float = 10.0
@@ -69,6 +73,17 @@ class Policy:
     learns_idle_timeout: bool = False
     gaps_needed: int = 12
     cold_late_requests: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            is_whole = name in _WHOLE
+            fits = isinstance(value, int) if is_whole else isinstance(value, int | float) and math.isfinite(value)
+            if not fits or isinstance(value, bool) or not least <= value <= most:
+                kind = "a whole number" if is_whole else "a number"
+                raise InvalidConfig(f"{name} is {kind} from {least:g} to {most:g}, not {value!r:.60}.")
+        if not isinstance(self.learns_idle_timeout, bool):
+            raise InvalidConfig(f"learns_idle_timeout is true or false, not {self.learns_idle_timeout!r:.60}.")
 
     def to_json(self) -> dict[str, Any]:
         """What is stored beside a decision."""
@@ -79,11 +94,33 @@ class Policy:
         """The policy again; unknown thresholds are refused, those left out have their defaults."""
         unknown = given.keys() - {field.name for field in fields(cls)}
         if unknown:
-            raise InvalidRequest(f"{', '.join(sorted(unknown))}: no such threshold.")
-        rule = RequestsRule(given.get("requests_rule", RequestsRule.WINDOWS))
-        return cls(**{**given, "requests_rule": rule})
+            raise InvalidConfig(f"{', '.join(sorted(unknown))[:200]}: no such threshold.")
+        rule = given.get("requests_rule", RequestsRule.WINDOWS)
+        if rule not in list(RequestsRule):
+            raise InvalidConfig(f"requests_rule is one of {', '.join(RequestsRule)}, not {rule!r:.60}.")
+        return cls(**{**given, "requests_rule": RequestsRule(rule)})
 
 
+_WHOLE = frozenset({"stable_window_secs", "panic_window_secs", "spare_slots", "gaps_needed"})
+_RANGES: dict[str, tuple[float, float]] = {
+    "stable_window_secs": (1, 60),
+    "panic_window_secs": (1, 60),
+    "panic_factor": (1, 1000),
+    "panic_hold_secs": (0, 3600),
+    "late_after_secs": (0, 3600),
+    "queue_ratio": (0, 1),
+    "late_price_secs": (0, 86_400),
+    "spare_slots": (0, 1_000_000),
+    "scale_down_delay_secs": (0, 3600),
+    "shrink_margin_ratio": (0, 10),
+    "max_scale_up_factor": (1, 1_000_000),
+    "max_scale_down_factor": (1, 1_000_000),
+    "longest_drain_secs": (0, 86_400),
+    "assumed_start_secs": (0, 3600),
+    "overloaded_ratio": (0, 1),
+    "gaps_needed": (1, 1_000_000),
+    "cold_late_requests": (0, 1000),
+}
 GREENROOM = Policy()
 PLATFORM = Policy(requests_rule=RequestsRule.SLOTS)
 PRESETS = {"greenroom": GREENROOM, "platform": PLATFORM}

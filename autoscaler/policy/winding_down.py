@@ -41,11 +41,12 @@ def idle_runs(policy: Policy, seen: Observation, memory: Memory, current: Sequen
 
 
 def surplus(
-    policy: Policy, memory: Memory, service_secs: float | None, current: Sequence[RunSeen], wanted: int
+    policy: Policy, idle: Idle, service_secs: float | None, current: Sequence[RunSeen], wanted: int
 ) -> list[RunSeen]:
     """
-    The runs beyond *wanted*: unused ones first, used ones only where requests are short. One that starts is no
-    substitute yet for one that is up, and stays.
+    The runs beyond *wanted*: those that the idle rule takes, then other unused ones, used ones only where requests are
+    short; the youngest of them, since what is left has the warmest caches. One that starts is no substitute yet for one
+    that is up, and stays.
     """
     up = [run for run in current if run.is_up]
     number = min(len(current) - wanted, len(up) - wanted)
@@ -53,7 +54,8 @@ def surplus(
         return []
     may_drain_used = service_secs is not None and service_secs <= policy.longest_drain_secs
     candidates = [run for run in up if not run.viewers and (may_drain_used or not run.in_flight)]
-    return sorted(candidates, key=lambda run: (run.in_flight, run.age_secs))[:number]
+    idle_ids = {run.run_id for run in idle.runs}
+    return sorted(candidates, key=lambda run: (run.in_flight, run.run_id not in idle_ids, run.age_secs))[:number]
 
 
 def retired(seen: Observation, old: Sequence[RunSeen], serving: int, floor: int) -> Drain:

@@ -105,12 +105,12 @@ def other_settings(*, swept: bool) -> list[Setting]:
 
 def our_settings(*, swept: bool) -> list[Setting]:
     """Idle timeouts, prices of a late request, and the desired load of a run; those that answer the questions first."""
-    chosen = [(90.0, 80.0, 3, False), (90.0, 28.0, 3, False), (51.0, 60.0, 3, False)]
+    chosen = [(90.0, 70.0, 3, False), (90.0, 24.0, 3, False), (51.0, 60.0, 3, False)]
     if swept:
-        prices = (15.0, 22.0, 28.0, 34.0, 50.0, 65.0, 80.0, 100.0)
+        prices = (15.0, 20.0, 24.0, 28.0, 34.0, 50.0, 60.0, 70.0, 80.0)
         chosen += [(idle, price, 3, False) for idle in (30.0, 45.0, 51.0, 60.0, 90.0) for price in prices]
-        chosen += [(90.0, price, desired, False) for price in (28.0, 80.0) for desired in (2, 4)]
-        chosen += [(idle, price, 3, True) for idle in (120.0, 300.0) for price in (28.0, 50.0, 80.0)]
+        chosen += [(90.0, price, desired, False) for price in (24.0, 70.0) for desired in (2, 4)]
+        chosen += [(idle, price, 3, True) for idle in (120.0, 300.0) for price in (24.0, 50.0, 70.0)]
     return [ours(*settings) for settings in dict.fromkeys(chosen)]
 
 
