@@ -155,6 +155,7 @@ class _Pool:
             self._happen(kind, what)
             if at > self.load.end and not self.waiting:
                 break
+        self.now = max(self.now, self.load.end)
         for run in self.runs.values():
             self._pay(run)
 

@@ -1,9 +1,9 @@
 """
 No I/O: what one who knows the future would have paid, to show what is left.
 
-It starts each run three seconds before it is needed, lets every request wait for as long as it may without being late,
-ends a run the moment that the others suffice, and moves requests between runs as it likes. Nobody can do as well; how
-far policies are from it says how much of their cost is not knowing.
+It starts each run three seconds before it is needed, lets requests wait for as long as they may without being late,
+ends a run the moment that the others suffice, and moves requests between runs as it likes. That is a good plan, not the
+best one there is; how far policies are from it says how much of their cost is not knowing.
 """
 
 from __future__ import annotations
