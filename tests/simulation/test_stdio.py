@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoscaler.policy.observing import Limits
+from loadtests.simulation.engine import Glimpse, simulate
+from loadtests.simulation.ours import Ours
 from loadtests.simulation.stdio import Driven
+from loadtests.simulation.traffic import recorded
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -55,6 +60,36 @@ def test_pools_are_kept_apart() -> None:
     assert driven.memories["p"].service_secs is not None
     driven.answer(json.dumps({"now": 20, "pool": "q", "runs": []}))
     assert driven.memories["q"].service_secs is None
+
+
+@dataclass(slots=True)
+class Outside:
+    """A pool of the simulator whose policy is asked line by line."""
+
+    driven: Driven = field(default_factory=Driven)
+
+    def choose(self, seen: Glimpse) -> tuple[int, list[int]]:
+        runs = [
+            {
+                "id": run.id,
+                "state": run.state,
+                "ageSecs": seen.now - run.born,
+                "inFlight": run.in_flight,
+                "idleSecs": run.idle_secs(seen.now),
+            }
+            for run in seen.runs
+        ]
+        averages = {"inFlight": seen.average_in_flight, "waiting": seen.average_waiting}
+        answer = self.driven.answer(
+            line(seen.now, runs, waiting=seen.waiting, averages=averages, arrivals=seen.arrivals)
+        )
+        return answer["start"], [int(one["id"]) for one in answer["drain"]]
+
+
+def test_from_outside_it_decides_as_from_inside() -> None:
+    """On recorded traffic, with the settings that hold where a line has none: the same outcome to the last digit."""
+    load = recorded("azure_llm23_code_thin")
+    assert simulate(load, Outside()) == simulate(load, Ours(limits=Limits(idle_timeout_secs=90)))
 
 
 @pytest.mark.parametrize(
