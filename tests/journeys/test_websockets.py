@@ -266,6 +266,13 @@ async def test_an_open_socket_holds_its_slot(greenroom: Greenroom) -> None:
     actor = await push(
         greenroom, "single", {"desiredRequestsPerActorRun": 1, "maxRequestsPerActorRun": 1, "idleTimeoutSecs": 600}
     )
+
+    async def in_flight(count: int) -> None:
+        async def is_so() -> bool:
+            return await greenroom.metric("greenroom_requests_in_flight") == count
+
+        await eventually(is_so, what=f"{count} open")
+
     async with greenroom.websocket("single", "/") as socket:
         assert len(await greenroom.runs_of(actor)) == 1
         ports = {(await greenroom.call("single", "/port")).text for _ in range(2)}
@@ -274,6 +281,8 @@ async def test_an_open_socket_holds_its_slot(greenroom: Greenroom) -> None:
         assert await socket.recv() == "still there"
         async with greenroom.websocket("single", "/"):
             pass
+        await in_flight(1)
+    await in_flight(0)
 
     async def is_free() -> bool:
         sockets = [raw_socket(await through(greenroom, "single")) for _ in range(2)]

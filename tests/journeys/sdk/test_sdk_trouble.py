@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,13 @@ each_trouble = pytest.mark.parametrize("trouble", [reload, kill_and_start])
 
 def _server(tmp_path: Path, factory: pytest.TempPathFactory, sdk: Sdk) -> Greenroom:
     data = sdk_actors.with_packages(tmp_path / "data", sdk_actors.packages_for_all(factory))
-    return Greenroom(data, (sdk.lay_out(tmp_path / "actors"),))
+    folder = sdk.lay_out(tmp_path / "actors")
+    path = folder / ".actor" / "actor.json"
+    # A reload may take longer than these Actors' own idle timeout, and nobody calls them meanwhile.
+    definition = json.loads(path.read_text())
+    definition["actorStandby"] = definition.get("actorStandby", {}) | {"idleTimeoutSecs": 120}
+    path.write_text(json.dumps(definition))
+    return Greenroom(data, (folder,))
 
 
 @each_trouble
