@@ -36,7 +36,7 @@ class Receiver(Protocol):
 
     method: bytes
     host: bytes
-    may_switch: bool
+    upgrade: bytes | None
     takes_chunks: bool
 
     def interim(self, seen: SeenAnswer) -> None:
@@ -219,8 +219,8 @@ class Back(asyncio.Protocol):
                     self._known_host, self._known = receiver.host, data[:at] if at <= _MAX_KNOWN_BYTES else b""
                     break
                 if status == 101:
-                    if not receiver.may_switch or seen.facts.upgrade is None:
-                        raise NotHttp("it switches protocols unasked")
+                    if receiver.upgrade is None or seen.facts.upgrade != receiver.upgrade:
+                        raise NotHttp("it switches to a protocol that nobody asked for")
                     receiver.switched(seen, data[at:])
                     return
                 receiver.interim(seen)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
@@ -69,7 +70,7 @@ class CallerSide(Protocol):
         """Which has ended."""
 
 
-class Entering:
+class Entering(ABC):
     """
     The present request of *front*, or none (``is_open``), as far as a connection to its run. ``Exchange`` is the rest.
 
@@ -79,7 +80,7 @@ class Entering:
     __slots__ = (
         "_back", "_entrance", "_front", "_has_repeated", "_is_open_ended", "_keeps", "_kept", "_kept_bytes", "_kind",
         "_pending", "_pending_bytes", "_problem", "_run", "_seen", "_shared", "_status", "_target", "_terms",
-        "_waiting", "host", "is_open", "may_switch", "method", "request_id", "takes_chunks", "timing", "upload",
+        "_waiting", "host", "is_open", "method", "request_id", "takes_chunks", "timing", "upgrade", "upload",
     )  # fmt: skip
 
     _seen: Seen
@@ -98,7 +99,7 @@ class Entering:
         # Of the present request
         self.method = self.host = self._target = b""
         self.request_id = ""
-        self.may_switch = False
+        self.upgrade: bytes | None = None  # to what the Actor was asked to switch
         self.takes_chunks = True
         self._kind: RequestKind = "own"
         self._status: int | None = None
@@ -123,7 +124,7 @@ class Entering:
         self.method, self._target, minor, _ = line
         self.host = host
         self._seen = seen
-        self.may_switch = False
+        self.upgrade = None
         self.takes_chunks = minor == 1
         self._kind = "own"
         self._status = None
@@ -301,13 +302,13 @@ class Entering:
 
     # What comes after, and instead
 
+    @abstractmethod
     def _send(self, back: Back) -> None:
         """The request goes out on *back*."""
-        raise NotImplementedError
 
+    @abstractmethod
     def refuse(self, error: GreenroomError) -> None:
         """Answer with *error*."""
-        raise NotImplementedError
 
     # Its end
 

@@ -80,7 +80,7 @@ class Exchange(Entering):
             self._wait_for_more()
             return
         seen, terms = self._seen, self._terms
-        self.may_switch = seen.head.upgrade is not None
+        self.upgrade = seen.head.upgrade
         parts = [self.method, b" ", target_for_actor(self._target, terms.keep_credentials), b" HTTP/1.1\r\n"]
         if seen.values:
             for segment, value in zip(terms.segments, seen.values, strict=False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 from gateway.proxy.actor_socket import LOST
@@ -28,7 +29,7 @@ class Owner(Protocol):
         """One of the connections is gone."""
 
 
-class Side(asyncio.Protocol):
+class Side(asyncio.Protocol, ABC):
     """
     One connection.
 
@@ -81,9 +82,9 @@ class Side(asyncio.Protocol):
             self.is_read_paused = False
             self.transport.resume_reading()
 
+    @abstractmethod
     def bid_farewell(self, code: int, reason: str) -> None:
         """Greenroom wants to close."""
-        raise NotImplementedError
 
     def abort(self) -> None:
         """Cut it."""

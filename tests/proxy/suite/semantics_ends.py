@@ -315,6 +315,13 @@ def an_actor_that_closes_without_a_word(door: Door) -> None:
     only_request(door)
 
 
+@own_scene
+def an_actor_that_switches_to_something_else(door: Door) -> None:
+    """A protocol that nobody asked for is none: 502."""
+    says(door, b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n")
+    assert ask(door, b"Connection: Upgrade", b"Upgrade: chat").status == 502
+
+
 @scene
 def an_actor_that_breaks_off_amid_its_head(door: Door) -> None:
     """502."""

@@ -86,13 +86,13 @@ class Stand:
     supplies_cold: bool = True
     _runs: int = 0
 
-    async def put_run(self, actor: str, port: int) -> str:
-        """A run of *actor* serves on *port*, and the gateway knows it."""
-        run_id = await self._publish(actor, port)
+    async def put_run(self, actor: str, port: int, *, readiness: Readiness = Readiness.SERVING) -> str:
+        """A run of *actor* is on *port*, and the gateway knows it."""
+        run_id = await self._publish(actor, port, readiness)
         await self.until(lambda: any(run.route.run_id == run_id for run in self.gateway.desk.routes.all_runs()))
         return run_id
 
-    async def _publish(self, actor: str, port: int) -> str:
+    async def _publish(self, actor: str, port: int, readiness: Readiness = Readiness.SERVING) -> str:
         self._runs += 1
         run_id = f"Run{self._runs:014d}"
         await self.signals.put_route(
@@ -101,7 +101,7 @@ class Stand:
                 actor_id=ACTORS[actor].id,
                 user_id=_BOB.id,
                 live_view_label=f"live{self._runs}",
-                readiness=Readiness.SERVING,
+                readiness=readiness,
                 pool=POOLS[actor],
                 generation=GENERATION,
                 address=Address(host="127.0.0.1", port=port),
