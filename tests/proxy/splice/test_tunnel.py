@@ -489,7 +489,7 @@ async def test_a_caller_that_vanishes_behind_a_full_buffer_is_noticed(monkeypatc
 @pytest.mark.parametrize("protocol", [b"websocket", b"some-protocol"])
 async def test_who_sends_and_hangs_up_loses_nothing(protocol: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """However slowly the other one reads: it is not taken for gone as long as something moves."""
-    monkeypatch.setattr("gateway.proxy.splice.tunnel._WATCH_SECS", 0.2)
+    monkeypatch.setattr("gateway.proxy.splice.tunnel._WATCH_SECS", 1.0)
     data = random.Random(5).randbytes(MIB - 100)
     async with tunnel(protocol) as rig:
         for _ in range(12):
@@ -497,7 +497,7 @@ async def test_who_sends_and_hangs_up_loses_nothing(protocol: bytes, monkeypatch
         rig.caller.hang_up()
         for _ in range(12):
             assert (await rig.actor.get()).payload == data
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)
         if protocol == b"websocket":
             assert (await rig.actor.get()).code == 1001
         assert await rig.actor.rest() == b""
