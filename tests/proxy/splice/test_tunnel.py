@@ -492,12 +492,12 @@ async def test_who_sends_and_hangs_up_loses_nothing(protocol: bytes, monkeypatch
     monkeypatch.setattr("gateway.proxy.splice.tunnel._WATCH_SECS", 1.0)
     data = random.Random(5).randbytes(MIB - 100)
     async with tunnel(protocol) as rig:
-        for _ in range(12):
+        for _ in range(24):
             rig.caller.send(BINARY, data)
         rig.caller.hang_up()
-        for _ in range(12):
+        for _ in range(24):
             assert (await rig.actor.get()).payload == data
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.1)
         if protocol == b"websocket":
             assert (await rig.actor.get()).code == 1001
         assert await rig.actor.rest() == b""
