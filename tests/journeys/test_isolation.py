@@ -121,7 +121,7 @@ async def house(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> A
     settings = {"launcher": "docker", "container_pids_limit": PIDS_LIMIT}
     try:
         async with Greenroom(data, (), settings) as greenroom:
-            assert "network rules are not installed" in greenroom.log
+            await eventually(lambda: "network rules are not installed" in greenroom.log, what="the warning")
             alice, bob = await greenroom.user("alice"), await greenroom.user("bob")
             prober = Prober(greenroom.port, greenroom.host("neighbour", "bob"))
             house = House(greenroom, installation_of(data), docker_host, alice, bob, prober)
