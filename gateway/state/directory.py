@@ -43,6 +43,7 @@ class Directory:
         self._by_label: dict[str, StandbyTarget] = {}
         self._labels: dict[str, tuple[str, ...]] = {}
         self._actors: dict[str, _Known] = {}
+        self._warm: dict[str, StandbyTarget] = {}
         self._domains: dict[str, str] = {}  # a custom domain's Actor
         self._claims: dict[str, dict[str, str]] = {}  # name → challenge → Actor
         # Look-ups overtake each other: what one read that began earlier must not replace what a later one has read.
@@ -62,6 +63,14 @@ class Directory:
     def targets(self) -> list[StandbyTarget]:
         """Every standby target once, by Actor."""
         return [self._by_label[labels[0]] for labels in self._labels.values()]
+
+    def warm_targets(self) -> list[StandbyTarget]:
+        """
+        Those of ``targets()`` that keep runs although nobody asks (``minRuns``), and have a build to run.
+
+        Costs what they are, however many others there are.
+        """
+        return list(self._warm.values())
 
     def label_of_domain(self, name: str) -> str | None:
         """The label of the Actor that has the custom domain *name* (lower case), one that no change of names moves."""
@@ -159,6 +168,8 @@ class Directory:
         by_name = standby_label(owner.username, actor.name)
         labels = tuple(label for label in (actor.id.lower(), by_name, *aliases) if label)
         self._labels[actor.id] = labels
+        if target.config.is_enabled and target.config.min_runs and target.generation is not None:
+            self._warm[actor.id] = target
         for label in labels:
             self._by_label[label] = target
 
@@ -180,6 +191,7 @@ class Directory:
 
     def _forget(self, actor_id: str) -> None:
         known = self._actors.pop(actor_id, None)
+        self._warm.pop(actor_id, None)
         for name in known.names if known else ():
             # As with labels below: somebody else may have it by now.
             if self._domains.get(name.name) == actor_id:

@@ -88,6 +88,32 @@ async def test_what_a_target_says(directory: Directory) -> None:
     assert directory.actor(HELLO.id) == (HELLO, BOB)
 
 
+@pytest.mark.parametrize(
+    ("change", "is_warm"),
+    [
+        pytest.param({"standby_from_api": {"minRuns": 1}}, True, id="runs are kept warm"),
+        pytest.param({"standby_from_api": {"minRuns": 0}}, False, id="none"),
+        pytest.param({"standby_from_api": {"minRuns": 1, "isEnabled": False}}, False, id="standby is off"),
+        pytest.param({"standby_from_api": {"minRuns": 1}, "tagged_builds": {}}, False, id="there is no build"),
+    ],
+)
+async def test_who_is_kept_warm(records: Records, directory: Directory, change: dict[str, Any], is_warm: bool) -> None:
+    """Asked for without a walk over all; it follows each change, and what is deleted is kept no more."""
+    await records.add_actor(replace(OTHER, standby_from_api={"minRuns": 2}))
+    await told(directory, OTHER)
+    assert [target.actor_id for target in directory.warm_targets()] == [OTHER.id]
+    hello = await records.replace_actor(replace(HELLO, **change))
+    await told(directory, hello)
+    expected = {OTHER.id, HELLO.id} if is_warm else {OTHER.id}
+    assert {target.actor_id for target in directory.warm_targets()} == expected
+    assert all(target in directory.targets() for target in directory.warm_targets())
+    for actor in (OTHER, HELLO):
+        await records.delete_actor(actor.id)
+    await told(directory, OTHER)
+    await directory.load()
+    assert directory.warm_targets() == []
+
+
 async def test_a_name_too_long_for_dns_leaves_the_id(records: Records, directory: Directory) -> None:
     """63 octets are all that a label has."""
     long = replace(OTHER, name="a" * 60)
