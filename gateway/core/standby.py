@@ -8,6 +8,7 @@ one changes nothing. Source: apify-platform.md §1.4, §1.5; Greenroom's own key
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -37,8 +38,13 @@ class StandbyConfig:
     ``forward_credentials``: the caller's token reaches the Actor (single tenancy only).
     ``first_byte_timeout_secs``, ``pick_timeout_secs`` None: the server's settings hold.
     ``stream_idle_timeout_secs`` None: a stream may be silent for as long as it likes.
-    ``freeze_after_secs``, ``should_pass_actor_input`` and ``disable_standby_fields_override`` are checked and kept;
-    nothing acts on them yet.
+    ``stream_silence_timeout_secs``: a socket or stream on which nothing but pings (in an event stream: comment lines)
+    has passed for so long is no use any more, and closed when its run goes idle; None: for as long as it is open.
+    ``idle_ignored_user_agents`` (what a ``User-Agent`` begins with) and ``idle_ignored_paths`` (whole paths, without
+    query): such requests, a health checker's, are served by a run that is there, but they are no use and wake nobody.
+    ``freeze_after_secs``: a run without use for so long is frozen; ``freeze_with_open_sockets``: also while sockets
+    are open in it that are silent.
+    ``should_pass_actor_input`` and ``disable_standby_fields_override`` are checked and kept; nothing acts on them yet.
     """
 
     is_enabled: bool = False
@@ -59,6 +65,10 @@ class StandbyConfig:
     pick_timeout_secs: float | None = None
     first_byte_timeout_secs: float | None = None
     stream_idle_timeout_secs: float | None = None
+    stream_silence_timeout_secs: float | None = None
+    idle_ignored_user_agents: tuple[str, ...] = ()
+    idle_ignored_paths: tuple[str, ...] = ()
+    freeze_with_open_sockets: bool = False
 
     @property
     def is_shared(self) -> bool:
@@ -66,7 +76,10 @@ class StandbyConfig:
         return self.public or self.tenancy is Tenancy.MULTI_TENANT
 
 
-# API key → (field, kind). Kinds: bool, int, secs (a number that may be fractional), text.
+MAX_IGNORED = 10
+MAX_IGNORED_CHARS = 200
+
+# API key → (field, kind). Kinds: bool, int, secs (a number that may be fractional), text, texts.
 _FIELDS: dict[str, tuple[str, str]] = {
     "isEnabled": ("is_enabled", "bool"),
     "desiredRequestsPerActorRun": ("desired_requests_per_run", "int"),
@@ -86,12 +99,25 @@ _FIELDS: dict[str, tuple[str, str]] = {
     "pickTimeoutSecs": ("pick_timeout_secs", "secs?"),
     "firstByteTimeoutSecs": ("first_byte_timeout_secs", "secs?"),
     "streamIdleTimeoutSecs": ("stream_idle_timeout_secs", "secs?"),
+    "streamSilenceTimeoutSecs": ("stream_silence_timeout_secs", "secs?"),
+    "idleIgnoredUserAgents": ("idle_ignored_user_agents", "texts"),
+    "idleIgnoredPaths": ("idle_ignored_paths", "texts"),
+    "freezeWithOpenSockets": ("freeze_with_open_sockets", "bool"),
 }
+
+_PRINTABLE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+_PATH = re.compile(r"/[!\"$->@-~]*")  # without ? and #
 
 # The platform drops these two silently for everybody but its own staff.
 _IGNORED = frozenset({"isConsoleAuthEnabled", "isTokenlessEnabled"})
 
-_EXPECTED = {"bool": "true or false", "int": "a whole number", "secs": "a number of seconds", "text": "a text"}
+_EXPECTED = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "secs": "a number of seconds",
+    "text": "a text",
+    "texts": f"a list of at most {MAX_IGNORED} texts of at most {MAX_IGNORED_CHARS} characters",
+}
 
 
 def _checked(key: str, kind: str, value: Any) -> Any:
@@ -104,13 +130,18 @@ def _checked(key: str, kind: str, value: Any) -> Any:
         "int": isinstance(value, int) and not isinstance(value, bool),
         "secs": isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value),
         "text": isinstance(value, str) and value != "",
+        "texts": isinstance(value, list) and len(value) <= MAX_IGNORED and all(_is_short(text) for text in value),
     }[base]
     if not fits:
         raise InvalidConfig(
-            f"actorStandby.{key} is {_EXPECTED[base]}{' or null' if optional else ''}, not {value!r}.",
+            f"actorStandby.{key} is {_EXPECTED[base]}{' or null' if optional else ''}, not {value!r:.200}.",
             data={"field": f"actorStandby.{key}"},
         )
-    return value
+    return tuple(value) if base == "texts" else value
+
+
+def _is_short(text: Any) -> bool:
+    return isinstance(text, str) and 0 < len(text) <= MAX_IGNORED_CHARS
 
 
 def _is_finite(number: float) -> bool:
@@ -181,8 +212,19 @@ def _validate(config: StandbyConfig) -> None:
         ("pickTimeoutSecs", config.pick_timeout_secs),
         ("firstByteTimeoutSecs", config.first_byte_timeout_secs),
         ("streamIdleTimeoutSecs", config.stream_idle_timeout_secs),
+        ("streamSilenceTimeoutSecs", config.stream_silence_timeout_secs),
     ):
         demand(secs is None or secs > 0, key, "More than 0.")
+    demand(
+        all(map(_PRINTABLE.fullmatch, config.idle_ignored_user_agents)),
+        "idleIgnoredUserAgents",
+        "Beginnings of User-Agent headers, such as kube-probe/, in printable ASCII without a space at either end.",
+    )
+    demand(
+        all(map(_PATH.fullmatch, config.idle_ignored_paths)),
+        "idleIgnoredPaths",
+        "Whole paths such as /health, as they are asked for: from the first slash, without query.",
+    )
     demand(
         not (config.forward_credentials and config.is_shared),
         "forwardCredentials",
@@ -203,7 +245,7 @@ def as_api_object(merged: Mapping[str, Any] | None) -> dict[str, Any] | None:
     shown: dict[str, Any] = {}
     for key, (name, _) in _FIELDS.items():
         value = getattr(config, name)
-        shown[key] = str(value) if isinstance(value, StrEnum) else value
+        shown[key] = str(value) if isinstance(value, StrEnum) else list(value) if isinstance(value, tuple) else value
     return shown
 
 

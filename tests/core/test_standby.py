@@ -59,10 +59,21 @@ DEFAULTS: dict[str, Any] = {
     "pickTimeoutSecs": None,
     "firstByteTimeoutSecs": None,
     "streamIdleTimeoutSecs": None,
+    "streamSilenceTimeoutSecs": None,
+    "idleIgnoredUserAgents": [],
+    "idleIgnoredPaths": [],
+    "freezeWithOpenSockets": False,
 }
 
 BOOLEANS = [key for key, default in DEFAULTS.items() if isinstance(default, bool)]
-OPTIONAL_SECS = ["freezeAfterSecs", "pickTimeoutSecs", "firstByteTimeoutSecs", "streamIdleTimeoutSecs"]
+OPTIONAL_SECS = [
+    "freezeAfterSecs",
+    "pickTimeoutSecs",
+    "firstByteTimeoutSecs",
+    "streamIdleTimeoutSecs",
+    "streamSilenceTimeoutSecs",
+]
+LISTS = ["idleIgnoredUserAgents", "idleIgnoredPaths"]
 
 GOOD = [
     *[(key, value) for key in BOOLEANS for value in (True, False)],
@@ -75,6 +86,8 @@ GOOD = [
     *[("minRuns", value) for value in (0, 1, 50)],
     *[("maxRuns", value) for value in (None, 1, 50)],
     *[(key, value) for key in OPTIONAL_SECS for value in (None, 0.1, 5, 300)],
+    *[("idleIgnoredUserAgents", value) for value in ([], ["kube-probe/"], ["Mozilla/5.0 (Watcher)", "x" * 200])],
+    *[("idleIgnoredPaths", value) for value in ([], ["/"], ["/health", "/a%20b;c=1/"], [f"/{i}" for i in range(10)])],
 ]
 
 BAD = [
@@ -88,6 +101,9 @@ BAD = [
     *[("minRuns", value) for value in (-1, 0.5, "1", True, None)],
     *[("maxRuns", value) for value in (0, -1, 1.0, "1", True)],
     *[(key, value) for key in OPTIONAL_SECS for value in (0, -1, "5", True, math.inf, math.nan, 10**400)],
+    *[(key, value) for key in LISTS for value in (None, "/health", {}, [1], [""], ["/x"] * 11, ["/" + "x" * 200])],
+    *[("idleIgnoredUserAgents", [value]) for value in (" probe", "probe ", "a\nb", "Prüfer")],
+    *[("idleIgnoredPaths", [value]) for value in ("health", "/a?b", "/a#b", "/a b", "/ä", "//host/\n")],
     *[("idleTimeout", 5), ("isenabled", True), ("", 1)],
 ]
 
