@@ -19,74 +19,55 @@ from functools import partial
 from typing import Any
 
 from autoscaler.launch import Launch
-from autoscaler.launchers.base import Exited, FoundRun, Launcher
-from autoscaler.launchers.readiness import wait_until_serving
-from autoscaler.run_record import RunRecord
+from autoscaler.launchers.base import Exited, FoundRun
+from autoscaler.run_readiness import LOG_TAIL_LINES, RunReadiness
 from gateway.core import run_changes
-from gateway.core.demand import is_drained
 from gateway.core.errors import (
     GreenroomError,
     LaunchError,
     RecordNotFound,
     StandbyRunFailed,
     StandbyRunFinished,
-    StandbyRunNotReady,
 )
 from gateway.core.lifecycle import (
     MAX_RESTARTS_IN_WINDOW,
     Readiness,
     RunStatus,
     StartOutcome,
-    may_become,
     may_restart_after_error,
 )
 from gateway.core.load import Load, LoadHistory, Usage, load_stats
 from gateway.core.model import Actor, Address, Build, RestartKind, RestartWish, Run, User
-from gateway.core.standby import Generation, PoolKey
 from gateway.core.system_events import abort_frames, migrating_frame
-from gateway.state.ports import Changed, RouteEnded, RunEvent, RunRoute, StateUnavailable
+from gateway.state.ports import Changed, RouteEnded, RunEvent, StateUnavailable
 
 _log = logging.getLogger(__name__)
 
-_LOG_TAIL_LINES = 20
-_FOREVER_SECS = 365 * 24 * 3600.0
-_UNHURRIED_SECS = 0.25
 _SOON_SECS = 1.0
 # What a program says as its last word ('fail') may arrive a moment after it has ended.
 _LAST_WORD_SECS = 0.5
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Keeper(RunRecord):
+class Keeper(RunReadiness):
     """
     One live run. ``live`` is its life; the other methods only tell it something and return at once.
 
-    A standby run has ``pool`` and ``generation``. ``known``: the records that it is made from, where they are at hand
-    (a wake has no time to read them again). ``adopted``: its process exists already, or at least its exit code.
-    ``leaves_because``: it must leave its machine, so another run is to take over.
+    ``known``: the records that it is made from, where they are at hand (a wake has no time to read them again).
+    ``adopted``: its process exists already, or at least its exit code. ``leaves_because``: it must leave its machine,
+    so another run is to take over.
     """
 
-    launcher: Launcher
-    pool: PoolKey | None = None
-    generation: Generation | None = None
     known: tuple[Actor, User, Build] | None = None
     adopted: FoundRun | None = None
-    readiness: Readiness = Readiness.STARTING
     began: float = field(default_factory=time.monotonic)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     leaves_because: str | None = None
-    _address: Address | None = None
     _placement: Mapping[str, Any] = field(default_factory=dict)
-    _is_serving: asyncio.Event = field(default_factory=asyncio.Event)
-    _has_served: bool = False
-    _start_secs: float | None = None
-    _ready_secs: float | None = None
     _wind_down_reason: str | None = None
-    _not_ready_message: str | None = None
     _restarts_after_error: list[float] = field(default_factory=list)
     _history: LoadHistory = field(default_factory=LoadHistory)
     _abort_in_force: bool | None = None  # None: no; else whether it is a graceful one
-    _probe: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def has_process(self) -> bool:
@@ -98,11 +79,6 @@ class Keeper(RunRecord):
         if self._wind_down_reason is None:
             self._wind_down_reason = reason
             self._news.set()
-
-    def probe_again(self) -> None:
-        """Its server has refused a connection: no requests until it answers the probe once more."""
-        if self.readiness is Readiness.SERVING:
-            self._probe.set()
 
     def leave(self, reason: str) -> None:
         """Its machine is to be cleared: a batch run migrates, a pool's run serves on until another one does instead."""
@@ -145,10 +121,8 @@ class Keeper(RunRecord):
 
     def _forget_process(self) -> None:
         """What was known of the process that has ended does not hold for the next one."""
-        self.adopted = self._address = self._ready_secs = self._not_ready_message = self.leaves_because = None
-        self.readiness = Readiness.STARTING  # whatever it was: a new program begins
-        self._is_serving.clear()
-        self._probe.clear()
+        self.adopted = self.leaves_because = None
+        self._forget_readiness()
 
     # -- beginning ----------------------------------------------------------------------------------------------
 
@@ -207,58 +181,6 @@ class Keeper(RunRecord):
         """What was wished has been done."""
         await self._change(lambda run: run_changes.restarted(run, self._placement))
         await self._tell_changed()
-
-    async def _watch_readiness(self) -> None:
-        """Probe until it serves; again whenever a gateway was refused. A pool's run that never serves is stopped."""
-        if self._address is None:
-            return
-        started = time.monotonic()
-        # Nobody is held for a batch run's web server, and most have none.
-        timeout_secs, first_interval_secs = _FOREVER_SECS, _UNHURRIED_SECS
-        if self.pool is not None:
-            timeout_secs, first_interval_secs = (
-                self.tools.settings.readiness_timeout_secs,
-                self.launcher.first_probe_secs,
-            )
-        while True:
-            result = await wait_until_serving(
-                self._address, timeout_secs=timeout_secs, first_interval_secs=first_interval_secs
-            )
-            if not result.is_serving:
-                await self._give_up_on_readiness(timeout_secs, result.problem or "it did not answer")
-                return
-            self._ready_secs = self._ready_secs or time.monotonic() - started
-            is_first, self._has_served = not self._has_served, True
-            if self._become(Readiness.SERVING):
-                await self._publish()
-                if is_first:
-                    self._tell_start(StartOutcome.SERVING)
-                if result.status is not None and result.status >= 500:
-                    self._say(f"The web server answered the readiness probe with {result.status}.")
-                self._is_serving.set()
-                await self.launcher.has_booted(self.run.id)
-            await self._probe.wait()
-            self._probe.clear()
-            if self._become(Readiness.STARTING):
-                await self._publish()
-
-    async def _give_up_on_readiness(self, timeout_secs: float, problem: str) -> None:
-        self._not_ready_message = (
-            f"The web server of run {self.run.id} did not answer within {timeout_secs:g} s "
-            f"(setting: readiness_timeout_secs): {problem}. It has to listen on the port in ACTOR_WEB_SERVER_PORT."
-        )
-        self._say(self._not_ready_message)
-        await self.tools.state.signals.end_route(
-            RouteEnded(
-                run_id=self.run.id,
-                live_view_label=self.run.live_view_label,
-                error_type=StandbyRunNotReady.error_type,
-                message=self._not_ready_message,
-                log_tail=await self.tools.logs.tail(self.run.id, _LOG_TAIL_LINES),
-            )
-        )
-        self._become(Readiness.DRAINING)
-        await self.launcher.stop(self.run.id, grace_secs=self.tools.settings.wind_down_grace_secs)
 
     async def _watch_timeout(self) -> None:
         timeout_secs = self.run.options.timeout_secs
@@ -327,14 +249,6 @@ class Keeper(RunRecord):
         self._say(f"Actor Standby server is finished, stopping the run: {reason}.")
         grace = self.tools.settings.wind_down_grace_secs
         await self._ask_to_end(grace, sigterm_grace_secs=grace)
-
-    async def _wait_until_drained(self, routes_version: int) -> None:
-        signals = self.tools.state.signals
-        deadline = time.monotonic() + self.tools.settings.drain_timeout_secs
-        while (left := deadline - time.monotonic()) > 0:
-            if is_drained(self.run.id, routes_version, await signals.demand_reports()):
-                return
-            await signals.wait_for_report(min(left, 1.0))
 
     async def _ask_to_end(self, grace_secs: float, *, sigterm_grace_secs: float) -> None:
         """'aborting' and 'persistState', *grace_secs* to end by itself, then SIGTERM; at once where nobody listens."""
@@ -451,7 +365,7 @@ class Keeper(RunRecord):
                 error_type=error_type,
                 message=message,
                 exit_code=exit_code,
-                log_tail=await self.tools.logs.tail(self.run.id, _LOG_TAIL_LINES) if error_type else (),
+                log_tail=await self.tools.logs.tail(self.run.id, LOG_TAIL_LINES) if error_type else (),
             )
         )
 
@@ -461,35 +375,6 @@ class Keeper(RunRecord):
             await act(self.run.id)
         except (OSError, StateUnavailable) as error:
             _log.warning("a run's log stays where it is: %s", error, extra={"run_id": self.run.id})
-
-    # -- small things -------------------------------------------------------------------------------------------
-
-    def _become(self, readiness: Readiness) -> bool:
-        """Whether it stands there now for the first time; what the table of changes forbids is not done."""
-        if not may_become(self.readiness, readiness):
-            return False
-        self.readiness = readiness
-        return True
-
-    def _tell_start(self, outcome: StartOutcome) -> None:
-        if self.pool is not None:
-            self.tools.on_start(self.pool, outcome)
-
-    async def _publish(self) -> int:
-        return await self.tools.state.signals.put_route(
-            RunRoute(
-                run_id=self.run.id,
-                actor_id=self.run.actor_id,
-                user_id=self.run.user_id,
-                live_view_label=self.run.live_view_label,
-                readiness=self.readiness,
-                pool=self.pool,
-                generation=self.generation,
-                address=self._address,
-                start_secs=self._start_secs,
-                ready_secs=self._ready_secs,
-            )
-        )
 
 
 def _address_of(placement: Mapping[str, Any]) -> Address | None:

@@ -22,7 +22,10 @@ IMPURE = frozenset(
 CLOCKS = frozenset({"now", "utcnow", "today"})
 DRIVERS = frozenset({"sqlalchemy", "alembic", "obstore", "aiosqlite", "redis"})
 # The supervisor, the keepers that it gives its runs to, and what it has made ahead.
-SUPERVISOR = ("autoscaler.supervisor", "autoscaler.keeper", "autoscaler.launch", "autoscaler.ahead")
+SUPERVISOR = (
+    *("autoscaler.supervisor", "autoscaler.keeper", "autoscaler.launch", "autoscaler.ahead"),
+    *("autoscaler.run_readiness", "autoscaler.run_freezing"),
+)
 # What is the gateway's own; all else in its package is for both.
 ROOMS = ("proxy", "api", "app", "events", "services", "worker", "parent", "cli", "commands")
 # Where the whole is composed: these may import the other package, inside their functions only.
