@@ -6,16 +6,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from datetime import datetime
 
+from autoscaler.policy.deciding import Decision, decide, inputs
+from autoscaler.policy.memory import Memory
+from autoscaler.policy.observing import Observation, RunSeen
 from autoscaler.policy.pace import Pace
-from autoscaler.policy.scaling import Decision, Observation, RunView, decide
+from autoscaler.policy.seeing import generation_of, limits_of, runs_seen
+from autoscaler.policy.thresholds import GREENROOM, Policy
 from autoscaler.supervisor import Supervisor
-from gateway.core.demand import PoolDemand, RunUse, merge_pools, merge_runs
+from gateway.core.demand import PoolDemand, merge_pools, merge_runs
 from gateway.core.lifecycle import Readiness
 from gateway.core.model import DecisionRecord
-from gateway.core.standby import PoolKey, StandbyConfig, StandbyTarget
+from gateway.core.standby import Generation, PoolKey, StandbyConfig, StandbyTarget
 from gateway.settings import Settings
 from gateway.state.directory import Directory
 from gateway.state.ports import PoolBlocked, State
@@ -27,11 +32,16 @@ _LEASE = "autoscaler"
 _LEASE_SECS = 10.0
 _UNWRITTEN_DECISIONS = 10_000
 _BATCH_SECS = 0.5
+_MEMORY_SECS = 3600.0
 
 
 @dataclass(slots=True, kw_only=True)
 class Autoscaler:
-    """The loop of the process that leads. *clock* is monotonic; ``on_decision`` is told of each change of mind."""
+    """
+    The loop of the process that leads. *clock* is monotonic; ``on_decision`` is told of each change of mind.
+
+    What the policy remembers of a pool is kept for an hour after its last run and request.
+    """
 
     settings: Settings
     state: State
@@ -41,10 +51,11 @@ class Autoscaler:
     now: Callable[[], datetime]
     new_id: Callable[[], str]
     on_decision: Callable[[], None]
+    policy: Policy = GREENROOM
     clock: Callable[[], float] = time.monotonic
     _pace: Pace = field(init=False)
     _last: dict[PoolKey, tuple[int, int]] = field(default_factory=dict)
-    _ahead_at: dict[PoolKey, int] = field(default_factory=dict)
+    _memories: dict[PoolKey, Memory] = field(default_factory=dict)
     _unwritten: asyncio.Queue[DecisionRecord] = field(default_factory=lambda: asyncio.Queue(_UNWRITTEN_DECISIONS))
 
     def __post_init__(self) -> None:
@@ -77,75 +88,71 @@ class Autoscaler:
             if use.has_refused:
                 self.supervisor.probe_again(run_id)
         views = self.supervisor.views()
-        for pool in self._ahead_at.keys() - views.keys():
-            del self._ahead_at[pool]
         pools = {*views, *(key for key, asked in demand.items() if asked.waiting), *self._always_warm()}
-        for pool in self._last.keys() - pools:
-            del self._last[pool]
+        self._forget_others(pools)
         look_again = self.settings.tick_secs
         for pool in pools:
-            seen_runs = [_with_use(view, uses.get(view.run_id)) for view in views.get(pool, [])]
-            decision = await self._decide_pool(pool, demand.get(pool, PoolDemand()), seen_runs)
+            target = self.directory.target(pool.target_id.lower())
+            seen_runs = runs_seen(views.get(pool, ()), uses, generation_of(target))
+            decision = await self._decide_pool(pool, target, demand.get(pool, PoolDemand()), seen_runs)
             if decision.look_again_in_secs is not None:
                 look_again = min(look_again, decision.look_again_in_secs)
         return look_again
 
-    async def _decide_pool(self, pool: PoolKey, asked: PoolDemand, runs: Sequence[RunView]) -> Decision:
-        target = self.directory.target(pool.target_id.lower())
+    async def _decide_pool(
+        self, pool: PoolKey, target: StandbyTarget | None, asked: PoolDemand, runs: Sequence[RunSeen]
+    ) -> Decision:
         now = self.clock()
-        starting = sum(1 for run in runs if run.readiness is Readiness.STARTING)
-        seen = Observation(
-            config=target.config if target else StandbyConfig(),
-            generation=target.generation if target and target.config.is_enabled else None,
-            waiting=asked.waiting,
-            runs=runs,
-            ahead_at=self._ahead_at.get(pool),
-            may_start=min(
-                self._pace.allowance(now),
-                self.settings.max_starting_runs_per_pool - starting,
-                self.settings.max_runs - self.supervisor.live_runs,
-            ),
-            start_unasked=self._pace.may_start_unasked(pool, now),
+        starting = sum(1 for run in runs if run.state is Readiness.STARTING)
+        room = min(
+            self._pace.allowance(now),
+            self.settings.max_starting_runs_per_pool - starting,
+            self.settings.max_runs - self.supervisor.live_runs,
         )
-        seen = replace(seen, may_start=max(0, seen.may_start))
-        decision = decide(seen)
-        if decision.ahead_at is None:
-            self._ahead_at.pop(pool, None)
-        else:
-            self._ahead_at[pool] = decision.ahead_at
-        await self._act(pool, target, seen, decision)
+        generation = generation_of(target)
+        seen = Observation(
+            limits=limits_of(target.config if target else StandbyConfig()),
+            runs=runs,
+            waiting=asked.waiting,
+            is_on=generation is not None,
+            may_start=max(0, room),
+            start_unasked=self._pace.may_start_unasked(pool, now),
+            memory=self._memories.get(pool, Memory()),
+        )
+        decision = decide(self.policy, seen, now)
+        self._memories[pool] = decision.memory
+        if target is not None and generation is not None:
+            await self._start(pool, target, generation, seen, decision)
+        self._wind_down(decision)
+        self._keep_record(pool, seen, decision, now)
         return decision
 
-    async def _act(self, pool: PoolKey, target: StandbyTarget | None, seen: Observation, decision: Decision) -> None:
-        if decision.start and target is not None and seen.generation is not None:
-            build = await self.supervisor.build(seen.generation.build_id)
-            actor = self.directory.actor(target.actor_id)
-            if build is None or actor is None:
-                await self.state.signals.block_pool(
-                    PoolBlocked(pool=pool, message="The Actor or its build was deleted.")
-                )
-                return
-            for _ in range(decision.start):
-                self._pace.started(self.clock())
-                run_id = self.supervisor.start_standby(target, pool, (*actor, build), seen.generation.memory_mbytes)
-                _log.info("starting a run: %s", "; ".join(decision.reasons), extra={"run_id": run_id})
+    async def _start(
+        self, pool: PoolKey, target: StandbyTarget, generation: Generation, seen: Observation, decision: Decision
+    ) -> None:
+        """Start what is due; or, while nothing is being started, make the next one ready for who keeps runs warm."""
+        is_starting = any(run.state is Readiness.STARTING for run in seen.runs)
+        if not decision.start and (is_starting or not seen.limits.min_runs):
+            return
+        build = await self.supervisor.build(generation.build_id)
+        actor = self.directory.actor(target.actor_id)
+        if build is None or actor is None:
+            if decision.start:
+                gone = PoolBlocked(pool=pool, message="The Actor or its build was deleted.")
+                await self.state.signals.block_pool(gone)
+            return
+        known = (*actor, build)
+        if not decision.start:
+            self.supervisor.make_ahead(target, pool, known, generation.memory_mbytes)
+        for _ in range(decision.start):
+            self._pace.started(self.clock())
+            run_id = self.supervisor.start_standby(target, pool, known, generation.memory_mbytes)
+            _log.info("starting a run: %s", "; ".join(decision.reasons), extra={"run_id": run_id})
+
+    def _wind_down(self, decision: Decision) -> None:
         for run_id, reason in decision.drain:
             _log.info("winding a run down: %s", reason, extra={"run_id": run_id})
             self.supervisor.drain(run_id, reason)
-        await self._make_ahead(pool, target, seen, decision)
-        self._keep_record(pool, seen, decision)
-
-    async def _make_ahead(
-        self, pool: PoolKey, target: StandbyTarget | None, seen: Observation, decision: Decision
-    ) -> None:
-        """While nothing is being started: whoever keeps runs warm has the next one made ready."""
-        is_starting = decision.start or any(run.readiness is Readiness.STARTING for run in seen.runs)
-        if target is None or seen.generation is None or not seen.config.min_runs or is_starting:
-            return
-        build = await self.supervisor.build(seen.generation.build_id)
-        actor = self.directory.actor(target.actor_id)
-        if build is not None and actor is not None:
-            self.supervisor.make_ahead(target, pool, (*actor, build), seen.generation.memory_mbytes)
 
     async def _write_decisions(self) -> None:
         """Beside the loop and in batches: writing what was decided for one pool must not delay the wake of the next."""
@@ -163,7 +170,7 @@ class Autoscaler:
     def _all_unwritten(self) -> list[DecisionRecord]:
         return [self._unwritten.get_nowait() for _ in range(self._unwritten.qsize())]
 
-    def _keep_record(self, pool: PoolKey, seen: Observation, decision: Decision) -> None:
+    def _keep_record(self, pool: PoolKey, seen: Observation, decision: Decision, now: float) -> None:
         """A change of mind or an act is kept; the same again is not."""
         mind = (decision.wanted_runs, decision.present_runs)
         if self._last.get(pool) == mind and not decision.start and not decision.drain:
@@ -183,24 +190,18 @@ class Autoscaler:
                 wanted_runs=decision.wanted_runs,
                 present_runs=decision.present_runs,
                 reasons=decision.reasons + drained,
-                inputs={
-                    "waiting": seen.waiting,
-                    "inFlight": sum(run.in_flight for run in seen.runs),
-                    "maxRequestsPerActorRun": seen.config.max_requests_per_run,
-                    "desiredRequestsPerActorRun": seen.config.desired_requests_per_run,
-                    "runs": [
-                        {
-                            "id": run.run_id,
-                            "readiness": str(run.readiness),
-                            "inFlight": run.in_flight,
-                            "viewers": run.viewers,
-                            "idleSecs": round(run.idle_secs, 3),
-                        }
-                        for run in seen.runs
-                    ],
-                },
+                inputs=inputs(self.policy, seen, now),
             )
         )
+
+    def _forget_others(self, pools: AbstractSet[PoolKey]) -> None:
+        """Of pools without runs and requests, the last decision, and after an hour all that was learned of them."""
+        for pool in self._last.keys() - pools:
+            del self._last[pool]
+        now = self.clock()
+        for pool in self._memories.keys() - pools:
+            if now - (self._memories[pool].at or 0.0) > _MEMORY_SECS:
+                del self._memories[pool]
 
     def _always_warm(self) -> list[PoolKey]:
         """Pools that keep runs although nobody asks: the owner's pool of each Actor with ``minRuns``."""
@@ -209,9 +210,3 @@ class Autoscaler:
             for target in self.directory.targets()
             if target.config.is_enabled and target.config.min_runs and target.generation is not None
         ]
-
-
-def _with_use(view: RunView, use: RunUse | None) -> RunView:
-    if use is None:
-        return view
-    return replace(view, in_flight=use.in_flight, viewers=use.viewers, idle_secs=use.idle_secs)

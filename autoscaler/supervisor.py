@@ -21,7 +21,7 @@ from autoscaler.ahead import Ahead
 from autoscaler.keeper import Keeper
 from autoscaler.keeper_tools import KeeperTools
 from autoscaler.launchers.base import ClearsMachines, FoundRun, Launcher
-from autoscaler.policy.scaling import RunView
+from autoscaler.policy.seeing import RunView
 from autoscaler.pulse import Pulse
 from gateway.core import run_changes
 from gateway.core.errors import LaunchError, RecordNotFound, StandbyRunFailed

@@ -21,13 +21,19 @@ ANY_NUMBER = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the owner of the pool has set: see ``StandbyConfig``. Here the desired requests may be fractional."""
+    """
+    What the owner of the pool has set: see ``StandbyConfig``. Here the desired requests may be fractional.
+
+    ``freeze_after_secs`` None: runs are not frozen. ``freeze_with_open_sockets``: not even an open socket holds it off.
+    """
 
     max_requests_per_run: int = 4
     desired_requests_per_run: float = 3
     idle_timeout_secs: float = 300
     min_runs: int = 0
     max_runs: int | None = None
+    freeze_after_secs: float | None = None
+    freeze_with_open_sockets: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +42,9 @@ class RunSeen:
     One run: its use over all gateways, and its age.
 
     ``viewers`` are use, but no load. ``overloaded_ratio``: the share of the last seconds in which its CPU was at its
-    limit. ``retires_because``: it is of an old build or must leave its machine; it is replaced, then wound down.
+    limit. ``cpu_ratio``: how much of its limit it uses, over the last seconds; None: unknown. ``has_open_sockets``:
+    some of what is in flight are upgraded connections. ``retires_because``: it is of an old build or must leave its
+    machine; it is replaced, then wound down.
     """
 
     run_id: str
@@ -47,6 +55,8 @@ class RunSeen:
     viewers: int = 0
     overloaded_ratio: float = 0.0
     retires_because: str | None = None
+    cpu_ratio: float | None = None
+    has_open_sockets: bool = False
 
     @property
     def is_used(self) -> bool:
@@ -95,6 +105,8 @@ class Observation:
                 "idleTimeoutSecs": limits.idle_timeout_secs,
                 "minRuns": limits.min_runs,
                 "maxRuns": limits.max_runs,
+                "freezeAfterSecs": limits.freeze_after_secs,
+                "freezeWithOpenSockets": limits.freeze_with_open_sockets,
             },
             "runs": [
                 {
@@ -106,6 +118,8 @@ class Observation:
                     "viewers": run.viewers,
                     "overloadedRatio": run.overloaded_ratio,
                     "retiresBecause": run.retires_because,
+                    "cpuRatio": run.cpu_ratio,
+                    "hasOpenSockets": run.has_open_sockets,
                 }
                 for run in self.runs
             ],
@@ -163,6 +177,8 @@ def _limits(given: Mapping[str, Any]) -> Limits:
         idle_timeout_secs=_number(given, "idleTimeoutSecs", plain.idle_timeout_secs),
         min_runs=_whole(given, "minRuns", 0, most=MOST_RUNS),
         max_runs=_whole(given, "maxRuns", None, least=1, most=MOST_RUNS),
+        freeze_after_secs=_number(given, "freezeAfterSecs", None),
+        freeze_with_open_sockets=_flag(given, "freezeWithOpenSockets", default=False),
     )
 
 
@@ -185,6 +201,8 @@ def _run(given: Any, number: int) -> RunSeen:
         viewers=_whole(given, "viewers", 0),
         overloaded_ratio=_number(given, "overloadedRatio", 0.0, most=1.0),
         retires_because=retires,
+        cpu_ratio=_number(given, "cpuRatio", None),
+        has_open_sockets=_flag(given, "hasOpenSockets", default=False),
     )
 
 
@@ -197,8 +215,8 @@ def _object(given: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return value
 
 
-def _flag(given: Mapping[str, Any], key: str) -> bool:
-    value = given.get(key, True)
+def _flag(given: Mapping[str, Any], key: str, *, default: bool = True) -> bool:
+    value = given.get(key, default)
     if not isinstance(value, bool):
         raise InvalidRequest(f"{key} is true or false, not {value!r:.60}.")
     return value

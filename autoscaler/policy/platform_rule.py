@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from autoscaler.policy import scaling
 from autoscaler.policy.observing import Observation
+from autoscaler.policy.seeing import RunView
 from gateway.core.standby import Generation, StandbyConfig
 
 _CURRENT, _OLD = Generation(build_id="current", memory_mbytes=0), Generation(build_id="old", memory_mbytes=0)
@@ -27,7 +28,7 @@ def decide_as_the_platform(seen: Observation) -> scaling.Decision:
             generation=_CURRENT if seen.is_on else None,
             waiting=seen.waiting,
             runs=[
-                scaling.RunView(
+                RunView(
                     run_id=run.run_id,
                     generation=_OLD if run.retires_because else _CURRENT,
                     readiness=run.state,

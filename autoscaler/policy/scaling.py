@@ -12,31 +12,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from autoscaler.policy.seeing import RunView
 from gateway.core.lifecycle import Readiness
 from gateway.core.standby import Generation, StandbyConfig
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunView:
-    """
-    One live run of the pool: its use over all gateways (viewers are use, but no load), and its age.
-
-    ``leaves_because``: why it must leave its machine; it is replaced as one of an old build is.
-    """
-
-    run_id: str
-    generation: Generation
-    readiness: Readiness
-    in_flight: int
-    idle_secs: float
-    age_secs: float
-    viewers: int = 0
-    leaves_because: str | None = None
-
-    @property
-    def is_used(self) -> bool:
-        """Whether anything is open."""
-        return bool(self.in_flight or self.viewers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

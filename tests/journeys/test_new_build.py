@@ -81,7 +81,7 @@ async def test_a_pushed_build_takes_over_under_load_without_a_single_failure(gre
         await callers.all_get("hello anew from")
         for run_id in old:
             assert (await greenroom.ended(run_id))["status"] == "SUCCEEDED"
-            assert "a newer build has taken over" in await greenroom.log_of(run_id)
+            assert "another run has taken over: a newer build" in await greenroom.log_of(run_id)
         await callers.twenty_more()
         await callers.all_get("hello anew from")
     builds = {run["id"]: run["buildNumber"] for run in await greenroom.runs_of(actor)}
