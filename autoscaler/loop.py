@@ -191,6 +191,7 @@ class Autoscaler:
                 present_runs=decision.present_runs,
                 reasons=decision.reasons + drained,
                 inputs=inputs(self.policy, seen, now),
+                decision=decision.to_json(),
             )
         )
 

@@ -304,7 +304,11 @@ class Storage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionRecord:
-    """One change of the autoscaler's mind about a pool: what it wanted, in words why, and on which inputs."""
+    """
+    One change of the autoscaler's mind about a pool: what it wanted, in words why, and on which inputs.
+
+    ``decision`` is all of it, as the policy has made it; it is made again from ``inputs`` by the same policy.
+    """
 
     id: str
     pool_id: str
@@ -314,6 +318,7 @@ class DecisionRecord:
     present_runs: int
     reasons: tuple[str, ...]
     inputs: JsonObject = field(default_factory=dict)
+    decision: JsonObject = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -472,6 +472,7 @@ decisions = Table(
     Column("present_runs", Integer, nullable=False),
     Column("reasons", _REASONS, nullable=False),
     Column("inputs", _OBJECT, nullable=False),
+    Column("decision", _OBJECT, nullable=False, server_default="{}"),
     Index(None, "pool_id", "at"),
     Index(None, "actor_id"),
 )

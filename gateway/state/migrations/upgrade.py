@@ -12,7 +12,7 @@ from sqlalchemy import Connection, inspect, text
 
 from gateway.state.ports import StateUnavailable
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest revision. A database that stands here is opened without loading Alembic, which takes a while."""
 
 
