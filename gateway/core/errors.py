@@ -28,6 +28,7 @@ No I/O: every error that reaches a caller, each with its HTTP status, API type a
     ├── HttpVersionNotSupported     505 http-version-not-supported
     ├── LoopDetected                508 loop-detected
     ├── LaunchError                 why a run could not be started; told as StandbyRunFailed or a status message
+    │   └── MachineTrouble          the same, where the Actor has no part in it
     └── StandbyError                errors at standby and live-view hosts
         ├── StandbyNotEnabled       400 standby-not-enabled
         ├── FirstBuildUnderWay      503 build-under-way   the Actor's only build is still being made
@@ -40,6 +41,8 @@ No I/O: every error that reaches a caller, each with its HTTP status, API type a
         ├── LiveViewEnded           410 run-finished
         ├── WaitingRoomFull         503 waiting-room-full
         ├── WaitedTooLong           503 waiting-room-timeout
+        ├── StandbyQuarantined      503 standby-quarantined   its runs have failed, and it is left alone for a while
+        ├── StandbyNoRoom           503 memory-limit-exceeded   no run of this size may be started for its owner
         └── ShuttingDown            503 shutting-down
     Conflict                        a compare-and-set lost; never shown, the caller reads again
 
@@ -268,6 +271,10 @@ class LaunchError(GreenroomError):
     http_status, error_type = 503, "run-failed"
 
 
+class MachineTrouble(LaunchError):
+    """What stood in the way is the machine's, not the Actor's: an engine that is down, a disk that is full."""
+
+
 class StandbyError(GreenroomError):
     """An error at a standby or live-view host."""
 
@@ -359,6 +366,26 @@ class WaitedTooLong(StandbyError):
     """No run had room for the request within its deadline."""
 
     http_status, error_type, retry_after_secs = 503, "waiting-room-timeout", 5
+
+
+class StandbyQuarantined(StandbyError):
+    """Runs of the pool never served, or crashed soon after: none is started for a while."""
+
+    http_status, error_type = 503, "standby-quarantined"
+
+    def __init__(self, message: str, *, retry_after_secs: int, data: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message, data={**(data or {}), "retryAfterSecs": retry_after_secs})
+        self.retry_after_secs = retry_after_secs
+
+
+class StandbyNoRoom(StandbyError):
+    """A run of the pool would take more than its owner or the machine may give, and waiting does not help."""
+
+    http_status, error_type = 503, "memory-limit-exceeded"
+
+    def __init__(self, message: str, *, retry_after_secs: int, data: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message, data={**(data or {}), "retryAfterSecs": retry_after_secs})
+        self.retry_after_secs = retry_after_secs
 
 
 class ShuttingDown(StandbyError):

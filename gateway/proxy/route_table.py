@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from gateway.core.demand import RunUse
 from gateway.core.lifecycle import Readiness
 from gateway.core.standby import Generation, PoolKey
-from gateway.state.ports import PoolBlocked, RouteChange, RouteEnded, RoutesReset, RunRoute
+from gateway.state.ports import PoolBlocked, PoolFreed, RouteChange, RouteEnded, RoutesReset, RunRoute
 
 
 @dataclass(slots=True, eq=False)
@@ -73,7 +73,7 @@ class RouteTable:
                 for route in change.routes:
                     self._put(route, now)
                 return [run for run in dropped if run]
-            case PoolBlocked():
+            case PoolBlocked() | PoolFreed():
                 return []
 
     def _put(self, route: RunRoute, now: float) -> None:

@@ -22,9 +22,10 @@ from gateway.core.errors import (
 from gateway.core.lifecycle import Readiness
 from gateway.core.standby import Generation, PoolKey
 from gateway.proxy.balancer import pick_run
+from gateway.proxy.blocked_pools import BlockedPools, refusal_of
 from gateway.proxy.route_table import LiveRun, RouteTable
 from gateway.proxy.waiting_room import Ticket, WaitingRoom
-from gateway.state.ports import PoolBlocked, RouteChange, RouteEnded, RoutesReset, RunRoute
+from gateway.state.ports import PoolBlocked, PoolFreed, RouteChange, RouteEnded, RoutesReset, RunRoute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +90,7 @@ class SlotDesk:
         self._chance = chance
         self._poke = poke
         self._pools: dict[PoolKey, _Pool] = {}
+        self._blocked = BlockedPools(clock)
 
     def take(self, want: Want, *, avoid: frozenset[str] = frozenset()) -> LiveRun | None:
         """A slot in the best run, taken; None where there is none now. *avoid* names runs that just refused."""
@@ -99,17 +101,26 @@ class SlotDesk:
 
     def hold(self, held: Held) -> None:
         """
-        Wait for a slot. Raises WaitingRoomFull.
+        Wait for a slot. Raises WaitingRoomFull, and where no run is there or begun: why none is started now.
 
         Where there is room all the same (the limit was raised while others waited, a run that this request avoided
         serves again), *settle* is called before this returns; in a full room, that of those who wait.
         """
         assert held.want is not None
+        self._refuse_blocked(held.want)
         try:
             self._pool(held.want).room.join(held)
         finally:
             self._let_through(held.want.pool)
             self._poke()
+
+    def _refuse_blocked(self, want: Want) -> None:
+        refusal = self._blocked.refusal(want.pool, want.generation, is_owner=want.is_owner)
+        if refusal is not None and all(
+            run.route.readiness is Readiness.DRAINING for run in self.routes.runs_of(want.pool)
+        ):
+            self._tidy(want.pool)
+            raise refusal
 
     def leave(self, held: Held) -> None:
         """The waiter is gone (its caller left, or its time is over)."""
@@ -154,13 +165,17 @@ class SlotDesk:
                         self._fail_uncovered(run.route.pool, run, change)
                         self._tidy(run.route.pool)
             case PoolBlocked():
+                self._blocked.block(change)
                 self._fail_all(change)
+            case PoolFreed():
+                self._blocked.free(change.pool)
             case RunRoute():
                 if change.pool is not None:
                     self._let_through(change.pool)
                 if change.readiness is Readiness.DRAINING:
                     self._poke()
             case RoutesReset():
+                self._blocked.forget_all()
                 for key in list(self._pools):
                     self._let_through(key)
                     self._tidy(key)
@@ -297,7 +312,10 @@ class SlotDesk:
         pool = self._pools.get(blocked.pool)
         if pool is None:
             return
-        self._settle(pool.room.oldest(len(pool.room)), StandbyRunFailed(blocked.message))
+        for ticket in pool.room.oldest(len(pool.room)):
+            assert isinstance(ticket, Held)
+            is_owner = ticket.want is not None and ticket.want.is_owner
+            ticket.settle(refusal_of(blocked, blocked.retry_after_secs, is_owner=is_owner))
         self._tidy(blocked.pool)
 
     @staticmethod

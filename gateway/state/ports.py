@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -36,6 +36,7 @@ from gateway.core.model import (
 from gateway.core.names import ActorName
 from gateway.core.standby import Generation, PoolKey
 from gateway.core.storages import KeyValueRecord
+from gateway.core.trouble import PoolTrouble
 
 if TYPE_CHECKING:  # they answer with this module's Listing
     from gateway.state.storage_ports import Storages
@@ -255,14 +256,28 @@ class PoolBlocked:
     """
     The autoscaler can't start runs for a pool now: those who wait for one hear why at once.
 
-    Not stored: it speaks to the requests that wait at this moment.
+    ``retry_after_secs``: so do those who come for so long, or until PoolFreed, whose requests no run that there is can
+    take; None: it speaks only to those that wait at this moment. ``generation``: only to those who want a run of it.
+    ``log_tail`` is for owners alone; ``facts`` go into the error's data.
     """
 
     pool: PoolKey
     message: str
+    error_type: str = "standby-run-failed"
+    retry_after_secs: float | None = None
+    generation: Generation | None = None
+    facts: Mapping[str, object] = field(default_factory=dict)
+    log_tail: tuple[str, ...] = ()
 
 
-RouteChange = RunRoute | RouteEnded | RoutesReset | PoolBlocked
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolFreed:
+    """What PoolBlocked said of this pool is no longer so."""
+
+    pool: PoolKey
+
+
+RouteChange = RunRoute | RouteEnded | RoutesReset | PoolBlocked | PoolFreed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,6 +319,7 @@ class Signals(Protocol):
 
     async def end_route(self, ended: RouteEnded) -> int: ...
     async def block_pool(self, blocked: PoolBlocked) -> None: ...
+    async def free_pool(self, freed: PoolFreed) -> None: ...
     def watch_routes(self) -> AbstractAsyncContextManager[AsyncIterator[NumberedChange]]:
         """Begins with a RoutesReset."""
         ...
@@ -349,6 +365,14 @@ class Signals(Protocol):
 
     async def loads(self) -> Mapping[str, Load]:
         """The load of each run of which it still counts."""
+        ...
+
+    async def report_troubles(self, troubles: Sequence[PoolTrouble], *, ttl_secs: float) -> None:
+        """Replace what is known of all pools in quarantine; it counts for *ttl_secs*."""
+        ...
+
+    async def troubles(self) -> Sequence[PoolTrouble]:
+        """The pools in quarantine, as far as what was said of them still counts."""
         ...
 
     async def lead(self, name: str, holder: str, *, ttl_secs: float) -> int | None:

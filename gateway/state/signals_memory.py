@@ -15,10 +15,12 @@ from typing import Generic, TypeVar
 
 from gateway.core.demand import DemandReport
 from gateway.core.load import Load
+from gateway.core.trouble import PoolTrouble
 from gateway.state.ports import (
     Changed,
     NumberedChange,
     PoolBlocked,
+    PoolFreed,
     RouteChange,
     RouteEnded,
     RoutesReset,
@@ -71,6 +73,7 @@ class MemorySignals:
         self._event_watchers: dict[str, set[_Subscription[RunEvent]]] = {}
         self._reports: dict[str, tuple[float, DemandReport]] = {}
         self._loads: dict[str, tuple[float, Load]] = {}
+        self._troubles: tuple[float, tuple[PoolTrouble, ...]] = (0.0, ())
         self._poked = asyncio.Event()
         self._reported = asyncio.Event()
         self._leases: dict[str, tuple[str, float, int]] = {}
@@ -86,6 +89,9 @@ class MemorySignals:
 
     async def block_pool(self, blocked: PoolBlocked) -> None:
         self._tell_route(blocked)
+
+    async def free_pool(self, freed: PoolFreed) -> None:
+        self._tell_route(freed)
 
     def _tell_route(self, change: RouteChange) -> int:
         self._routes_version += 1
@@ -190,6 +196,13 @@ class MemorySignals:
     def _forget_old_loads(self) -> None:
         now = self._clock()
         self._loads = {run_id: kept for run_id, kept in self._loads.items() if kept[0] > now}
+
+    async def report_troubles(self, troubles: Sequence[PoolTrouble], *, ttl_secs: float) -> None:
+        self._troubles = self._clock() + ttl_secs, tuple(troubles)
+
+    async def troubles(self) -> Sequence[PoolTrouble]:
+        until, troubles = self._troubles
+        return troubles if until > self._clock() else ()
 
     async def lead(self, name: str, holder: str, *, ttl_secs: float) -> int | None:
         now = self._clock()

@@ -10,8 +10,19 @@ import pytest
 from gateway.core.demand import DemandReport, PoolDemand
 from gateway.core.lifecycle import Readiness
 from gateway.core.load import Load
-from gateway.core.standby import PoolKey
-from gateway.state.ports import Changed, NumberedChange, RouteEnded, RoutesReset, RunEvent, RunRoute, Signals
+from gateway.core.standby import Generation, PoolKey
+from gateway.core.trouble import PoolTrouble
+from gateway.state.ports import (
+    Changed,
+    NumberedChange,
+    PoolBlocked,
+    PoolFreed,
+    RouteEnded,
+    RoutesReset,
+    RunEvent,
+    RunRoute,
+    Signals,
+)
 from gateway.state.signals_memory import MemorySignals
 
 POOL = PoolKey(target_id="target", user_id="user")
@@ -112,6 +123,41 @@ async def test_every_waiter_sees_the_next_report(signals: Signals) -> None:
         await asyncio.sleep(0)
         await signals.report_demand(report("g1", 1), ttl_secs=5)
     assert all(wait.result() for wait in waits)
+
+
+async def test_pools_that_are_blocked_and_freed_are_route_changes(signals: Signals) -> None:
+    """In order with all others, and not part of the picture that a new watcher gets."""
+    async with signals.watch_routes() as changes:
+        await anext(changes)
+        await signals.block_pool(PoolBlocked(pool=POOL, message="It failed.", retry_after_secs=10))
+        await signals.free_pool(PoolFreed(pool=POOL))
+        blocked, freed = await anext(changes), await anext(changes)
+        assert blocked.change == PoolBlocked(pool=POOL, message="It failed.", retry_after_secs=10)
+        assert (freed.version, freed.change) == (blocked.version + 1, PoolFreed(pool=POOL))
+    async with signals.watch_routes() as changes:
+        assert (await anext(changes)).change == RoutesReset(routes=())
+
+
+async def test_troubles_replace_each_other_and_expire(signals: Signals, clock: Clock) -> None:
+    """What was said last counts, all of it, until its time is over."""
+    one, other = (
+        PoolTrouble(
+            pool=POOL,
+            generation=Generation(build_id=build, memory_mbytes=128),
+            failed_starts=3,
+            crashes=0,
+            message="It failed.",
+            run_id="run",
+            retry_after_secs=10,
+        )
+        for build in ("one", "other")
+    )
+    assert list(await signals.troubles()) == []
+    await signals.report_troubles([one, other], ttl_secs=5)
+    await signals.report_troubles([other], ttl_secs=5)
+    assert list(await signals.troubles()) == [other]
+    clock.now += 6
+    assert list(await signals.troubles()) == []
 
 
 async def test_changes_reach_every_watcher(signals: Signals) -> None:
