@@ -235,6 +235,8 @@ class Gateway:
         now = self.services.clock()
         for run in self.desk.routes.all_runs():
             if run.route.readiness is Readiness.DRAINING:
+                for stream in run.silent_streams(now):
+                    stream.close(GOING_AWAY, "going away")
                 since = self._draining_since.setdefault(run.route.run_id, now)
                 if now - since >= limit_secs:
                     self.sockets.close(run.route.run_id)

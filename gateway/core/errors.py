@@ -32,6 +32,7 @@ No I/O: every error that reaches a caller, each with its HTTP status, API type a
     └── StandbyError                errors at standby and live-view hosts
         ├── StandbyNotEnabled       400 standby-not-enabled
         ├── FirstBuildUnderWay      503 build-under-way   the Actor's only build is still being made
+        ├── StandbyAsleep           503 standby-asleep   for requests that its owner lets wake nobody
         ├── StandbyRunFailed        503 standby-run-failed
         ├── StandbyRunFinished      503 standby-run-finished
         ├── StandbyRunNotReady      504 standby-run-not-ready
@@ -303,6 +304,18 @@ class FirstBuildUnderWay(StandbyError):
             f"The first build of this Actor ({build_number}) is still under way: try again when it has ended. "
             f"'greenroom logs {build_id}' shows how far it is.",
             data={"buildId": build_id},
+        )
+
+
+class StandbyAsleep(StandbyError):
+    """No run serves, and the request is one that its Actor's owner lets wake nobody: a health checker's."""
+
+    http_status, error_type, retry_after_secs = 503, "standby-asleep", 60
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This Actor sleeps, and its settings (actorStandby.idleIgnoredUserAgents, idleIgnoredPaths) keep requests "
+            "such as this one from waking it. Any other request does."
         )
 
 

@@ -19,16 +19,18 @@ from gateway.core.errors import GreenroomError
 from gateway.observability import Metrics, RequestKind, log_context
 from gateway.proxy import http, preflight, replies, websocket
 from gateway.proxy.accounts import Accounts, Timing
-from gateway.proxy.asgi import Message, Receive, Scope, Send, host_of
+from gateway.proxy.asgi import Message, Receive, Scope, Send, host_of, raw_path_of
 from gateway.proxy.callers import caller_of, own_tokens
 from gateway.proxy.decisions import CallerGone, Decisions, bad_gateway, monotonic, no_first_byte
 from gateway.proxy.headers import candidates_of, credentials_of
+from gateway.proxy.ignored import ignoring
 from gateway.proxy.open_sockets import OpenSockets
 from gateway.proxy.plan import Credentials, ForwardPlan, Headers
 from gateway.proxy.replay import ReplayReceive
 from gateway.proxy.route_table import LiveRun
 from gateway.proxy.slots import Want
 from gateway.proxy.upstream import UpstreamCut, UpstreamError, UpstreamRefused, Upstreams, UpstreamTimeout
+from gateway.proxy.use import Use
 
 _log = logging.getLogger(__name__)
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")
@@ -100,10 +102,15 @@ class Admission:
         caller = await caller_of(_tokens(scope), target, decisions.auth)
         want = decisions.want(target, caller) or await decisions.want_with_build(label, target, caller)
         config, first_byte_secs = target.config, decisions.first_byte_secs(target)
+        ignores = ignoring(config, lambda: headers)
+        use = Use(
+            is_none=ignores is not None and ignores(raw_path_of(scope)[len(prefix) :]),
+            silence_secs=config.stream_silence_timeout_secs,
+        )
         avoid: set[str] = set()
         while True:
             deadline = timing.arrived + decisions.pick_secs(target)
-            async with self._slot(want, receive, timing, deadline, avoid) as run:
+            async with self._slot(want, receive, timing, deadline, avoid, use) as run:
                 plan = replace(
                     self._plan(scope, run, request_id, _credentials(scope, caller.own), prefix, timing),
                     keep_credentials=config.forward_credentials,
@@ -111,7 +118,7 @@ class Admission:
                     stream_idle_timeout_secs=config.stream_idle_timeout_secs,
                 )
                 try:
-                    await self._forward(scope, receive, send, plan, run, timing)
+                    await self._forward(scope, receive, send, plan, run, timing, use)
                 except UpstreamRefused:
                     # Nothing was sent: the same request goes to another run, or waits until this one is probed again.
                     decisions.desk.refused(run)
@@ -145,7 +152,7 @@ class Admission:
                 raise await decisions.why_no_view(label)
             plan = self._plan(scope, run, request_id, credentials, prefix, timing)
             plan = replace(plan, first_byte_deadline=timing.arrived + first_byte_secs)
-            await self._forward(scope, receive, send, plan, run, timing)
+            await self._forward(scope, receive, send, plan, run, timing, Use())
         except UpstreamRefused:
             # It may have ended a moment ago, before its route was taken back.
             raise await decisions.why_no_view(label) from None
@@ -156,11 +163,13 @@ class Admission:
 
     @contextlib.asynccontextmanager
     async def _slot(
-        self, want: Want, receive: ReplayReceive, timing: Timing, deadline: float, avoid: set[str]
+        self, want: Want, receive: ReplayReceive, timing: Timing, deadline: float, avoid: set[str], use: Use
     ) -> AsyncIterator[LiveRun]:
         """A slot, at once or after waiting; given back however the request ends."""
         run = self.decisions.take(want, frozenset(avoid))
         if run is None:
+            if use.is_none:
+                self.decisions.let_sleep(want)
             timing.was_held = True
             run = await self.decisions.slot_later(want, timing.arrived, deadline, receive.wait_until_gone)
             avoid.clear()
@@ -168,7 +177,7 @@ class Admission:
         try:
             yield run
         finally:
-            self.decisions.desk.give_back(run)
+            self.decisions.desk.give_back(run, used_at=use.used_at(monotonic()))
 
     def _plan(
         self, scope: Scope, run: LiveRun, request_id: str, credentials: Credentials, prefix: str, timing: Timing
@@ -199,13 +208,16 @@ class Admission:
         )
 
     async def _forward(
-        self, scope: Scope, receive: Receive, send: Send, plan: ForwardPlan, run: LiveRun, timing: Timing
+        self, scope: Scope, receive: Receive, send: Send, plan: ForwardPlan, run: LiveRun, timing: Timing, use: Use
     ) -> None:
         try:
-            if scope["type"] == "http":
+            if scope["type"] != "http":
+                await self._relay(scope, receive, send, plan, run, use)
+            elif use.silence_secs is None:
                 await http.forward(scope, receive, send, plan, self.upstreams)
-            else:
-                await self._relay(scope, receive, send, plan, run)
+            elif not await use.until_closed(run, send, lambda send: self._answer(scope, receive, send, plan)):
+                http.cut_here()
+                timing.was_cut = True
         except UpstreamCut:
             # Returning without the rest makes the server cut the caller off: it never looks as if it were whole.
             timing.was_cut = True
@@ -214,9 +226,18 @@ class Admission:
         except UpstreamError as error:
             raise bad_gateway(run, str(error)) from error
 
-    async def _relay(self, scope: Scope, receive: Receive, send: Send, plan: ForwardPlan, run: LiveRun) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, plan: ForwardPlan) -> None:
+        await http.forward(scope, receive, send, plan, self.upstreams)
+
+    async def _relay(
+        self, scope: Scope, receive: Receive, send: Send, plan: ForwardPlan, run: LiveRun, use: Use
+    ) -> None:
         closing = asyncio.Event()
-        with self.sockets.open(run.route.run_id, lambda _code, _reason: closing.set()), self.metrics.open_websocket():
+        with (
+            self.sockets.open(run.route.run_id, lambda _code, _reason: closing.set()),
+            self.metrics.open_websocket(),
+            use.listening(run, send, closing.set) as send,
+        ):
             await websocket.relay(
                 scope,
                 receive,
@@ -225,6 +246,7 @@ class Admission:
                 upstreams=self.upstreams,
                 max_message_bytes=self.decisions.settings.max_websocket_message_bytes,
                 closing=closing,
+                on_activity=use.heard,
             )
 
 

@@ -20,6 +20,7 @@ from gateway.core.errors import (
     LiveViewNotListening,
     RecordNotFound,
     ShuttingDown,
+    StandbyAsleep,
     StandbyBadGateway,
     StandbyNotEnabled,
     StandbyResponseTimeout,
@@ -89,6 +90,11 @@ class Decisions:
         if run is None and self.is_stopping:  # its first run refused it meanwhile, and nothing is started any more
             raise ShuttingDown
         return run
+
+    def let_sleep(self, want: Want) -> None:
+        """Of a request that is no use and has found no slot: raises StandbyAsleep where it would wake somebody."""
+        if self.desk.is_asleep(want):
+            raise StandbyAsleep
 
     def pick_secs(self, target: StandbyTarget) -> float:
         """How long a request may wait for a run."""

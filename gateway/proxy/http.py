@@ -261,6 +261,11 @@ class _WithoutCuts(logging.Filter):
 _WITHOUT_CUTS = _WithoutCuts()
 
 
+def cut_here() -> None:
+    """The app itself has broken the answer of this task off, as ``forward`` does when it raises UpstreamCut."""
+    _is_cut.set(True)
+
+
 def quiet_cut_answers() -> None:
     """Keep answers that were cut on purpose out of uvicorn's error log. May be called more than once."""
     logging.getLogger("uvicorn.error").addFilter(_WITHOUT_CUTS)

@@ -4,12 +4,14 @@ No I/O: this process's picture of the live runs, fed by route changes, and what 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.core.demand import RunUse
 from gateway.core.lifecycle import Readiness
 from gateway.core.standby import Generation, PoolKey
+from gateway.proxy.open_streams import OpenStream
 from gateway.state.ports import PoolBlocked, PoolFreed, RouteChange, RouteEnded, RoutesReset, RunRoute
 
 
@@ -19,7 +21,8 @@ class LiveRun:
     One run as this gateway sees it.
 
     ``taken`` slots count against the run's limit; ``viewers`` are requests by its live-view host, which don't but keep
-    it in use all the same. ``used_at`` is when the last of either ended (or when the run was first seen).
+    it in use all the same. ``used_at`` is when the last of either ended (or when the run was first seen). ``streams``
+    are those of the former whose silence has a limit.
     """
 
     route: RunRoute
@@ -28,15 +31,41 @@ class LiveRun:
     viewers: int = 0
     has_refused: bool = False
     is_gone: bool = False
+    streams: set[OpenStream] = field(default_factory=set)
 
     @property
     def is_serving(self) -> bool:
         """Whether it takes new requests now."""
         return self.route.readiness is Readiness.SERVING and not self.has_refused
 
-    def use(self, now: float) -> RunUse:
-        """What the autoscaler is told of it."""
+    @property
+    def last_use(self) -> float:
+        """When it was last used, if nothing is open but streams."""
+        return max([self.used_at, *(stream.heard_at for stream in self.streams)])
+
+    def is_silent(self, now: float) -> bool:
+        """Whether nothing is open but streams that are no use any more."""
+        return len(self.silent_streams(now)) == self.taken + self.viewers
+
+    def silent_streams(self, now: float) -> list[OpenStream]:
+        """Those that are no use any more."""
+        return [stream for stream in self.streams if stream.silent_at <= now]
+
+    def idle_at(self, idle_timeout_secs: float) -> float:
+        """When it reaches its idle timeout, if nothing happens until then; may be inf."""
+        if len(self.streams) != self.taken + self.viewers:
+            return math.inf
+        return max([self.last_use + idle_timeout_secs, *(stream.silent_at for stream in self.streams)])
+
+    def use(self, now: float, *, is_wanted: bool = False) -> RunUse:
+        """
+        What the autoscaler is told of it. *is_wanted*: somebody waits for a run, so it is seen that this one is full.
+
+        Silent streams are no use; but while it drains, or it would be stopped before they are closed.
+        """
         is_used = self.taken or self.viewers
+        if self.streams and not is_wanted and self.route.readiness is not Readiness.DRAINING and self.is_silent(now):
+            return RunUse(in_flight=0, idle_secs=max(0.0, now - self.last_use), has_refused=self.has_refused)
         return RunUse(
             in_flight=self.taken,
             viewers=self.viewers,

@@ -99,6 +99,14 @@ class SlotDesk:
             return None
         return self._take_free(want.pool, pool, avoid)
 
+    def is_asleep(self, want: Want) -> bool:
+        """Whether no run of the pool serves or is about to, so that only a wake could help."""
+        runs = self.routes.runs_of(want.pool)
+        is_asleep = not any(run.route.readiness in (Readiness.STARTING, Readiness.SERVING) for run in runs)
+        if is_asleep:
+            self._tidy(want.pool)
+        return is_asleep
+
     def hold(self, held: Held) -> None:
         """
         Wait for a slot. Raises WaitingRoomFull, and where no run is there or begun: why none is started now.
@@ -130,11 +138,20 @@ class SlotDesk:
             pool.room.leave(held)
             self._tidy(held.want.pool)
 
-    def give_back(self, run: LiveRun) -> None:
-        """One slot of *run* is free again; the next waiter gets it at once."""
+    def give_back(self, run: LiveRun, *, used_at: float | None = None) -> None:
+        """
+        One slot of *run* is free again; the next waiter gets it at once.
+
+        *used_at* is when the run was last used by who had it; None: right now.
+        """
         run.taken -= 1
-        run.used_at = self._clock()
+        now = self._clock()
         key = run.route.pool
+        if used_at is None:
+            run.used_at = now
+        else:
+            run.used_at = max(run.used_at, used_at)
+            self._tell_when_idle(run, now)
         if key is not None and (run.is_gone or ((pool := self._pools.get(key)) is not None and len(pool.room))):
             self._let_through(key)
             self._tidy(key)
@@ -218,17 +235,20 @@ class SlotDesk:
             gateway_id=self._gateway_id,
             routes_seen=self.routes.version,
             pools=pools,
-            runs={run.route.run_id: run.use(now) for run in self.routes.all_runs()},
+            runs={run.route.run_id: run.use(now, is_wanted=self._is_wanted(run)) for run in self.routes.all_runs()},
         )
+
+    def _is_wanted(self, run: LiveRun) -> bool:
+        pool = self._pools.get(run.route.pool) if run.route.pool is not None else None
+        return pool is not None and len(pool.room) > 0
 
     def secs_to_idle_limit(self) -> float:
         """Until the next unused run reaches its idle timeout, so that the autoscaler hears of it then; may be inf."""
         now = self._clock()
         waits = (
-            run.used_at + pool.idle_timeout_secs - now
+            run.idle_at(pool.idle_timeout_secs) - now
             for key, pool in self._pools.items()
             for run in self.routes.runs_of(key)
-            if not run.taken and not run.viewers
         )
         return min((wait for wait in waits if wait > 0), default=math.inf)
 
@@ -326,6 +346,12 @@ class SlotDesk:
 
     def _tell_when_drained(self, run: LiveRun) -> None:
         if run.route.readiness is Readiness.DRAINING and not run.taken and not run.viewers:
+            self._poke()
+
+    def _tell_when_idle(self, run: LiveRun, now: float) -> None:
+        """What was open in it has held it over its idle timeout, but was no use."""
+        pool = self._pools.get(run.route.pool) if run.route.pool is not None else None
+        if pool is not None and run.idle_at(pool.idle_timeout_secs) <= now:
             self._poke()
 
     def _tidy(self, key: PoolKey) -> None:

@@ -22,6 +22,7 @@ from gateway.proxy import preflight
 from gateway.proxy.accounts import Timing
 from gateway.proxy.decisions import monotonic
 from gateway.proxy.hosts import LiveView, Standby, Target
+from gateway.proxy.open_streams import OpenStream
 from gateway.proxy.route_table import LiveRun
 from gateway.proxy.splice.back import Back
 from gateway.proxy.splice.chunks import BadChunk
@@ -79,7 +80,7 @@ class Entering(ABC):
 
     __slots__ = (
         "_back", "_entrance", "_front", "_has_repeated", "_is_open_ended", "_keeps", "_kept", "_kept_bytes", "_kind",
-        "_pending", "_pending_bytes", "_problem", "_run", "_seen", "_shared", "_status", "_target", "_terms",
+        "_pending", "_pending_bytes", "_problem", "_run", "_seen", "_shared", "_status", "_stream", "_target", "_terms",
         "_waiting", "host", "is_open", "method", "request_id", "takes_chunks", "timing", "upgrade", "upload",
     )  # fmt: skip
 
@@ -95,6 +96,7 @@ class Entering(ABC):
         self.timing = Timing(arrived=0.0)
         self._back: Back | None = None
         self._run: LiveRun | None = None
+        self._stream: OpenStream | None = None  # it, where its silence has a limit
         self._waiting: asyncio.Task[None] | None = None
         # Of the present request
         self.method = self.host = self._target = b""
@@ -267,6 +269,8 @@ class Entering(ABC):
         while True:
             if self._run is None:
                 assert terms.want is not None
+                if terms.ignores is not None and terms.ignores(self._target):
+                    decisions.let_sleep(terms.want)
                 arrived = self.timing.arrived
                 self.timing.was_held = True
                 run = await decisions.slot_later(terms.want, arrived, arrived + terms.pick_secs)
@@ -319,8 +323,23 @@ class Entering(ABC):
         desk = self._shared.decisions.desk
         if self._kind == "live_view":
             desk.end_view(run)
-        else:
+        elif self._terms.is_plain:
             desk.give_back(run)
+        else:
+            self._give_back_unused(run)
+
+    def _give_back_unused(self, run: LiveRun) -> None:
+        """The slot of a request that may have been no use, from its beginning or since it fell silent."""
+        used_at = None
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            run.streams.discard(stream)
+            if stream.silent_at <= monotonic():
+                used_at = stream.heard_at
+        ignores = self._terms.ignores
+        if ignores is not None and ignores(self._target):
+            used_at = 0.0
+        self._shared.decisions.desk.give_back(run, used_at=used_at)
 
     def _close(self, error: GreenroomError | None, now: float | None = None) -> float:
         """The request has ended, *now* (which is returned): its slot is free, it is counted and noted."""

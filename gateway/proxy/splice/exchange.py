@@ -10,10 +10,11 @@ once more where that does no harm; what breaks off later must not look whole.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gateway.core.errors import GreenroomError, RequestTooSlow
 from gateway.proxy.decisions import bad_gateway, monotonic, no_first_byte
+from gateway.proxy.open_streams import OpenStream, ear_for
 from gateway.proxy.sockets import reset_on_abort
 from gateway.proxy.splice.answer_cache import SeenAnswer
 from gateway.proxy.splice.answer_head import CHUNKED
@@ -49,6 +50,8 @@ class Exchange(Entering):
         if self._back is None:
             self._hold(pieces)
             return
+        if self._stream is not None:
+            self._stream.heard(monotonic())
         if len(pieces) == 1:
             self._back.transport.write(pieces[0])
         elif pieces:
@@ -159,11 +162,29 @@ class Exchange(Entering):
             front.transport.writelines([b"".join(parts), *pieces])
         if is_whole:
             self._done()
-        else:
-            self._go_on()
+            return
+        if self._terms.silence_secs is not None:
+            self._listen(seen, length, pieces)
+        self._go_on()
+
+    def _listen(self, seen: SeenAnswer, length: int, pieces: Sequence[bytes]) -> None:
+        """From now on the answer's silence has a limit."""
+        stream = self._open_stream(lambda _code, _reason: self._cut())
+        stream.ear = ear_for(seen.facts.headers, is_chunked=length == CHUNKED and self.takes_chunks)
+        stream.hear(pieces, stream.heard_at)
+
+    def _open_stream(self, close: Callable[[int, str], None]) -> OpenStream:
+        limit_secs, run = self._terms.silence_secs, self._run
+        assert limit_secs is not None
+        assert run is not None
+        self._stream = stream = OpenStream(limit_secs, monotonic(), close)
+        run.streams.add(stream)
+        return stream
 
     def more(self, pieces: Sequence[bytes], *, is_last: bool) -> None:
         """The answer goes on, or ends."""
+        if self._stream is not None:
+            self._stream.hear(pieces, monotonic())
         transport = self._front.transport
         if len(pieces) == 1:
             transport.write(pieces[0])
@@ -202,6 +223,9 @@ class Exchange(Entering):
             on_end=ended,
         )
         closing = tunnel.close
+        if self._terms.silence_secs is not None:
+            stream = self._open_stream(closing)
+            tunnel.on_activity = lambda: stream.heard(monotonic())
         self._shared.sockets.add(run.route.run_id, closing)
         self._shared.metrics.count_websockets(1)
         back.transport.set_protocol(tunnel.actor_side)
@@ -335,4 +359,4 @@ class Exchange(Entering):
 
 
 def _nothing() -> None:
-    """The slot is held for as long as the socket is open: that is use, with or without activity."""
+    """The slot is held for as long as the socket is open: that is use, unless silence has a limit."""

@@ -16,6 +16,7 @@ from gateway.core.standby import StandbyTarget
 from gateway.proxy.callers import Caller
 from gateway.proxy.decisions import Decisions
 from gateway.proxy.headers import credentials_of
+from gateway.proxy.ignored import Ignores, ignoring
 from gateway.proxy.plan import ForwardPlan
 from gateway.proxy.slots import Want
 from gateway.proxy.splice.request_cache import actor_segments
@@ -29,6 +30,9 @@ _NOWHERE = Address(host="", port=0)
 class Terms:
     """
     ``subject`` is the standby target, or the label of a live view; ``want`` is None there.
+
+    ``is_plain``: each request is use of its run, for as long as it is open; else ``ignores`` tells which are none, and
+    ``silence_secs`` from what silence on a socket or stream is none (None: it is as long as it is open).
 
     ``segments`` are the lines for the Actor, see ``request_cache``; the request id comes next. *until* and *epoch* are
     the authenticator's.
@@ -45,6 +49,9 @@ class Terms:
     pick_secs: float
     first_byte_secs: float
     stream_idle_secs: float | None
+    is_plain: bool
+    ignores: Ignores | None
+    silence_secs: float | None
 
 
 def terms_for(
@@ -72,6 +79,8 @@ def terms_for(
         scheme=client.scheme,
         host=host.decode("latin-1"),
     )
+    ignores = ignoring(target.config, lambda: head.headers) if target is not None else None
+    silence_secs = target.config.stream_silence_timeout_secs if target is not None else None
     *segments, last = actor_segments(head, plan)
     return Terms(
         head=head,
@@ -85,4 +94,7 @@ def terms_for(
         pick_secs=decisions.pick_secs(target) if target is not None else math.inf,
         first_byte_secs=decisions.first_byte_secs(target),
         stream_idle_secs=target.config.stream_idle_timeout_secs if target is not None else None,
+        is_plain=ignores is None and silence_secs is None,
+        ignores=ignores,
+        silence_secs=silence_secs,
     )
