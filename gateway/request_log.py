@@ -2,8 +2,8 @@
 The one line of log of each proxied request, at a cost that a data plane can bear.
 
 Such a line holds nothing that anybody outside could have made up (the request id and the numbers are ours, the method
-is one of the known), so it needs no redaction, and no ``LogRecord``. Lines are gathered for a moment and written
-together; whatever else is logged meanwhile comes after them, as it happened.
+is one of the known), so it needs no redaction, and no ``LogRecord``. Lines are gathered for a moment, then made and
+written together; whatever else is logged meanwhile comes after them, as it happened.
 """
 
 from __future__ import annotations
@@ -13,12 +13,28 @@ import contextlib
 import logging
 import threading
 import time
-from typing import IO, Literal
+from collections.abc import Iterator
+from typing import IO, Literal, NamedTuple
 
 _GATHER_SECS = 0.05
 _MAX_GATHERED = 500
 
 _log = logging.getLogger("gateway.requests")
+_new = tuple.__new__  # a NamedTuple's own constructor takes twice as long
+
+
+class _Line(NamedTuple):
+    """What is told of one request; ``at`` is when it ended, in seconds since 1970."""
+
+    at: float
+    kind: str
+    method: str
+    outcome: int | str | None
+    request_id: str
+    run_id: str | None
+    error_type: str | None
+    secs: float
+    held_secs: float
 
 
 class RequestLog:
@@ -31,11 +47,9 @@ class RequestLog:
     def __init__(self) -> None:
         self._stream: IO[str] | None = None
         self._as_text = False
-        self._lines: list[str] = []
+        self._lines: list[_Line] = []
         self._timer: asyncio.TimerHandle | None = None
         self._thread: int | None = None
-        self._second = 0
-        self._second_text = ""
 
     def write_to(self, stream: IO[str], log_format: Literal["json", "text"]) -> None:
         """From now on, lines go there in this form."""
@@ -54,39 +68,10 @@ class RequestLog:
         held_secs: float,
     ) -> None:
         """A request has ended with *outcome*, its status or ``cut``."""
-        if not _log.isEnabledFor(logging.INFO):
-            return
+        line = _new(_Line, (time.time(), kind, method, outcome, request_id, run_id, error_type, secs, held_secs))
         if self._stream is None:
-            extra = {
-                "request_id": request_id,
-                "run_id": run_id,
-                "error_type": error_type,
-                "duration_ms": round(secs * 1000, 1),
-                "held_ms": round(held_secs * 1000, 1),
-            }
-            _log.info("%s %s %s", kind, method, outcome, extra=extra)
+            _tell(line)
             return
-        now = time.time()
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        time_text = f"{self._second_text}.{int((now - second) * 1000):03d}Z"
-        if self._as_text:
-            about = f" run_id={run_id}" if run_id else ""
-            about += f" error_type={error_type}" if error_type else ""
-            line = (
-                f"{time_text[11:-1]} info    {kind} {method} {outcome} request_id={request_id}{about} "
-                f"duration_ms={secs * 1000:.1f} held_ms={held_secs * 1000:.1f}\n"
-            )
-        else:
-            about = f'"run_id": "{run_id}", ' if run_id else ""
-            error = f'"{error_type}"' if error_type else "null"
-            line = (
-                f'{{"time": "{time_text}", "level": "info", "logger": "gateway.requests", '
-                f'"message": "{kind} {method} {outcome}", "request_id": "{request_id}", {about}'
-                f'"error_type": {error}, "duration_ms": {secs * 1000:.1f}, "held_ms": {held_secs * 1000:.1f}}}\n'
-            )
         lines = self._lines
         lines.append(line)
         if self._timer is None:
@@ -106,10 +91,58 @@ class RequestLog:
         if timer is not None:
             timer.cancel()
         lines, self._lines = self._lines, []
-        if lines and self._stream is not None:
+        if lines and self._stream is not None and _log.isEnabledFor(logging.INFO):
+            text = "".join(_texts(lines) if self._as_text else _objects(lines))
             with contextlib.suppress(OSError, ValueError):  # a full disk stops no request
-                self._stream.write("".join(lines))
+                self._stream.write(text)
                 self._stream.flush()
+
+
+def _texts(lines: list[_Line]) -> Iterator[str]:
+    """For terminals."""
+    for time_text, (_, kind, method, outcome, request_id, run_id, error_type, secs, held_secs) in _dated(lines):
+        about = f" run_id={run_id}" if run_id else ""
+        about += f" error_type={error_type}" if error_type else ""
+        yield (
+            f"{time_text[11:-1]} info    {kind} {method} {outcome} request_id={request_id}{about} "
+            f"duration_ms={secs * 1000:.1f} held_ms={held_secs * 1000:.1f}\n"
+        )
+
+
+def _objects(lines: list[_Line]) -> Iterator[str]:
+    """As JSON."""
+    for time_text, (_, kind, method, outcome, request_id, run_id, error_type, secs, held_secs) in _dated(lines):
+        about = f'"run_id": "{run_id}", ' if run_id else ""
+        error = f'"{error_type}"' if error_type else "null"
+        yield (
+            f'{{"time": "{time_text}", "level": "info", "logger": "gateway.requests", '
+            f'"message": "{kind} {method} {outcome}", "request_id": "{request_id}", {about}'
+            f'"error_type": {error}, "duration_ms": {secs * 1000:.1f}, "held_ms": {held_secs * 1000:.1f}}}\n'
+        )
+
+
+def _dated(lines: list[_Line]) -> Iterator[tuple[str, _Line]]:
+    """With their times in words; many lines have the same."""
+    last, time_text = -1, ""
+    for line in lines:
+        millisecond = int(line.at * 1000)
+        if millisecond != last:
+            last = millisecond
+            second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(millisecond // 1000))
+            time_text = f"{second}.{millisecond % 1000:03d}Z"
+        yield time_text, line
+
+
+def _tell(line: _Line) -> None:
+    """As everybody else does."""
+    extra = {
+        "request_id": line.request_id,
+        "run_id": line.run_id,
+        "error_type": line.error_type,
+        "duration_ms": round(line.secs * 1000, 1),
+        "held_ms": round(line.held_secs * 1000, 1),
+    }
+    _log.info("%s %s %s", line.kind, line.method, line.outcome, extra=extra)
 
 
 REQUEST_LOG = RequestLog()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from gateway.core.errors import GreenroomError
-from gateway.observability import Metrics, RequestKind, Temperature, status_class
+from gateway.observability import Metrics, RequestKind, status_class
 from gateway.proxy.plan import Headers
 from gateway.proxy.route_table import LiveRun
 from gateway.request_log import REQUEST_LOG, RequestLog
@@ -39,11 +40,17 @@ class Timing:
         return ", ".join(parts).encode()
 
 
+# By status, for all that can be answered; a look-up costs less than the question.
+_CLASSES = tuple(status_class(status) for status in range(600))
+_KINDS: tuple[RequestKind, ...] = get_args(RequestKind)
+
+
 class Accounts:
     """Counts each request that has ended, and logs one line of it."""
 
     def __init__(self, metrics: Metrics, log: RequestLog = REQUEST_LOG) -> None:
         self._metrics = metrics
+        self._warm = {kind: metrics.tally(kind, "warm") for kind in _KINDS}
         self._log = log
 
     def ended(
@@ -58,22 +65,22 @@ class Accounts:
     ) -> None:
         """A request of *timing* has ended *now*; *method* is a word, *status* None: nothing was answered."""
         secs, held_secs = now - timing.arrived, 0.0
-        run = timing.run
-        temperature: Temperature = "none"
-        if run is not None:
-            temperature = "warm"
+        run, run_id = timing.run, None
+        if run is None:
+            tally = self._metrics.tally(kind, "none")
+        else:
+            run_id = run.route.run_id
             if timing.was_held:
-                temperature, held_secs = "cold", timing.admitted - timing.arrived
+                held_secs = timing.admitted - timing.arrived
                 self._metrics.wake_seconds.observe(held_secs)
-        was_cut = timing.was_cut
-        self._metrics.tally(kind, temperature).add("cut" if was_cut else status_class(status), secs)
-        self._log.line(
-            kind,
-            method,
-            "cut" if was_cut else status,
-            request_id,
-            run.route.run_id if run is not None else None,
-            error.error_type if error is not None else None,
-            secs,
-            held_secs,
-        )
+                tally = self._metrics.tally(kind, "cold")
+            else:
+                tally = self._warm[kind]
+        outcome: int | str | None = status
+        if timing.was_cut:
+            outcome = ended = "cut"
+        else:
+            ended = "cut" if status is None else _CLASSES[status]
+        tally.add(ended, secs)
+        error_type = None if error is None else error.error_type
+        self._log.line(kind, method, outcome, request_id, run_id, error_type, secs, held_secs)
