@@ -25,6 +25,7 @@ from gateway.core import run_changes
 from gateway.core.errors import (
     GreenroomError,
     LaunchError,
+    MachineTrouble,
     RecordNotFound,
     StandbyRunFailed,
     StandbyRunFinished,
@@ -60,7 +61,6 @@ class Keeper(RunReadiness):
 
     known: tuple[Actor, User, Build] | None = None
     adopted: FoundRun | None = None
-    began: float = field(default_factory=time.monotonic)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     leaves_because: str | None = None
     _placement: Mapping[str, Any] = field(default_factory=dict)
@@ -148,7 +148,7 @@ class Keeper(RunReadiness):
             news=self._news,
         )
         self._address, spec = await launch.prepare()
-        self._placement = await self.launcher.start(spec, self._store)
+        self._placement = await launch.start(spec, self._store)
         self._address = _address_of(self._placement) or self._address  # some know the place only now
         if self._start_secs is None:
             self._start_secs = time.monotonic() - self.began
@@ -284,8 +284,18 @@ class Keeper(RunReadiness):
             f"Run {self.run.id} ended before its web server answered ({self.run.status}, "
             f"exit code {exited.exit_code}).{why} The next request starts another one."
         )
+        self._tell_news(has_ended=True, failed_because=self._failure(exited.exit_code, why))
         await self._close_books(error, message, exited.exit_code)
         return False
+
+    def _failure(self, exit_code: int, why: str) -> str | None:
+        """What is held against its pool: that it ended before it served, or failed, and nobody wanted that."""
+        if self._wind_down_reason is not None or self.run.status in (RunStatus.ABORTED, RunStatus.TIMED_OUT):
+            return None
+        if self._has_served and self.run.status is not RunStatus.FAILED:
+            return None
+        when = "after it had begun to serve" if self._has_served else "before its web server answered"
+        return f"Run {self.run.id} ended {when} ({self.run.status}, exit code {exit_code}).{why}"
 
     async def _change_after(self, exited: Exited, reason: str | None) -> Callable[[Run], Run | None]:
         """How its record changes by the end of a process: by its own end, or by the wish for another process."""
@@ -312,6 +322,9 @@ class Keeper(RunReadiness):
         message = f"The Actor could not be started: {error.message}"
         self._say(message)
         self._tell_start(StartOutcome.FAILED)
+        is_wanted = self._wind_down_reason is not None or self.run.status is RunStatus.ABORTING
+        is_its_own = not is_wanted and not isinstance(error, MachineTrouble)
+        self._tell_news(has_ended=True, failed_because=message if is_its_own else None)
         if self._wind_down_reason is not None and self.run.restart_wish is not None:
             await self._retire()
         try:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from autoscaler.policy.quarantine import RunNews
 from gateway.core.lifecycle import RunStatus, StartOutcome
 from gateway.core.standby import PoolKey
 from gateway.live_logs import Logs
@@ -20,6 +21,8 @@ class KeeperTools:
     """
     What all keepers share. ``on_start`` is told how each start of a pool's run went, ``on_end`` each run's last status.
 
+    ``on_news`` hears what becomes of each run of a pool.
+
     ``now`` is aware UTC; ``cores`` are those of the machine that process runs share.
     """
 
@@ -33,3 +36,4 @@ class KeeperTools:
     cores: int
     on_start: Callable[[PoolKey, StartOutcome], None]
     on_end: Callable[[RunStatus], None]
+    on_news: Callable[[RunNews], None] = lambda _: None

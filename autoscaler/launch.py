@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from autoscaler.keeper_tools import KeeperTools
 from autoscaler.launchers.base import Launcher, LaunchSpec, Placement
@@ -63,6 +64,20 @@ class Launch:
             max_log_chars=self.tools.settings.max_log_chars,
         )
         return placement.address, spec
+
+    async def start(self, spec: LaunchSpec, may_begin: Callable[[], Awaitable[None]]) -> Mapping[str, Any]:
+        """As the launcher's, but not for longer than it may take: a launcher that hangs must not hold up the pool."""
+        limit_secs = self.tools.settings.launch_timeout_secs
+        limit = asyncio.timeout(limit_secs)
+        try:
+            async with limit:
+                return await self.launcher.start(spec, may_begin)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise LaunchError(
+                f"The launcher has not started it within {limit_secs:g} s (setting: launch_timeout_secs)."
+            ) from error
 
     async def _prepare(self, build: Build) -> None:
         """What may take minutes gives way to an abort; the work itself goes on for whoever needs it next."""

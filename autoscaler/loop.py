@@ -14,9 +14,11 @@ from autoscaler.policy.deciding import Decision, decide, inputs
 from autoscaler.policy.memory import Memory
 from autoscaler.policy.observing import Observation, RunSeen
 from autoscaler.policy.pace import Pace
+from autoscaler.policy.quarantine import FREE, RunNews
 from autoscaler.policy.seeing import generation_of, limits_of, runs_seen
 from autoscaler.policy.thresholds import GREENROOM, Policy
 from autoscaler.supervisor import Supervisor
+from autoscaler.troubles import Troubles
 from gateway.core.demand import PoolDemand, merge_pools, merge_runs
 from gateway.core.lifecycle import Readiness
 from gateway.core.model import DecisionRecord
@@ -33,6 +35,7 @@ _LEASE_SECS = 10.0
 _UNWRITTEN_DECISIONS = 10_000
 _BATCH_SECS = 0.5
 _MEMORY_SECS = 3600.0
+_TROUBLES_TICKS = 10
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,33 +55,48 @@ class Autoscaler:
     new_id: Callable[[], str]
     on_decision: Callable[[], None]
     policy: Policy = GREENROOM
+    on_pause: Callable[[bool], None] = lambda _: None
     clock: Callable[[], float] = time.monotonic
     _pace: Pace = field(init=False)
+    _troubles: Troubles = field(init=False)
+    _lead: int | None = None
     _last: dict[PoolKey, tuple[int, int]] = field(default_factory=dict)
     _memories: dict[PoolKey, Memory] = field(default_factory=dict)
     _unwritten: asyncio.Queue[DecisionRecord] = field(default_factory=lambda: asyncio.Queue(_UNWRITTEN_DECISIONS))
 
     def __post_init__(self) -> None:
         self._pace = Pace(starts_per_sec=self.settings.max_starts_per_sec)
+        self._troubles = Troubles(
+            signals=self.state.signals,
+            logs=self.supervisor.tools.logs,
+            ttl_secs=_TROUBLES_TICKS * self.settings.tick_secs,
+            clock=self.clock,
+            on_pause=self.on_pause,
+        )
 
     async def run(self) -> None:
         """For ever: look, then wait for a poke, the next idle limit or the next tick, whichever is first."""
         async with asyncio.TaskGroup() as group:
             group.create_task(steadily("the keeping of decisions", self._write_decisions))
             group.create_task(steadily("the autoscaler", self._look_for_ever))
+            group.create_task(steadily("the retrying of pools", self._troubles.follow_retries))
 
     async def _look_for_ever(self) -> None:
         look_again = 0.0
         while True:
             await self.state.signals.wait_for_poke(min(self.settings.tick_secs, max(0.001, look_again)))
-            if await self.state.signals.lead(_LEASE, self.holder, ttl_secs=_LEASE_SECS) is None:
+            lead = await self.state.signals.lead(_LEASE, self.holder, ttl_secs=_LEASE_SECS)
+            if lead != self._lead:  # whatever was known of an earlier lead, another leader may have acted since
+                self._troubles.begin_anew()
+                self._lead = lead
+            if lead is None:
                 look_again = self.settings.tick_secs
                 continue
             look_again = await self.look()
 
-    def start_went(self, pool: PoolKey, served: bool) -> None:
-        """How a start of *pool* went; after failures, runs that nobody waits for are started more seldom."""
-        self._pace.start_went(pool, served, self.clock())
+    def hear(self, news: RunNews) -> None:
+        """What became of a pool's run: after failures the pool is left alone for a while."""
+        self._troubles.hear(news)
 
     async def look(self) -> float:
         """One round over all pools; the seconds until the next run reaches its idle limit."""
@@ -97,6 +115,7 @@ class Autoscaler:
             decision = await self._decide_pool(pool, target, demand.get(pool, PoolDemand()), seen_runs)
             if decision.look_again_in_secs is not None:
                 look_again = min(look_again, decision.look_again_in_secs)
+        await self._troubles.report()
         return look_again
 
     async def _decide_pool(
@@ -110,13 +129,18 @@ class Autoscaler:
             self.settings.max_runs - self.supervisor.live_runs,
         )
         generation = generation_of(target)
+        standing = self._troubles.standing(pool, generation, starting=starting) if generation is not None else FREE
+        if generation is not None and asked.waiting and all(run.state is Readiness.DRAINING for run in runs):
+            await self._troubles.tell_waiting(pool, generation, standing)
+        if standing.may_start is not None:
+            room = min(room, standing.may_start)
         seen = Observation(
             limits=limits_of(target.config if target else StandbyConfig()),
             runs=runs,
             waiting=asked.waiting,
             is_on=generation is not None,
             may_start=max(0, room),
-            start_unasked=self._pace.may_start_unasked(pool, now),
+            start_unasked=standing.start_unasked,
             memory=self._memories.get(pool, Memory()),
         )
         decision = decide(self.policy, seen, now)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from autoscaler.launchers.base import Launcher
 from autoscaler.launchers.readiness import wait_until_serving
+from autoscaler.policy.quarantine import RunNews
 from autoscaler.run_record import RunRecord
 from gateway.core.demand import is_drained
 from gateway.core.errors import StandbyRunNotReady
@@ -32,7 +33,10 @@ class RunReadiness(RunRecord):
     readiness: Readiness = Readiness.STARTING
     _address: Address | None = None
     _is_serving: asyncio.Event = field(default_factory=asyncio.Event)
+    began: float = field(default_factory=time.monotonic)
     _has_served: bool = False
+    _served_at: float | None = None
+    _is_end_told: bool = False
     _start_secs: float | None = None
     _ready_secs: float | None = None
     _not_ready_message: str | None = None
@@ -74,7 +78,9 @@ class RunReadiness(RunRecord):
             if self._become(Readiness.SERVING):
                 await self._publish()
                 if is_first:
+                    self._served_at = time.monotonic()
                     self._tell_start(StartOutcome.SERVING)
+                    self._tell_news()
                 if result.status is not None and result.status >= 500:
                     self._say(f"The web server answered the readiness probe with {result.status}.")
                 self._is_serving.set()
@@ -96,6 +102,8 @@ class RunReadiness(RunRecord):
             f"(setting: readiness_timeout_secs): {problem}. It has to listen on the port in ACTOR_WEB_SERVER_PORT."
         )
         self._say(self._not_ready_message)
+        is_draining = self.readiness is Readiness.DRAINING
+        self._tell_news(has_ended=True, failed_because=None if is_draining else self._not_ready_message)
         await self.tools.state.signals.end_route(
             RouteEnded(
                 run_id=self.run.id,
@@ -126,6 +134,23 @@ class RunReadiness(RunRecord):
     def _tell_start(self, outcome: StartOutcome) -> None:
         if self.pool is not None:
             self.tools.on_start(self.pool, outcome)
+
+    def _tell_news(self, *, has_ended: bool = False, failed_because: str | None = None) -> None:
+        """Of a pool's run the autoscaler hears that it serves, and once that it is over."""
+        if self.pool is None or self.generation is None or self._is_end_told:
+            return
+        self._is_end_told = has_ended
+        self.tools.on_news(
+            RunNews(
+                run_id=self.run.id,
+                pool=self.pool,
+                generation=self.generation,
+                began=self.began,
+                has_ended=has_ended,
+                served_secs=time.monotonic() - self._served_at if self._served_at is not None else None,
+                failed_because=failed_because,
+            )
+        )
 
     async def _publish(self) -> int:
         return await self.tools.state.signals.put_route(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from autoscaler.keeper_tools import KeeperTools
-from gateway.core.errors import Conflict, LaunchError
+from gateway.core.errors import Conflict, MachineTrouble
 from gateway.core.model import Run
 from gateway.core.storages import KeyValueRecord
 from gateway.new_run import store_run
@@ -53,7 +53,7 @@ class RunRecord:
         try:
             await store_run(self.tools.state.records, self.run, self.tools.box, self.tools.new_id(), self.contents)
         except StateUnavailable as error:
-            raise LaunchError(f"The run could not be put on record. {error}") from error
+            raise MachineTrouble(f"The run could not be put on record. {error}") from error
         await self._tell_changed()
 
     async def _change(self, change: Callable[[Run], Run | None]) -> bool:

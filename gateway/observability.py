@@ -88,6 +88,13 @@ class Metrics:
         self._starts = {outcome: starts.labels(str(outcome)) for outcome in StartOutcome}
         ends = Counter("greenroom_run_ends", "Runs that have ended, by status.", ("status",), registry=registry)
         self._ends = {status: ends.labels(str(status)) for status in RunStatus if status in TERMINAL}
+        quarantines = Counter(
+            "greenroom_quarantines",
+            "Pauses in the starts of a pool, by what failed: its starts, or its runs soon after.",
+            ("cause",),
+            registry=registry,
+        )
+        self._quarantines = {cause: quarantines.labels(cause) for cause in ("starts", "crashes")}
         self.decisions = Counter(
             "greenroom_autoscaler_decisions", "Changes of the autoscaler's mind about a pool.", registry=registry
         )
@@ -142,6 +149,10 @@ class Metrics:
         """How many runs live now; those not named are none."""
         for readiness, gauge in self._runs.items():
             gauge.set(counts.get(readiness, 0))
+
+    def count_quarantine(self, is_for_crashes: bool) -> None:
+        """Count one pause in which nothing is started for a pool."""
+        self._quarantines["crashes" if is_for_crashes else "starts"].inc()
 
     def render(self) -> tuple[bytes, str]:
         """Body and content type of ``GET /metrics``."""

@@ -236,6 +236,9 @@ class Settings(BaseSettings):
     readiness_timeout_secs: float = Field(
         120, gt=0, description="A standby run that doesn't answer for so long failed."
     )
+    launch_timeout_secs: float = Field(
+        300, gt=0, le=86_400, description="A start that its launcher has not brought about in so long has failed."
+    )
     drain_timeout_secs: float = Field(
         300, gt=0, description="For requests and sockets in flight when a run is retired."
     )

@@ -31,8 +31,6 @@ from gateway.auth import Authenticator
 from gateway.builds import Builder
 from gateway.child import enter_child
 from gateway.core.errors import GreenroomError, ShuttingDown
-from gateway.core.lifecycle import StartOutcome
-from gateway.core.standby import PoolKey
 from gateway.data_dir import ensure_first_user, read_token, records_url, token_path
 from gateway.held_sockets import HeldSockets
 from gateway.installed_rules import warn_without_rules
@@ -160,10 +158,6 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
         launching = await stack.enter_async_context(contextlib.AsyncExitStack())
         launcher = await launching.enter_async_context(open_launcher(settings, state.blobs, services.logs))
 
-        def start_went(pool: PoolKey, outcome: StartOutcome) -> None:
-            metrics.count_start(outcome)
-            autoscaler.start_went(pool, outcome is StartOutcome.SERVING)
-
         supervisor = Supervisor(
             tools=KeeperTools(
                 settings=settings,
@@ -174,7 +168,8 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
                 now=utc_now,
                 new_id=new_id,
                 cores=os.cpu_count() or 1,
-                on_start=start_went,
+                on_start=lambda _, outcome: metrics.count_start(outcome),
+                on_news=lambda news: autoscaler.hear(news),  # which is made below
                 on_end=metrics.count_end,
             ),
             launcher=launcher,
@@ -189,6 +184,7 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
             now=utc_now,
             new_id=new_id,
             on_decision=metrics.decisions.inc,
+            on_pause=metrics.count_quarantine,
         )
         jobs = BuildJobs(
             maker=services.builder.maker,

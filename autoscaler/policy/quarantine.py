@@ -106,16 +106,18 @@ class Quarantine:
     def __init__(self) -> None:
         self._troubles: dict[tuple[PoolKey, Generation], Trouble] = {}
 
-    def hear(self, news: RunNews, now: float) -> bool:
-        """Take in what became of a run; whether a pause has begun with it."""
+    def hear(self, news: RunNews, now: float) -> Trouble | None:
+        """Take in what became of a run; the trouble with its pool where a pause has begun with it."""
         key = news.pool, news.generation
         before = self._troubles.get(key)
+        if before is not None and _is_over(before, now):
+            before = None
         after = _after(before, news, now)
         if after is None:
             self._troubles.pop(key, None)
         else:
             self._troubles[key] = after
-        return after is not None and after.pauses > (before.pauses if before else 0)
+        return after if after is not None and after.pauses > (before.pauses if before else 0) else None
 
     def standing(self, pool: PoolKey, generation: Generation, now: float, *, starting: int = 0) -> Standing:
         """

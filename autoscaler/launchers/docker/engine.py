@@ -20,7 +20,7 @@ import urllib3
 from docker.errors import APIError, DockerException, NotFound
 from docker.utils import kwargs_from_env
 
-from gateway.core.errors import LaunchError
+from gateway.core.errors import LaunchError, MachineTrouble
 
 API_VERSION = "1.41"  # of engine 20.10, the oldest one that is still in stable distributions
 
@@ -44,7 +44,7 @@ class NotInEngine(EngineError):
     """What the call was about is not there (any more)."""
 
 
-class EngineUnavailable(LaunchError):
+class EngineUnavailable(MachineTrouble):
     """
     The engine does not answer: not started, restarting, or out of reach.
 

@@ -60,7 +60,7 @@ class Ward:
             served_secs=served_secs,
             failed_because=failed_because,
         )
-        return self.quarantine.hear(news, self.now)
+        return self.quarantine.hear(news, self.now) is not None
 
     def standing(self, *, starting: int = 0, generation: Generation = OLD, pool: PoolKey = POOL) -> Standing:
         return self.quarantine.standing(pool, generation, self.now, starting=starting)
@@ -175,6 +175,16 @@ def test_after_crashes_a_run_must_serve_for_a_minute(ward: Ward) -> None:
     assert ward.standing(starting=1).may_start == 0
     ward.now += 60
     assert ward.standing() == FREE
+
+
+def test_a_pool_of_which_a_run_has_served_for_long_is_not_paused(ward: Ward) -> None:
+    """Also where nobody has looked since: its next crash is the first one."""
+    ward.crashes()
+    ward.crashes()
+    ward.serves("steady")
+    ward.now += 61
+    assert not ward.crashes()
+    assert ward.standing() == Standing()
 
 
 def test_ends_that_are_no_failures_do_not_count(ward: Ward) -> None:
