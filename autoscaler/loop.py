@@ -159,7 +159,7 @@ class Autoscaler:
         if not decision.start and (is_starting or not seen.limits.min_runs):
             return
         build = await self.supervisor.build(generation.build_id)
-        actor = self.directory.actor(target.actor_id)
+        actor = await self.directory.actor(target.actor_id)
         if build is None or actor is None:
             if decision.start:
                 gone = PoolBlocked(pool=pool, message="The Actor or its build was deleted.")

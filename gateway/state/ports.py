@@ -10,7 +10,7 @@ Only the adapters import a driver. All methods raise StateUnavailable when the s
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -91,6 +91,14 @@ class Records(Protocol):
         """Actors of one user, or of all (None)."""
         ...
 
+    async def actor_stamps(self, after: str, limit: int) -> Sequence[tuple[str, int]]:
+        """Id and version of the first *limit* Actors whose ids come after *after*, in the order of their ids."""
+        ...
+
+    async def actors_by_id(self, actor_ids: Collection[str]) -> Sequence[Actor]:
+        """Those that there are, in no order; one look for all."""
+        ...
+
     async def replace_actor(self, actor: Actor) -> Actor: ...
     async def delete_actor(self, actor_id: str) -> None:
         """With its names, versions, builds, tasks and decisions; its runs stay."""
@@ -128,6 +136,10 @@ class Records(Protocol):
 
     async def build(self, build_id: str) -> Build | None: ...
     async def build_by_number(self, actor_id: str, build_number: str) -> Build | None: ...
+    async def succeeded_builds(self, numbers: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
+        """The ids of those builds that have succeeded, of the ones named by Actor and number; one look for all."""
+        ...
+
     async def list_builds(self, user_id: str | None, actor_id: str | None, page: Page) -> Listing[Build]: ...
     async def active_builds(self) -> Sequence[Build]:
         """All builds that have not ended."""

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import ColumnElement, Executable, Row, Select, Update, delete, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    Row,
+    Select,
+    Update,
+    bindparam,
+    delete,
+    insert,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.errors import ActorNameNotUnique, Conflict, NameNotUnique, RecordNotFound
@@ -61,6 +73,13 @@ _USER_BY_NAME = USERS.by("username_key")
 _TOKEN_BY_HASH = TOKENS.by("token_hash")
 _ACTOR = ACTORS.by("id")
 _ACTOR_BY_NAME = ACTORS.by("user_id", "name_key")
+_ACTORS_BY_ID = ACTORS.select.where(ACTORS.table.c.id.in_(bindparam("ids", expanding=True)))
+_STAMPS = (
+    select(ACTORS.table.c.id, ACTORS.table.c.version)
+    .where(ACTORS.table.c.id > bindparam("after"))
+    .order_by(ACTORS.table.c.id)
+    .limit(bindparam("at_most"))
+)
 _REPLACE_ACTOR = ACTORS.replace("id", "version")
 _NAME = NAMES.by("id")
 _VERIFY_NAME = NAMES.replace("id")
@@ -68,6 +87,10 @@ _VERSION = VERSIONS.by("actor_id", "version_number")
 _REPLACE_VERSION = VERSIONS.replace("actor_id", "version_number")
 _BUILD = BUILDS.by("id")
 _BUILD_BY_NUMBER = BUILDS.by("actor_id", "build_number")
+_SUCCEEDED_BUILDS = select(BUILDS.table.c.actor_id, BUILDS.table.c.build_number, BUILDS.table.c.id).where(
+    tuple_(BUILDS.table.c.actor_id, BUILDS.table.c.build_number).in_(bindparam("numbers", expanding=True)),
+    BUILDS.table.c.status == RunStatus.SUCCEEDED,
+)
 _REPLACE_BUILD = BUILDS.replace("id", "version")
 _ACTIVE_BUILDS = BUILDS.select.where(BUILDS.table.c.status.in_(_ACTIVE))
 _TASK = TASKS.by("id")
@@ -144,6 +167,13 @@ class SqlRecords:
 
     async def list_actors(self, user_id: str | None, page: Page) -> Listing[Actor]:
         return await list_page(self._database, ACTORS, "created_at", page, user_id=user_id)
+
+    async def actor_stamps(self, after: str, limit: int) -> Sequence[tuple[str, int]]:
+        return [(row[0], row[1]) for row in await self._read(_STAMPS, {"after": after, "at_most": limit})]
+
+    async def actors_by_id(self, actor_ids: Collection[str]) -> Sequence[Actor]:
+        found = await self._read(_ACTORS_BY_ID, {"ids": list(actor_ids)})
+        return [ACTORS.record(row) for row in found]
 
     async def replace_actor(self, actor: Actor) -> Actor:
         return await self._replace(ACTORS, _REPLACE_ACTOR, actor, _actor_taken(actor))
@@ -227,6 +257,10 @@ class SqlRecords:
 
     async def build_by_number(self, actor_id: str, build_number: str) -> Build | None:
         return await self._first(BUILDS, _BUILD_BY_NUMBER, actor_id=actor_id, build_number=build_number)
+
+    async def succeeded_builds(self, numbers: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
+        found = await self._read(_SUCCEEDED_BUILDS, {"numbers": list(numbers)})
+        return {(row[0], row[1]): row[2] for row in found}
 
     async def list_builds(self, user_id: str | None, actor_id: str | None, page: Page) -> Listing[Build]:
         return await list_page(self._database, BUILDS, "started_at", page, user_id=user_id, actor_id=actor_id)
@@ -364,7 +398,7 @@ class SqlRecords:
         await self._database.write(change, taken)
         return stored
 
-    async def _read(self, statement: Executable, keys: dict[str, str] | None = None) -> Sequence[Row[*tuple[Any, ...]]]:
+    async def _read(self, statement: Executable, keys: dict[str, Any] | None = None) -> Sequence[Row[*tuple[Any, ...]]]:
         async def look(connection: AsyncConnection) -> Sequence[Row[*tuple[Any, ...]]]:
             return (await connection.execute(statement, keys)).all()
 

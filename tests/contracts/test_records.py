@@ -689,6 +689,42 @@ async def test_filters(records: SqlRecords, user: User, actor: Actor):
         assert (list(answer.items), answer.total) == (expected, len(expected)), asked
 
 
+async def test_actors_by_their_stamps(records: SqlRecords, user: User):
+    """All in the order of their ids, each with its version, in pages that begin after an id."""
+    made = [an_actor(user.id) for _ in range(5)]
+    for actor in reversed(made):
+        await records.add_actor(actor)
+    await records.replace_actor(made[2])
+    expected = [(actor.id, 2 if actor is made[2] else 1) for actor in made]
+    assert await records.actor_stamps("", 2) == expected[:2]
+    assert await records.actor_stamps(made[1].id, 2) == expected[2:4]
+    assert await records.actor_stamps(made[3].id, 2) == expected[4:]
+    assert await records.actor_stamps(made[4].id, 2) == []
+
+
+async def test_several_actors_at_once(records: SqlRecords, user: User):
+    """Those that there are of the ones asked for; none for none."""
+    made = [an_actor(user.id) for _ in range(3)]
+    for actor in made:
+        await records.add_actor(actor)
+    found = await records.actors_by_id([made[0].id, made[2].id, "nobody", made[0].id])
+    assert sorted(found, key=lambda actor: actor.id) == [made[0], made[2]]
+    assert await records.actors_by_id([]) == []
+
+
+async def test_builds_that_succeeded_by_their_numbers(records: SqlRecords, user: User, actor: Actor):
+    """Each of the Actor that it was asked of, and none that failed or goes on."""
+    other = an_actor(user.id)
+    await records.add_actor(other)
+    statuses = (RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.RUNNING)
+    first, failed, running = [await records.add_build(a_build(actor, status=status)) for status in statuses]
+    foreign = await records.add_build(a_build(other, build_number="0.1.9", status=RunStatus.SUCCEEDED))
+    asked = [(build.actor_id, build.build_number) for build in (first, failed, running, foreign)]
+    found = await records.succeeded_builds([*asked, (actor.id, "0.1.9"), ("nobody", "0.1.1")])
+    assert found == {asked[0]: first.id, asked[3]: foreign.id}
+    assert await records.succeeded_builds([]) == {}
+
+
 # Deletes
 
 
