@@ -20,7 +20,8 @@ from typing import Any
 
 from autoscaler.launch import Launch
 from autoscaler.launchers.base import Exited, FoundRun
-from autoscaler.run_readiness import LOG_TAIL_LINES, RunReadiness
+from autoscaler.run_freezing import RunFreezing
+from autoscaler.run_readiness import LOG_TAIL_LINES
 from gateway.core import run_changes
 from gateway.core.errors import (
     GreenroomError,
@@ -50,7 +51,7 @@ _LAST_WORD_SECS = 0.5
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Keeper(RunReadiness):
+class Keeper(RunFreezing):
     """
     One live run. ``live`` is its life; the other methods only tell it something and return at once.
 
@@ -110,6 +111,7 @@ class Keeper(RunReadiness):
             helpers = [
                 group.create_task(self._record_start()),
                 group.create_task(self._watch_readiness()),
+                group.create_task(self._watch_frost()),
                 group.create_task(self._watch_timeout()),
                 group.create_task(self._fulfil_wishes()),
             ]
@@ -123,6 +125,7 @@ class Keeper(RunReadiness):
         """What was known of the process that has ended does not hold for the next one."""
         self.adopted = self.leaves_because = None
         self._forget_readiness()
+        self._forget_frost()
 
     # -- beginning ----------------------------------------------------------------------------------------------
 
@@ -131,6 +134,7 @@ class Keeper(RunReadiness):
             self._address = _address_of(self.adopted.placement)
             self._placement = self.adopted.placement
             self._wind_down_reason = self.run.wound_down_because
+            await self._go_on_after_restart()
             await self._publish()
             if self.run.restart_wish is not None and self.run.placement != self._placement:
                 await self._record_restart()  # it was under way when Greenroom was killed, and all but on record
@@ -229,6 +233,7 @@ class Keeper(RunReadiness):
         """Tell it, and have it stopped when the time is over; it may end, or ask for a reboot, before."""
         left_secs = self.tools.settings.migration_grace_secs - (self.tools.now() - since).total_seconds()
         self._say(f"Migrating Actor run, within {max(0.0, left_secs):.0f} s.")
+        await self._go_on()
         frame = migrating_frame(self.tools.now(), left_secs)
         await self.tools.state.signals.send_event(RunEvent(run_id=self.run.id, frames=(frame,)))
         await asyncio.sleep(max(0.0, left_secs))
@@ -244,6 +249,7 @@ class Keeper(RunReadiness):
     async def _wind_down(self, reason: str) -> None:
         self._become(Readiness.DRAINING)
         version = await self._publish()
+        await self._go_on()
         await self._wait_until_drained(version)
         await self._change(lambda run: run_changes.winding_down(run, reason))
         self._say(f"Actor Standby server is finished, stopping the run: {reason}.")
@@ -252,6 +258,7 @@ class Keeper(RunReadiness):
 
     async def _ask_to_end(self, grace_secs: float, *, sigterm_grace_secs: float) -> None:
         """'aborting' and 'persistState', *grace_secs* to end by itself, then SIGTERM; at once where nobody listens."""
+        await self._go_on()
         frames = abort_frames(self.tools.now())
         if await self.tools.state.signals.send_event(RunEvent(run_id=self.run.id, frames=frames)):
             await asyncio.sleep(grace_secs)

@@ -19,7 +19,8 @@ from gateway.urls import Urls
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeeperTools:
     """
-    What all keepers share. ``on_start`` is told how each start of a pool's run went, ``on_end`` each run's last status.
+    What all keepers share. ``on_start`` is told how each start of a pool's run went, ``on_end`` each run's last status,
+    ``on_freeze`` and ``on_resume`` each time that a run begins to stand still, and goes on.
 
     ``on_news`` hears what becomes of each run of a pool.
 
@@ -37,3 +38,5 @@ class KeeperTools:
     on_start: Callable[[PoolKey, StartOutcome], None]
     on_end: Callable[[RunStatus], None]
     on_news: Callable[[RunNews], None] = lambda _: None
+    on_freeze: Callable[[], None] = lambda: None
+    on_resume: Callable[[], None] = lambda: None

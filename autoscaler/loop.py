@@ -105,7 +105,7 @@ class Autoscaler:
         for run_id, use in uses.items():
             if use.has_refused:
                 self.supervisor.probe_again(run_id)
-        views = self.supervisor.views()
+        views = self.supervisor.views(await self.state.signals.connected_runs())
         pools = {*views, *(key for key, asked in demand.items() if asked.waiting), *self._always_warm()}
         self._forget_others(pools)
         look_again = self.settings.tick_secs
@@ -147,7 +147,7 @@ class Autoscaler:
         self._memories[pool] = decision.memory
         if target is not None and generation is not None:
             await self._start(pool, target, generation, seen, decision)
-        self._wind_down(decision)
+        self._freeze_and_wind_down(decision)
         self._keep_record(pool, seen, decision, now)
         return decision
 
@@ -173,7 +173,11 @@ class Autoscaler:
             run_id = self.supervisor.start_standby(target, pool, known, generation.memory_mbytes)
             _log.info("starting a run: %s", "; ".join(decision.reasons), extra={"run_id": run_id})
 
-    def _wind_down(self, decision: Decision) -> None:
+    def _freeze_and_wind_down(self, decision: Decision) -> None:
+        for run_id, reason in decision.resume:
+            self.supervisor.resume(run_id, reason)
+        for run_id, reason in decision.freeze:
+            self.supervisor.freeze(run_id, reason)
         for run_id, reason in decision.drain:
             _log.info("winding a run down: %s", reason, extra={"run_id": run_id})
             self.supervisor.drain(run_id, reason)
@@ -197,11 +201,10 @@ class Autoscaler:
     def _keep_record(self, pool: PoolKey, seen: Observation, decision: Decision, now: float) -> None:
         """A change of mind or an act is kept; the same again is not."""
         mind = (decision.wanted_runs, decision.present_runs)
-        if self._last.get(pool) == mind and not decision.start and not decision.drain:
+        if self._last.get(pool) == mind and not decision.acts:
             return
         self._last[pool] = mind
         self.on_decision()
-        drained = tuple(f"wind down {run_id}: {reason}" for run_id, reason in decision.drain)
         if self._unwritten.full():
             _log.warning("decisions come faster than they can be written: one is not kept")
             return
@@ -213,7 +216,7 @@ class Autoscaler:
                 at=self.now(),
                 wanted_runs=decision.wanted_runs,
                 present_runs=decision.present_runs,
-                reasons=decision.reasons + drained,
+                reasons=decision.reasons + decision.said_of_runs(),
                 inputs=inputs(self.policy, seen, now),
                 decision=decision.to_json(),
             )

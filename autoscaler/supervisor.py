@@ -14,6 +14,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -150,8 +151,8 @@ class Supervisor:
             self._builds[build_id] = build
         return build
 
-    def views(self) -> dict[PoolKey, list[RunView]]:
-        """The live runs of each pool, without their use (the gateways know that)."""
+    def views(self, connected: AbstractSet[str] = frozenset()) -> dict[PoolKey, list[RunView]]:
+        """The live runs of each pool, without their use (the gateways know that); *connected* have an events socket."""
         now = self.clock()
         pools: dict[PoolKey, list[RunView]] = {}
         for keeper in self._keepers.values():
@@ -165,6 +166,7 @@ class Supervisor:
                         idle_secs=0.0,
                         age_secs=now - keeper.began,
                         leaves_because=keeper.leaves_because,
+                        may_freeze=keeper.may_freeze and keeper.run.id not in connected,
                     )
                 )
         return pools
@@ -179,6 +181,18 @@ class Supervisor:
         keeper = self._keepers.get(run_id)
         if keeper is not None:
             keeper.wind_down(reason)
+
+    def freeze(self, run_id: str, reason: str) -> None:
+        """Have an unused standby run stand still, unless somebody needs it by then."""
+        keeper = self._keepers.get(run_id)
+        if keeper is not None:
+            keeper.freeze(reason)
+
+    def resume(self, run_id: str, reason: str) -> None:
+        """Have a frozen run go on."""
+        keeper = self._keepers.get(run_id)
+        if keeper is not None:
+            keeper.resume(reason)
 
     def probe_again(self, run_id: str) -> None:
         """A gateway was refused by this run although it was serving."""

@@ -88,6 +88,8 @@ class Metrics:
         self._starts = {outcome: starts.labels(str(outcome)) for outcome in StartOutcome}
         ends = Counter("greenroom_run_ends", "Runs that have ended, by status.", ("status",), registry=registry)
         self._ends = {status: ends.labels(str(status)) for status in RunStatus if status in TERMINAL}
+        self.freezes = Counter("greenroom_run_freezes", "Times that an unused run was frozen.", registry=registry)
+        self.resumes = Counter("greenroom_run_resumes", "Times that a frozen run went on.", registry=registry)
         quarantines = Counter(
             "greenroom_quarantines",
             "Pauses in the starts of a pool, by what failed: its starts, or its runs soon after.",

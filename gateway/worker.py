@@ -171,6 +171,8 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
                 on_start=lambda _, outcome: metrics.count_start(outcome),
                 on_news=lambda news: autoscaler.hear(news),  # which is made below
                 on_end=metrics.count_end,
+                on_freeze=metrics.freezes.inc,
+                on_resume=metrics.resumes.inc,
             ),
             launcher=launcher,
         )

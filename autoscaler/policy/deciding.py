@@ -1,5 +1,5 @@
 """
-No I/O: the decision for one pool: how many runs, what is started and wound down for it, and why, in words.
+No I/O: the decision for one pool: how many runs, what is started, frozen and wound down for it, and why, in words.
 
 ``decide(policy, seen, now)`` looks at nothing else, and what it must remember is part of what it returns: the same
 inputs give the same decision, today and when somebody asks next week.
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from autoscaler.policy.freezing import all_go_on, frost
 from autoscaler.policy.load_rule import asked_by_load
 from autoscaler.policy.memory import Memory, Since, after
 from autoscaler.policy.observing import Observation, RunSeen
@@ -27,8 +28,9 @@ class Decision:
     """
     What the pool should have and what is done for it now.
 
-    ``present_runs``: those that neither drain nor retire. ``memory`` goes into the next observation.
-    ``look_again_in_secs``: when the next run reaches its idle limit; None: nothing will change by time alone.
+    ``present_runs``: those that neither drain nor retire, frozen ones among them. ``memory`` goes into the next
+    observation. ``look_again_in_secs``: when the next run reaches its limit to be frozen or wound down; None: nothing
+    will change by time alone.
     """
 
     wanted_runs: int
@@ -38,6 +40,18 @@ class Decision:
     reasons: tuple[str, ...]
     look_again_in_secs: float | None
     memory: Memory
+    freeze: Drain = ()
+    resume: Drain = ()
+
+    @property
+    def acts(self) -> bool:
+        """Whether anything is to be done."""
+        return bool(self.start or self.drain or self.freeze or self.resume)
+
+    def said_of_runs(self) -> tuple[str, ...]:
+        """What is done with which run, and why, in words."""
+        done = (("resume", self.resume), ("freeze", self.freeze), ("wind down", self.drain))
+        return tuple(f"{what} {run_id}: {reason}" for what, runs in done for run_id, reason in runs)
 
     def to_json(self) -> dict[str, Any]:
         """What is shown and stored, without the memory, which the next decision's inputs have."""
@@ -45,10 +59,16 @@ class Decision:
             "wantedRuns": self.wanted_runs,
             "presentRuns": self.present_runs,
             "start": self.start,
-            "drain": [{"id": run_id, "reason": reason} for run_id, reason in self.drain],
+            "drain": _listed(self.drain),
+            "freeze": _listed(self.freeze),
+            "resume": _listed(self.resume),
             "reasons": list(self.reasons),
             "lookAgainInSecs": self.look_again_in_secs,
         }
+
+
+def _listed(runs: Drain) -> list[dict[str, str]]:
+    return [{"id": run_id, "reason": reason} for run_id, reason in runs]
 
 
 def decide(policy: Policy, seen: Observation, now: float) -> Decision:
@@ -63,6 +83,8 @@ def decide(policy: Policy, seen: Observation, now: float) -> Decision:
             reasons=found.reasons,
             look_again_in_secs=found.look_again_in_secs,
             memory=with_ahead(seen, found, now).memory,
+            # The platform has nothing of the kind; a run may still be so from before the preset was changed.
+            resume=all_go_on((run for run in seen.runs if run.state is Readiness.FROZEN), "the preset freezes none"),
         )
     memory = remembered(seen, now)
     live = [run for run in seen.runs if run.state is not Readiness.DRAINING]
@@ -134,7 +156,7 @@ def _decided(
         reasons.append(f"held at {held}, which were needed less than {policy.scale_down_delay_secs:g} s ago")
     wanted, why = _not_shrunk(policy, memory, now, current, wanted)
     reasons += why
-    by_load, why_load = asked_by_load(policy, seen, current)
+    by_load, why_load = asked_by_load(policy, seen, [run for run in current if run.state is not Readiness.FROZEN])
     if why_load is not None and by_load >= wanted:
         wanted = by_load
         reasons.append(why_load)
@@ -166,6 +188,7 @@ def _decided(
     up = sum(run.is_up for run in current) - len(going)
     drain += retired(seen, old, up, wanted)
     gone = {run_id for run_id, _ in drain}
+    still = frost(policy, seen, [*current, *old], gone, by_load)
     runs = "1 run" if wanted == 1 else f"{wanted} runs"
     return Decision(
         wanted_runs=wanted,
@@ -173,11 +196,18 @@ def _decided(
         start=start,
         drain=drain,
         reasons=(f"{runs}: {reasons[0]}", *reasons[1:], *why),
-        look_again_in_secs=next_idle_limit(
-            seen, idle, [run for run in (*current, *old) if run.run_id not in gone and run.is_up]
+        look_again_in_secs=_sooner(
+            next_idle_limit(seen, idle, [run for run in (*current, *old) if run.run_id not in gone and run.is_up]),
+            still.look_again_in_secs,
         ),
         memory=memory,
+        freeze=still.freeze,
+        resume=still.resume,
     )
+
+
+def _sooner(first: float | None, second: float | None) -> float | None:
+    return min((one for one in (first, second) if one is not None), default=None)
 
 
 def _not_shrunk(

@@ -44,7 +44,8 @@ class RunSeen:
     ``viewers`` are use, but no load. ``overloaded_ratio``: the share of the last seconds in which its CPU was at its
     limit. ``cpu_ratio``: how much of its limit it uses, over the last seconds; None: unknown. ``has_open_sockets``:
     some of what is in flight are upgraded connections. ``retires_because``: it is of an old build or must leave its
-    machine; it is replaced, then wound down.
+    machine; it is replaced, then wound down. ``may_freeze``: false where its launcher can't do that, where it is
+    being ended, or listens to the system's events.
     """
 
     run_id: str
@@ -57,6 +58,7 @@ class RunSeen:
     retires_because: str | None = None
     cpu_ratio: float | None = None
     has_open_sockets: bool = False
+    may_freeze: bool = True
 
     @property
     def is_used(self) -> bool:
@@ -120,6 +122,7 @@ class Observation:
                     "retiresBecause": run.retires_because,
                     "cpuRatio": run.cpu_ratio,
                     "hasOpenSockets": run.has_open_sockets,
+                    "mayFreeze": run.may_freeze,
                 }
                 for run in self.runs
             ],
@@ -203,6 +206,7 @@ def _run(given: Any, number: int) -> RunSeen:
         retires_because=retires,
         cpu_ratio=_number(given, "cpuRatio", None),
         has_open_sockets=_flag(given, "hasOpenSockets", default=False),
+        may_freeze=_flag(given, "mayFreeze"),
     )
 
 

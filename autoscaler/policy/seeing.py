@@ -18,7 +18,8 @@ class RunView:
     """
     One live run of the pool: its use over all gateways (viewers are use, but no load), and its age.
 
-    ``leaves_because``: why it must leave its machine; it is replaced as one of an old build is.
+    ``leaves_because``: why it must leave its machine; it is replaced as one of an old build is. ``may_freeze``: see
+    ``RunSeen``.
     """
 
     run_id: str
@@ -29,6 +30,7 @@ class RunView:
     age_secs: float
     viewers: int = 0
     leaves_because: str | None = None
+    may_freeze: bool = True
 
     @property
     def is_used(self) -> bool:
@@ -50,6 +52,7 @@ def limits_of(config: StandbyConfig) -> Limits:
         min_runs=config.min_runs,
         max_runs=config.max_runs,
         freeze_after_secs=config.freeze_after_secs,
+        freeze_with_open_sockets=config.freeze_with_open_sockets,
     )
 
 
@@ -69,6 +72,7 @@ def _run_seen(view: RunView, use: RunUse, generation: Generation | None) -> RunS
         idle_secs=use.idle_secs,
         viewers=use.viewers,
         retires_because=view.leaves_because or _outdated(view.generation, generation),
+        may_freeze=view.may_freeze,
     )
 
 

@@ -48,6 +48,8 @@ class Policy:
     ``assumed_start_secs`` 3: until a start was measured.
     ``overloaded_ratio`` 0.5: a run whose CPU was at its limit for more than this share of the last seconds is
     overloaded ("most of the last seconds").
+    ``quiet_below_ratio`` 0.02: only a run that uses less than this share of its processor limit is frozen. A server
+    that waits uses a thousandth, also with timers; one that works on something of its own at least a tenth.
     ``learns_idle_timeout`` on or off: the last run is kept for as long as pays by the pool's own gaps between requests,
     and never longer than its idle timeout.
     ``gaps_needed`` 12: before so many gaps were seen, the idle timeout holds as it is set.
@@ -70,6 +72,7 @@ class Policy:
     longest_drain_secs: float = 10.0
     assumed_start_secs: float = 3.0
     overloaded_ratio: float = 0.5
+    quiet_below_ratio: float = 0.02
     learns_idle_timeout: bool = False
     gaps_needed: int = 12
     cold_late_requests: float = 2.0
@@ -118,6 +121,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "longest_drain_secs": (0, 86_400),
     "assumed_start_secs": (0, 3600),
     "overloaded_ratio": (0, 1),
+    "quiet_below_ratio": (0, 1),
     "gaps_needed": (1, 1_000_000),
     "cold_late_requests": (0, 1000),
 }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from autoscaler.policy.memory import Memory
 from autoscaler.policy.observing import Observation, RunSeen
 from autoscaler.policy.thresholds import Policy
+from gateway.core.lifecycle import Readiness
 
 Drain = tuple[tuple[str, str], ...]
 
@@ -45,8 +46,8 @@ def surplus(
 ) -> list[RunSeen]:
     """
     The runs beyond *wanted*: those that the idle rule takes, then other unused ones, used ones only where requests are
-    short; the youngest of them, since what is left has the warmest caches. One that starts is no substitute yet for one
-    that is up, and stays.
+    short; the frozen of them, then the youngest, since what is left serves at once and has the warmest caches. One that
+    starts is no substitute yet for one that is up, and stays.
     """
     up = [run for run in current if run.is_up]
     number = min(len(current) - wanted, len(up) - wanted)
@@ -55,7 +56,15 @@ def surplus(
     may_drain_used = service_secs is not None and service_secs <= policy.longest_drain_secs
     candidates = [run for run in up if not run.viewers and (may_drain_used or not run.in_flight)]
     idle_ids = {run.run_id for run in idle.runs}
-    return sorted(candidates, key=lambda run: (run.in_flight, run.run_id not in idle_ids, run.age_secs))[:number]
+    return sorted(
+        candidates,
+        key=lambda run: (
+            run.in_flight,
+            run.run_id not in idle_ids,
+            run.state is not Readiness.FROZEN,
+            run.age_secs,
+        ),
+    )[:number]
 
 
 def retired(seen: Observation, old: Sequence[RunSeen], serving: int, floor: int) -> Drain:

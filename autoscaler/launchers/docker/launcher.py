@@ -49,6 +49,7 @@ _RETRY_SECS = 0.5
 _REMOVAL_TRIES = 20
 _ENDED_EARLY = 1000
 _LAST_REMOVALS_SECS = 5.0
+_NOT_PAUSED = "is not paused"
 
 
 class DockerLauncher:
@@ -279,9 +280,13 @@ class DockerLauncher:
         await self._engine.ask(lambda client: client.pause(run.container_id))
 
     async def resume(self, run_id: str) -> None:
-        """Let a frozen run go on."""
+        """Let a frozen run go on; one that does already is fine."""
         run = self._known(run_id)
-        await self._engine.ask(lambda client: client.unpause(run.container_id))
+        try:
+            await self._engine.ask(lambda client: client.unpause(run.container_id))
+        except EngineError as error:
+            if _NOT_PAUSED not in error.message:  # engines have no status of its own for that
+                raise
 
     async def usage(self) -> Mapping[str, Usage]:
         """What the kernel says of each living container; of those that are out of its reach, what the engine says."""
