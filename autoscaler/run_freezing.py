@@ -95,7 +95,8 @@ class RunFreezing(RunReadiness):
             reports = await signals.demand_reports()
             if self.readiness is not Readiness.FROZEN or is_needed(self.run.id, self.pool, reports):
                 return False
-            if is_drained(self.run.id, routes_version, reports):
+            # Whether sockets that are silent hold it off was decided with its freezing.
+            if is_drained(self.run.id, routes_version, reports, may_have_silent=True):
                 return True
             await signals.wait_for_report(min(left, 1.0))
         return False

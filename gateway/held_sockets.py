@@ -127,9 +127,9 @@ class HeldSockets:
             if self._link is not None:
                 present = report()
                 uses = tuple(
-                    (run_id, use.in_flight, use.idle_secs, use.viewers)
+                    (run_id, use.in_flight + use.silent, use.idle_secs, use.viewers)
                     for run_id, use in present.runs.items()
-                    if use.is_used or use.idle_secs < _USE_TTL_SECS
+                    if use.is_used or use.silent or use.idle_secs < _USE_TTL_SECS
                 )
                 self._link.send(Use(present.gateway_id, uses))
             await asyncio.sleep(_USE_EVERY_SECS)

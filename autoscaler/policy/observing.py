@@ -43,9 +43,9 @@ class RunSeen:
 
     ``viewers`` are use, but no load. ``overloaded_ratio``: the share of the last seconds in which its CPU was at its
     limit. ``cpu_ratio``: how much of its limit it uses, over the last seconds; None: unknown. ``has_open_sockets``:
-    some of what is in flight are upgraded connections. ``retires_because``: it is of an old build or must leave its
-    machine; it is replaced, then wound down. ``may_freeze``: false where its launcher can't do that, where it is
-    being ended, or listens to the system's events.
+    sockets or streams are open that have been silent for so long that they are no use, and not in flight.
+    ``retires_because``: it is of an old build or must leave its machine; it is replaced, then wound down.
+    ``may_freeze``: false where its launcher can't do that, where it is being ended, or listens to the system's events.
     """
 
     run_id: str

@@ -71,6 +71,7 @@ def _run_seen(view: RunView, use: RunUse, generation: Generation | None) -> RunS
         in_flight=use.in_flight,
         idle_secs=use.idle_secs,
         viewers=use.viewers,
+        has_open_sockets=use.silent > 0,
         retires_because=view.leaves_because or _outdated(view.generation, generation),
         may_freeze=view.may_freeze,
     )

@@ -18,6 +18,7 @@ class RunUse:
     One gateway's use of one run: requests and open sockets now, and the seconds since the last one ended.
 
     ``viewers`` are those by its live-view host: use, but no load that another run could take.
+    ``silent`` are open sockets and streams that are no use any more, and not in flight; they are closed when it drains.
     ``has_refused``: it refused a connection although it was serving, so it must be probed again.
     """
 
@@ -25,10 +26,11 @@ class RunUse:
     idle_secs: float
     viewers: int = 0
     has_refused: bool = False
+    silent: int = 0
 
     @property
     def is_used(self) -> bool:
-        """Whether anything is open."""
+        """Whether anything is open that is use."""
         return bool(self.in_flight or self.viewers)
 
 
@@ -84,14 +86,24 @@ def merge_runs(reports: Iterable[DemandReport]) -> dict[str, RunUse]:
                     idle_secs=min(before.idle_secs, use.idle_secs),
                     viewers=before.viewers + use.viewers,
                     has_refused=before.has_refused or use.has_refused,
+                    silent=before.silent + use.silent,
                 )
             )
     return total
 
 
-def is_drained(run_id: str, routes_version: int, reports: Iterable[DemandReport]) -> bool:
-    """Whether every gateway has seen route change *routes_version* and none has a request in *run_id* any more."""
-    unused = RunUse(in_flight=0, idle_secs=0)
-    return all(
-        report.routes_seen >= routes_version and not report.runs.get(run_id, unused).is_used for report in reports
-    )
+def is_drained(
+    run_id: str, routes_version: int, reports: Iterable[DemandReport], *, may_have_silent: bool = False
+) -> bool:
+    """
+    Whether every gateway has seen route change *routes_version* and none has a request in *run_id* any more.
+
+    *may_have_silent*: sockets and streams that are no use may be open all the same.
+    """
+    for report in reports:
+        use = report.runs.get(run_id)
+        if report.routes_seen < routes_version:
+            return False
+        if use is not None and (use.is_used or (use.silent and not may_have_silent)):
+            return False
+    return True

@@ -59,13 +59,17 @@ class LiveRun:
 
     def use(self, now: float, *, is_wanted: bool = False) -> RunUse:
         """
-        What the autoscaler is told of it. *is_wanted*: somebody waits for a run, so it is seen that this one is full.
-
-        Silent streams are no use; but while it drains, or it would be stopped before they are closed.
+        What the autoscaler is told of it. *is_wanted*: somebody waits for a run, so it is seen that this one is full,
+        were it of silent streams.
         """
         is_used = self.taken or self.viewers
-        if self.streams and not is_wanted and self.route.readiness is not Readiness.DRAINING and self.is_silent(now):
-            return RunUse(in_flight=0, idle_secs=max(0.0, now - self.last_use), has_refused=self.has_refused)
+        if self.streams and not is_wanted and self.is_silent(now):
+            return RunUse(
+                in_flight=0,
+                idle_secs=max(0.0, now - self.last_use),
+                has_refused=self.has_refused,
+                silent=self.taken,
+            )
         return RunUse(
             in_flight=self.taken,
             viewers=self.viewers,

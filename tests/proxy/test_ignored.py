@@ -10,9 +10,7 @@ from gateway.core.standby import StandbyConfig
 from gateway.proxy.ignored import ignoring
 from gateway.proxy.plan import Headers
 
-CONFIG = StandbyConfig(
-    idle_ignored_user_agents=("kube-probe/", "Watcher 2"), idle_ignored_paths=("/health", "/a%20b/")
-)
+CONFIG = StandbyConfig(idle_ignored_user_agents=("kube-probe/", "Watcher 2"), idle_ignored_paths=("/health", "/a%20b/"))
 
 
 def never_asked() -> NoReturn:

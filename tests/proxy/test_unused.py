@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from gateway.core.demand import RunUse
+from gateway.core.demand import RunUse, is_drained, merge_runs
 from gateway.core.lifecycle import Readiness
 from gateway.core.standby import Generation, PoolKey
 from gateway.proxy.open_streams import OpenStream
@@ -129,7 +129,7 @@ def test_a_silent_stream_is_use_until_its_limit_and_none_from_then_on(desk: Desk
     desk.now += 9
     assert desk.use() == RunUse(in_flight=1, idle_secs=0.0)
     desk.now += 1
-    assert desk.use() == RunUse(in_flight=0, idle_secs=10.0)
+    assert desk.use() == RunUse(in_flight=0, idle_secs=10.0, silent=1)
     assert desk.desk.secs_to_idle_limit() == 20.0
     one.heard(desk.now)
     assert desk.use() == RunUse(in_flight=1, idle_secs=0.0)
@@ -151,7 +151,7 @@ def test_one_request_or_one_stream_that_speaks_keeps_the_run(desk: Desk) -> None
     assert desk.use() == RunUse(in_flight=2, idle_secs=0.0)
     assert desk.desk.secs_to_idle_limit() == math.inf
     desk.desk.give_back(run)
-    assert desk.use() == RunUse(in_flight=0, idle_secs=0.0)
+    assert desk.use() == RunUse(in_flight=0, idle_secs=0.0, silent=1)
 
 
 def test_who_waits_sees_a_run_that_is_full_of_silent_streams_as_full(desk: Desk) -> None:
@@ -165,17 +165,24 @@ def test_who_waits_sees_a_run_that_is_full_of_silent_streams_as_full(desk: Desk)
     assert desk.use().in_flight == 2
 
 
-def test_while_it_drains_silent_streams_are_in_flight_until_they_are_closed(desk: Desk) -> None:
-    """It is stopped only after its sockets were said goodbye to; and which those are is known."""
+def test_a_run_that_drains_is_empty_only_when_its_silent_streams_are_closed(desk: Desk) -> None:
+    """It is stopped only after its sockets were said goodbye to; but they may stay open in one that is frozen."""
     silent, speaking = desk.stream(), desk.stream(limit_secs=100.0)
     desk.now += 20
     desk.becomes(Readiness.DRAINING)
-    assert desk.use().in_flight == 2
     run = desk.desk.routes.run("run")
     assert run is not None
     assert run.silent_streams(desk.now) == [silent]
     desk.now += 80
     assert set(run.silent_streams(desk.now)) == {silent, speaking}
+    reports = [desk.desk.report()]
+    assert not is_drained("run", desk.desk.routes.version, reports)
+    assert is_drained("run", desk.desk.routes.version, reports, may_have_silent=True)
+    assert merge_runs([*reports, *reports])["run"].silent == 4
+    run.streams.clear()
+    for _ in range(2):
+        desk.desk.give_back(run)
+    assert is_drained("run", desk.desk.routes.version, [desk.desk.report()])
 
 
 def test_a_silent_stream_that_ends_is_no_use_either(desk: Desk) -> None:
