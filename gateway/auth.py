@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hmac
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from sys import intern
+from typing import Any, NamedTuple
 
 from gateway.core.errors import InsufficientPermissions, TokenNotFound
-from gateway.core.ids import token_hash
+from gateway.core.ids import token_digest
 from gateway.core.model import Token
 from gateway.secret_box import SecretBox
 from gateway.state.ports import Records
@@ -32,7 +32,9 @@ RUN_TOKEN_SCOPES = frozenset({"run", "actors:run"})
 # A status message is sent in the moment before a process exits, and can arrive after that was recorded.
 LATE_CALL_SECS = 30.0
 
+# Some 350 bytes each.
 _CACHE_ENTRIES = 10_000
+_MAX_SCOPES = 1024
 _UNKNOWN_SECS = 5.0
 
 
@@ -110,17 +112,19 @@ class Authenticator:
         self._cache_secs = cache_secs
         self._now = now
         self._clock = clock
-        self._cache: OrderedDict[str, tuple[float, datetime | None, Principal]] = OrderedDict()
-        self._unknown: OrderedDict[str, float] = OrderedDict()
+        # By digest, the oldest first.
+        self._cache: dict[bytes, tuple[float, datetime | None, Principal]] = {}
+        self._unknown: dict[bytes, float] = {}
+        self._scopes: dict[frozenset[str], frozenset[str]] = {}
         self.epoch = 0
         """Counts the times at which everything was forgotten: what was believed in another epoch no longer is."""
 
     def cached(self, token: str) -> Remembered | None:
         """Who holds *token*, without asking the records; None where these have to be asked."""
-        return self._cached(token_hash(token))
+        return self._cached(token_digest(token))
 
-    def _cached(self, hashed: str) -> Remembered | None:
-        cached = self._cache.get(hashed)
+    def _cached(self, digest: bytes) -> Remembered | None:
+        cached = self._cache.get(digest)
         if cached is None:
             return None
         until, expires_at, principal = cached
@@ -128,24 +132,23 @@ class Authenticator:
             until = min(until, self._clock() + (expires_at - self._now()).total_seconds())
         if self._clock() < until:
             return Remembered(principal, until)
-        del self._cache[hashed]
+        del self._cache[digest]
         return None
 
     async def principal(self, token: str) -> Principal:
         """Who holds *token*. Raises TokenNotFound when it is unknown, expired or of a run that has ended."""
-        hashed = token_hash(token)
-        if (cached := self._cached(hashed)) is not None:
+        digest = token_digest(token)
+        if (cached := self._cached(digest)) is not None:
             return cached.principal
         epoch = self.epoch
-        found = await self._records.token_by_hash(hashed)
+        found = await self._records.token_by_hash(digest.hex())
         if found is None or self._is_past(found.expires_at):
             raise TokenNotFound
         principal = await self._principal_of(found)
         if epoch != self.epoch:
             return principal  # tokens have changed while this one was read: good for this call, not to be remembered
-        self._cache[hashed] = (self._clock() + self._cache_secs, found.expires_at, principal)
-        if len(self._cache) > _CACHE_ENTRIES:
-            self._cache.popitem(last=False)
+        self._cache[digest] = (self._clock() + self._cache_secs, found.expires_at, principal)
+        _drop_surplus(self._cache)
         return principal
 
     async def just_ended(self, token: str, run_id: str, box: SecretBox) -> Principal | None:
@@ -169,11 +172,11 @@ class Authenticator:
 
     def cached_as_known(self, token: str) -> Known | None:
         """What ``is_known`` says, without asking the records; None where these have to be asked."""
-        hashed = token_hash(token)
-        until = self._unknown.get(hashed, 0.0)
+        digest = token_digest(token)
+        until = self._unknown.get(digest, 0.0)
         if until > self._clock():
             return Known(False, until)
-        cached = self._cached(hashed)
+        cached = self._cached(digest)
         return None if cached is None else Known(True, cached.until)
 
     async def is_known(self, token: str) -> bool:
@@ -182,15 +185,14 @@ class Authenticator:
 
         What is not, most likely the Actor's own scheme, is remembered for a few seconds.
         """
-        hashed = token_hash(token)
-        if self._unknown.get(hashed, 0.0) > self._clock():
+        digest = token_digest(token)
+        if self._unknown.get(digest, 0.0) > self._clock():
             return False
         try:
             await self.principal(token)
         except TokenNotFound:
-            self._unknown[hashed] = self._clock() + _UNKNOWN_SECS
-            if len(self._unknown) > _CACHE_ENTRIES:
-                self._unknown.popitem(last=False)
+            self._unknown[digest] = self._clock() + _UNKNOWN_SECS
+            _drop_surplus(self._unknown)
             return False
         return True
 
@@ -211,11 +213,20 @@ class Authenticator:
             run = await self._records.run(token.run_id)
             if run is None or run.status.is_terminal:
                 raise TokenNotFound
+        # Most tokens are of few users and have the same few scopes: what is equal is kept once.
+        if len(self._scopes) >= _MAX_SCOPES:
+            self._scopes.clear()
         return Principal(
-            user_id=user.id,
-            username=user.username,
+            user_id=intern(user.id),
+            username=intern(user.username),
             is_admin=user.is_admin,
             token_id=token.id,
-            scopes=token.scopes,
+            scopes=self._scopes.setdefault(token.scopes, token.scopes),
             run_id=token.run_id,
         )
+
+
+def _drop_surplus(cache: dict[bytes, Any]) -> None:
+    """The oldest entry, where there is one too many. No OrderedDict: it takes twice the memory."""
+    if len(cache) > _CACHE_ENTRIES:
+        del cache[next(iter(cache))]

@@ -169,6 +169,27 @@ async def test_the_caches_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPa
     assert len(bench.auth._cache) == 1
 
 
+async def test_the_oldest_is_forgotten_first(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that is full goes on taking in tokens, each in place of the one that was verified longest ago."""
+    monkeypatch.setattr("gateway.auth._CACHE_ENTRIES", 2)
+    names = ["good", "second", "third"]
+    for number, token in enumerate(names[1:]):
+        await bench.records.add_token(replace(TOKEN, id=f"TokenId000000001{number}", token_hash=token_hash(token)))
+    for token in names:
+        assert await bench.is_good(token)
+    assert [bench.auth.cached(token) is not None for token in names] == [False, True, True]
+    assert await bench.is_good("good")
+    assert [bench.auth.cached(token) is not None for token in names] == [True, False, True]
+
+
+async def test_what_tokens_have_in_common_is_kept_once(bench: Bench) -> None:
+    """Ten thousand remembered tokens are mostly those of a few users, with the same scopes."""
+    await bench.records.add_token(replace(TOKEN, id="TokenId0000000007", token_hash=token_hash("second")))
+    first, second = await bench.auth.principal("good"), await bench.auth.principal("second")
+    assert first.token_id != second.token_id
+    assert all(getattr(first, name) is getattr(second, name) for name in ("user_id", "username", "scopes"))
+
+
 @pytest.mark.parametrize(
     ("scopes", "scope", "expected"),
     [
