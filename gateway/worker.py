@@ -56,7 +56,7 @@ _log = logging.getLogger(__name__)
 
 # For requests that wait for a run at the moment of a hand-over: first while new ones are still accepted, then without.
 _HELD_SECS = 10.0
-_LAST_HELD_SECS = 3.0
+_LAST_HELD_SECS = 10.0
 _FRESH_SECS = 0.3  # for connections that were accepted just before, to send their request
 _LINGER_SECS = 1.0
 _POLL_SECS = 0.02
@@ -237,7 +237,7 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
                     chore.cancel()
                 if is_handing_over:
                     jobs.hand_over()
-                    await _let_waiters_in(gateway, server, place.sockets)
+                    await _let_waiters_in(gateway, server, place.sockets, stop)
                     scaling.cancel()
                     await asyncio.wait([scaling])
                 else:
@@ -264,13 +264,16 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
     return STOPPED_AT_ONCE if stop.at_once.is_set() else 0
 
 
-async def _let_waiters_in(gateway: Gateway, server: Server, sockets: list[socket.socket]) -> None:
+async def _let_waiters_in(gateway: Gateway, server: Server, sockets: list[socket.socket], stop: StopSignals) -> None:
     """
     Stop accepting at a moment at which no request waits for a run, if one comes soon.
 
-    While this worker leads, those that wait are served; the next one would not know of them. What waits for longer is
+    While this worker leads, those that wait are served; the next one would not know of them. So no connection may be
+    left over which another such request could still come: each has its last answer before. What waits for longer is
     told to try again.
     """
+    server.say_last()
+    await _linger(stop)
     await _until(lambda: not gateway.desk.held, _HELD_SECS)
     await server.stop_accepting(sockets, _FRESH_SECS)
     await _until(lambda: not gateway.desk.held, _LAST_HELD_SECS)

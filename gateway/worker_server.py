@@ -101,12 +101,17 @@ class Server(uvicorn.Server):
         while not self.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.005)
 
+    def say_last(self) -> None:
+        """From now on each answer says that it is the last one of its connection. New ones are accepted as before."""
+        self._lobby.is_leaving = True
+
     async def stop_accepting(self, sockets: list[socket.socket], limit_secs: float) -> None:
         """
-        Leave the sockets to the next worker; returns when each connection that was accepted has sent a request, or
-        after *limit_secs*.
+        Leave the sockets to the next worker, and close what lies idle; returns when each connection that was accepted
+        has sent a request, or after *limit_secs*.
+
+        To be called some time after ``say_last``: who has not asked meanwhile is not about to.
         """
-        self._lobby.is_leaving = True
         for server in self.servers:
             server.close()
         for sock in [*sockets, *(self._tls.sockets if self._tls else ())]:
@@ -114,6 +119,8 @@ class Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             if isinstance(connection, Http2):
                 connection.say_goodbye()
+            elif isinstance(connection, Front | BoundedHead) and connection.has_asked:
+                connection.shutdown()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_secs):
                 while self._has_fresh():  # noqa: ASYNC110 - uvicorn has no event for it

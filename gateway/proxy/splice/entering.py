@@ -49,6 +49,10 @@ class CallerSide(Protocol):
     is_last: bool
 
     @property
+    def has_more(self) -> bool:
+        """Whether something has come that follows this request."""
+
+    @property
     def is_held(self) -> bool:
         """Whether nothing more of the request is read for now."""
 
@@ -355,7 +359,9 @@ class Entering(ABC):
 
     def _may_keep(self) -> bool:
         """Whether another request may follow, as far as this one goes."""
-        if not self.upload.is_over or self._shared.lobby.is_leaving or self._front.is_last:
+        if not self.upload.is_over or self._front.is_last:
+            return False
+        if self._shared.lobby.is_leaving and not self._front.has_more:
             return False
         head = self._seen.head
         if self.takes_chunks:

@@ -174,7 +174,7 @@ class Front(asyncio.Protocol):
         """The server ends: no further request after this one."""
         self.is_last = True
         if self._state is _State.HEAD and not self._heads.held:
-            self._end()
+            self._close()
 
     # The next request
 
@@ -223,6 +223,11 @@ class Front(asyncio.Protocol):
         self._stash_bytes += len(data)
         if self._stash_bytes > _MAX_STASH_BYTES:
             self._pause(_Pause.STASH)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something has come that follows this request."""
+        return bool(self._stash)
 
     @property
     def is_held(self) -> bool:
@@ -287,8 +292,9 @@ class Front(asyncio.Protocol):
         self._linger()
 
     def _end(self) -> None:
-        """No further request: close, but not upon a caller who still sends."""
-        if self._exchange.upload.is_over:
+        """No further request: close, but not upon a caller who still sends, or could not know that he must not."""
+        is_told_just_now = self.is_last or self._shared.lobby.is_leaving
+        if self._exchange.upload.is_over and not (is_told_just_now and self.transport.can_write_eof()):
             self._close()
         else:
             self._linger()

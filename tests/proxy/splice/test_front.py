@@ -360,17 +360,3 @@ async def test_twenty_mebibytes_both_ways_at_once(spliced: Bench) -> None:
         await reader.readuntil(b"\r\n\r\n")
         for _ in range(size // len(piece)):
             assert await reader.readexactly(len(piece)) == piece
-
-
-async def test_answers_say_that_they_are_the_last_once_the_gateway_leaves(bench: Bench) -> None:
-    """Then the connection is closed, and no request is lost to it."""
-    await bench.actor(hello)
-    reader, writer = await bench.connect()
-    writer.write(GET)
-    await reader.readuntil(b"hello")
-    bench.stand.gateway.splicing.lobby.is_leaving = True
-    writer.write(GET)
-    async with asyncio.timeout(5):
-        answer = await reader.read()
-    assert b"connection: close" in answer.lower()
-    assert answer.endswith(b"hello")

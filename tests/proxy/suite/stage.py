@@ -77,6 +77,8 @@ class Stand:
     """One gateway with its two recorders; the methods are for its loop."""
 
     gateway: Gateway
+    server: Server
+    listening: socket.socket
     port: int
     warm: Recorder
     cold: Recorder
@@ -177,7 +179,7 @@ async def open_stand(data: Path, **settings: Any) -> AsyncIterator[Stand]:
         gateway = Gateway(services, metrics, gateway_id=new_id())
         server = Server(gateway, lambda *_: False)
         await gateway.directory.load()
-        stand = Stand(gateway, port, Recorder(loop), Recorder(loop), signals, metrics)
+        stand = Stand(gateway, server, sock, port, Recorder(loop), Recorder(loop), signals, metrics)
         await stand.warm.start()
         await stand.cold.start()
         async with asyncio.TaskGroup() as group:
