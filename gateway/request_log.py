@@ -13,28 +13,16 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
-from typing import IO, Literal, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import IO, Literal
 
 _GATHER_SECS = 0.05
 _MAX_GATHERED = 500
 
 _log = logging.getLogger("gateway.requests")
-_new = tuple.__new__  # a NamedTuple's own constructor takes twice as long
 
-
-class _Line(NamedTuple):
-    """What is told of one request; ``at`` is when it ended, in seconds since 1970."""
-
-    at: float
-    kind: str
-    method: str
-    outcome: int | str | None
-    request_id: str
-    run_id: str | None
-    error_type: str | None
-    secs: float
-    held_secs: float
+# Seconds since 1970 when it ended, kind, method, outcome, request id, run id, error type, seconds, seconds held.
+_Line = tuple[float, str, str | bytes, int | str | None, str | bytes, str | None, str | None, float, float]
 
 
 class RequestLog:
@@ -59,22 +47,20 @@ class RequestLog:
     def line(
         self,
         kind: str,
-        method: str,
+        method: str | bytes,
         outcome: int | str | None,
-        request_id: str,
+        request_id: str | bytes,
         run_id: str | None,
         error_type: str | None,
         secs: float,
         held_secs: float,
     ) -> None:
         """A request has ended with *outcome*, its status or ``cut``."""
-        line = _new(_Line, (time.time(), kind, method, outcome, request_id, run_id, error_type, secs, held_secs))
-        if self._stream is None:
-            _tell(line)
-            return
         lines = self._lines
-        lines.append(line)
-        if self._timer is None:
+        lines.append((time.time(), kind, method, outcome, request_id, run_id, error_type, secs, held_secs))
+        if self._stream is None:
+            self.flush()
+        elif self._timer is None:
             self._thread = threading.get_ident()
             self._timer = asyncio.get_running_loop().call_later(_GATHER_SECS, self.flush)
         elif len(lines) >= _MAX_GATHERED:
@@ -91,41 +77,45 @@ class RequestLog:
         if timer is not None:
             timer.cancel()
         lines, self._lines = self._lines, []
-        if lines and self._stream is not None and _log.isEnabledFor(logging.INFO):
-            text = "".join(_texts(lines) if self._as_text else _objects(lines))
-            with contextlib.suppress(OSError, ValueError):  # a full disk stops no request
-                self._stream.write(text)
-                self._stream.flush()
+        if not lines or not _log.isEnabledFor(logging.INFO):
+            return
+        if self._stream is None:
+            for line in lines:
+                _tell(line)
+            return
+        with contextlib.suppress(OSError, ValueError):  # a full disk stops no request
+            self._stream.write("".join(_texts(lines) if self._as_text else _objects(lines)))
+            self._stream.flush()
 
 
-def _texts(lines: list[_Line]) -> Iterator[str]:
+def _texts(lines: Iterable[_Line]) -> Iterator[str]:
     """For terminals."""
     for time_text, (_, kind, method, outcome, request_id, run_id, error_type, secs, held_secs) in _dated(lines):
         about = f" run_id={run_id}" if run_id else ""
         about += f" error_type={error_type}" if error_type else ""
         yield (
-            f"{time_text[11:-1]} info    {kind} {method} {outcome} request_id={request_id}{about} "
+            f"{time_text[11:-1]} info    {kind} {_word(method)} {outcome} request_id={_word(request_id)}{about} "
             f"duration_ms={secs * 1000:.1f} held_ms={held_secs * 1000:.1f}\n"
         )
 
 
-def _objects(lines: list[_Line]) -> Iterator[str]:
+def _objects(lines: Iterable[_Line]) -> Iterator[str]:
     """As JSON."""
     for time_text, (_, kind, method, outcome, request_id, run_id, error_type, secs, held_secs) in _dated(lines):
         about = f'"run_id": "{run_id}", ' if run_id else ""
         error = f'"{error_type}"' if error_type else "null"
         yield (
             f'{{"time": "{time_text}", "level": "info", "logger": "gateway.requests", '
-            f'"message": "{kind} {method} {outcome}", "request_id": "{request_id}", {about}'
+            f'"message": "{kind} {_word(method)} {outcome}", "request_id": "{_word(request_id)}", {about}'
             f'"error_type": {error}, "duration_ms": {secs * 1000:.1f}, "held_ms": {held_secs * 1000:.1f}}}\n'
         )
 
 
-def _dated(lines: list[_Line]) -> Iterator[tuple[str, _Line]]:
+def _dated(lines: Iterable[_Line]) -> Iterator[tuple[str, _Line]]:
     """With their times in words; many lines have the same."""
     last, time_text = -1, ""
     for line in lines:
-        millisecond = int(line.at * 1000)
+        millisecond = int(line[0] * 1000)
         if millisecond != last:
             last = millisecond
             second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(millisecond // 1000))
@@ -135,14 +125,19 @@ def _dated(lines: list[_Line]) -> Iterator[tuple[str, _Line]]:
 
 def _tell(line: _Line) -> None:
     """As everybody else does."""
+    _, kind, method, outcome, request_id, run_id, error_type, secs, held_secs = line
     extra = {
-        "request_id": line.request_id,
-        "run_id": line.run_id,
-        "error_type": line.error_type,
-        "duration_ms": round(line.secs * 1000, 1),
-        "held_ms": round(line.held_secs * 1000, 1),
+        "request_id": _word(request_id),
+        "run_id": run_id,
+        "error_type": error_type,
+        "duration_ms": round(secs * 1000, 1),
+        "held_ms": round(held_secs * 1000, 1),
     }
-    _log.info("%s %s %s", line.kind, line.method, line.outcome, extra=extra)
+    _log.info("%s %s %s", kind, _word(method), outcome, extra=extra)
+
+
+def _word(said: str | bytes) -> str:
+    return said if isinstance(said, str) else said.decode()
 
 
 REQUEST_LOG = RequestLog()

@@ -56,10 +56,10 @@ class Accounts:
     def ended(
         self,
         kind: RequestKind,
-        method: str,
+        method: str | bytes,
         status: int | None,
         timing: Timing,
-        request_id: str,
+        request_id: str | bytes,
         error: GreenroomError | None,
         now: float,
     ) -> None:

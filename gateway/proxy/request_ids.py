@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-_COUNTED = 0x1_0000_0000
+_LAST_DIGITS = tuple(b"%03x" % number for number in range(0x1000))  # an id is to be had for one concatenation
+_COUNTED = 0x10_0000  # of the five digits before them
 
 
 class RequestIds:
@@ -15,15 +16,26 @@ class RequestIds:
     of the whole route.
     """
 
-    __slots__ = ("_count", "_prefix")
+    __slots__ = ("_at", "_count", "_lead", "_prefix")
 
     def __init__(self) -> None:
         self._prefix = os.urandom(8).hex()
-        self._count = int.from_bytes(os.urandom(3))
+        self._count = int.from_bytes(os.urandom(2))
+        self._at = 0
+        self._lead = f"{self._prefix}{self._count:05x}".encode()
 
     def next(self) -> str:
         """A new one."""
-        self._count += 1
-        if self._count >= _COUNTED:
-            self._prefix, self._count = os.urandom(8).hex(), 0
-        return f"{self._prefix}{self._count:08x}"
+        return self.next_bytes().decode()
+
+    def next_bytes(self) -> bytes:
+        """A new one, as it is sent."""
+        at = self._at
+        if at == len(_LAST_DIGITS):
+            at = 0
+            self._count += 1
+            if self._count >= _COUNTED:
+                self._prefix, self._count = os.urandom(8).hex(), 0
+            self._lead = f"{self._prefix}{self._count:05x}".encode()
+        self._at = at + 1
+        return self._lead + _LAST_DIGITS[at]

@@ -66,9 +66,9 @@ class Back(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_answers", "_eof_seen", "_gone", "_known", "_known_host", "_left", "_partial", "_seen", "_socket", "_walker",
-        "can_stay", "has_news", "idle_until", "is_lost", "is_read_paused", "is_reused", "pool", "receiver", "saw_bytes",
-        "transport",
+        "_answers", "_eof_seen", "_gone", "_known", "_known_host", "_known_method", "_left", "_length", "_partial",
+        "_seen", "_socket", "_walker", "can_stay", "has_news", "idle_until", "is_lost", "is_read_paused", "is_reused",
+        "pool", "receiver", "saw_bytes", "transport",
     )  # fmt: skip
 
     def __init__(self, pool: Home, answers: AnswerHeads, gone: Callable[[Back], None]) -> None:
@@ -83,10 +83,12 @@ class Back(asyncio.Protocol):
         self.is_read_paused = False
         self.has_news = True  # something has come since somebody looked
         self.idle_until = 0.0
-        # The head that came last, with its empty line, whose caller's host, and what it says.
+        # The head that came last, with its empty line, what it answered, and what it says.
         self._known = b""
         self._known_host = b""
+        self._known_method = b""
         self._seen: SeenAnswer | None = None
+        self._length = 0
         # Of the present answer
         self._left = _IN_HEAD
         self._partial = b""
@@ -109,14 +111,11 @@ class Back(asyncio.Protocol):
         transport = self.transport
         if self.can_stay and is_request_over and not transport.is_closing() and not transport.get_write_buffer_size():
             self.is_reused = True
-            self.resume_reading()
+            if self.is_read_paused:
+                self.resume_reading()
             self.pool.keep(self, now)
         else:
             transport.abort()
-
-    def is_closing(self) -> bool:
-        """Whether it can't be used any more."""
-        return self.is_lost or self.transport.is_closing()
 
     def pause_reading(self) -> None:
         """Until the caller has taken what was written to it."""
@@ -194,8 +193,14 @@ class Back(asyncio.Protocol):
 
     def _head(self, receiver: Receiver, data: bytes) -> None:
         known = self._known
-        if known and not self._partial and data.startswith(known) and self._known_host is receiver.host:
-            seen = self._seen
+        if (
+            known
+            and data.startswith(known)
+            and self._known_host == receiver.host
+            and self._known_method == receiver.method
+            and not self._partial
+        ):
+            seen, length = self._seen, self._length
             assert seen is not None
             at = len(known)
             self._answers.hits += 1
@@ -215,8 +220,10 @@ class Back(asyncio.Protocol):
                 at = end + 4
                 status = seen.facts.status
                 if status >= 200:
-                    self._seen = seen
-                    self._known_host, self._known = receiver.host, data[:at] if at <= _MAX_KNOWN_BYTES else b""
+                    length = body_length(seen.facts, receiver.method)
+                    self._seen, self._length = seen, length
+                    self._known_host, self._known_method = receiver.host, receiver.method
+                    self._known = data[:at] if at <= _MAX_KNOWN_BYTES else b""
                     break
                 if status == 101:
                     if receiver.upgrade is None or seen.facts.upgrade != receiver.upgrade:
@@ -227,9 +234,7 @@ class Back(asyncio.Protocol):
                 data, since = data[at:], 0
                 if not data:
                     return
-        facts = seen.facts
-        length = body_length(facts, receiver.method)
-        self.can_stay = facts.keeps_alive
+        self.can_stay = seen.facts.keeps_alive
         if length >= 0:
             have = len(data) - at
             if have < length:

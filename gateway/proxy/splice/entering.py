@@ -83,9 +83,9 @@ class Entering(ABC):
     """
 
     __slots__ = (
-        "_back", "_entrance", "_front", "_has_repeated", "_is_open_ended", "_keeps", "_kept", "_kept_bytes", "_kind",
-        "_pending", "_pending_bytes", "_problem", "_run", "_seen", "_shared", "_status", "_stream", "_target", "_terms",
-        "_waiting", "host", "is_open", "method", "request_id", "takes_chunks", "timing", "upgrade", "upload",
+        "_back", "_entrance", "_front", "_has_repeated", "_id", "_is_open_ended", "_keeps", "_kept", "_kept_bytes",
+        "_kind", "_pending", "_pending_bytes", "_problem", "_run", "_seen", "_shared", "_status", "_stream", "_target",
+        "_terms", "_waiting", "host", "is_open", "method", "takes_chunks", "timing", "upgrade", "upload",
     )  # fmt: skip
 
     _seen: Seen
@@ -104,7 +104,7 @@ class Entering(ABC):
         self._waiting: asyncio.Task[None] | None = None
         # Of the present request
         self.method = self.host = self._target = b""
-        self.request_id = ""
+        self._id = b""
         self.upgrade: bytes | None = None  # to what the Actor was asked to switch
         self.takes_chunks = True
         self._kind: RequestKind = "own"
@@ -117,6 +117,11 @@ class Entering(ABC):
         self._kept_bytes = 0
         self._has_repeated = False
         self._problem = ""  # of a connection that was lost while there was more to send
+
+    @property
+    def request_id(self) -> str:
+        """The name of the present request."""
+        return self._id.decode()
 
     # The request
 
@@ -137,15 +142,10 @@ class Entering(ABC):
         self._kept = None
         self._has_repeated = False
         self._problem = ""
-        self.request_id = self._shared.request_ids.next()
+        self._id = self._shared.request_ids.next_bytes()
         try:
-            if seen.length:
-                self.upload.begin(seen.length)
-                if at < len(data):
-                    self._pending, at = self.upload.feed(data, at)
-                    self._pending_bytes = sum(map(len, self._pending))
-            if at < len(data):
-                self._front.stash(data[at:])
+            if at < len(data) or seen.length:
+                self._begin_body(seen.length, data, at)
             if type(where) is Standby:
                 self._kind = "standby"
                 self._standby(where.label)
@@ -159,6 +159,15 @@ class Entering(ABC):
             self.refuse(error)
         except BadChunk as error:
             self.refuse(bad_body(error))
+
+    def _begin_body(self, length: int | None, data: bytes, at: int) -> None:
+        if length:
+            self.upload.begin(length)
+            if at < len(data):
+                self._pending, at = self.upload.feed(data, at)
+                self._pending_bytes = sum(map(len, self._pending))
+        if at < len(data):
+            self._front.stash(data[at:])
 
     # Who may, and which run
 
@@ -180,7 +189,9 @@ class Entering(ABC):
             self.timing.was_held = True
             self._wait(self._through)
             return
-        self._enter(run)
+        timing = self.timing
+        self._run = timing.run = run
+        timing.admitted = timing.arrived
         self._forward()
 
     def _live_view(self, label: str) -> None:
@@ -301,12 +312,12 @@ class Entering(ABC):
             return
 
     def _pooled(self) -> Back | None:
-        if self._has_repeated or self._seen.head.upgrade is not None:
-            return None
         assert self._run is not None
+        pool = self._shared.pools.of(self._run)
+        if pool is None or self._has_repeated or self._seen.head.upgrade is not None:
+            return None
         # What can't be repeated deserves a look before: the other side may have closed a moment ago.
-        must_look = self.method not in IDEMPOTENT
-        return self._shared.pools.take(self._run, self.timing.admitted, must_look=must_look)
+        return pool.take(self.timing.admitted, must_look=self.method not in IDEMPOTENT)
 
     # What comes after, and instead
 
@@ -353,8 +364,8 @@ class Entering(ABC):
             return now
         self.is_open = False
         self._give_back()
-        method = "WEBSOCKET" if self._seen.head.upgrade == b"websocket" else self.method.decode()
-        self._shared.accounts.ended(self._kind, method, self._status, self.timing, self.request_id, error, now)
+        method = b"WEBSOCKET" if self._seen.head.upgrade == b"websocket" else self.method
+        self._shared.accounts.ended(self._kind, method, self._status, self.timing, self._id, error, now)
         return now
 
     def _may_keep(self) -> bool:
@@ -374,7 +385,7 @@ class Entering(ABC):
         return None if self.takes_chunks else b"keep-alive"
 
     def _id_header(self) -> tuple[bytes, bytes]:
-        return b"x-actor-request-id", self.request_id.encode()
+        return b"x-actor-request-id", self._id
 
 
 def bad_body(error: BadChunk) -> InvalidRequest:

@@ -37,7 +37,7 @@ class Entrance:
         self, target: StandbyTarget, head: RequestHead, path: bytes, host: bytes, now: float
     ) -> Terms | None:
         """The terms of a request for *path* at the standby host of *target*."""
-        tokens = query_tokens(path)
+        tokens = query_tokens(path) if b"?" in path else ()
         if not tokens and (known := self._known(head, target, host, now)) is not None:
             return known
         all_tokens = (*head.tokens, *tokens)

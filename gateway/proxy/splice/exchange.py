@@ -84,14 +84,13 @@ class Exchange(Entering):
             return
         seen, terms = self._seen, self._terms
         self.upgrade = seen.head.upgrade
-        parts = [self.method, b" ", target_for_actor(self._target, terms.keep_credentials), b" HTTP/1.1\r\n"]
-        if seen.values:
-            for segment, value in zip(terms.segments, seen.values, strict=False):
-                parts.append(segment)
-                parts.append(value)
-        parts.append(terms.segments[-1])
-        parts.append(self.request_id.encode())
-        parts.append(b"\r\n\r\n")
+        target = self._target
+        if b"?" in target:
+            target = target_for_actor(target, terms.keep_credentials)
+        parts = [self.method, b" ", target]
+        for segment, value in zip(terms.segments, seen.values, strict=False):
+            parts += (segment, value)
+        parts += (terms.segments[-1], self._id, b"\r\n\r\n")
         pieces, size = self._pending, self._pending_bytes
         if pieces:
             self._pending, self._pending_bytes = [], 0
@@ -106,7 +105,10 @@ class Exchange(Entering):
             back.transport.writelines([sent, *pieces])
         else:
             back.transport.write(sent)
-        self._wait_for_more()
+        if self.upload.is_over:
+            self._front.wait_until(self.timing.arrived + terms.first_byte_secs)
+        else:
+            self._wait_for_more()
 
     def _keep(self, pieces: Sequence[bytes]) -> None:
         assert self._kept is not None
@@ -144,7 +146,7 @@ class Exchange(Entering):
         self._status = seen.facts.status
         is_open_ended = self._is_open_ended = length < 0 and (length != CHUNKED or not self.takes_chunks)
         keeps = self._keeps = not is_open_ended and self._may_keep()
-        parts = [seen.head, b"X-Actor-Request-ID: ", self.request_id.encode()]
+        parts = [seen.head, b"X-Actor-Request-ID: ", self._id]
         if self.timing.was_held and (told := self.timing.told(monotonic())) is not None:
             parts += (b"\r\nServer-Timing: ", told)
         if length == CHUNKED and self.takes_chunks:
@@ -155,7 +157,7 @@ class Exchange(Entering):
             parts.append(b"\r\n\r\n")
         else:
             parts.append(b"\r\nConnection: keep-alive\r\n\r\n")
-        if sum(map(len, pieces)) <= _JOINED_BYTES:
+        if not pieces or (len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))) <= _JOINED_BYTES:
             parts += pieces
             front.transport.write(b"".join(parts))
         else:
@@ -205,7 +207,7 @@ class Exchange(Entering):
         self._status, self._back = 101, None
         back.receiver = None
         self._shared.pools.let_go(back)
-        front.transport.write(b"".join((seen.head, b"X-Actor-Request-ID: ", self.request_id.encode(), b"\r\n\r\n")))
+        front.transport.write(b"".join((seen.head, b"X-Actor-Request-ID: ", self._id, b"\r\n\r\n")))
 
         def ended(_end: TunnelEnd) -> None:
             self._shared.sockets.discard(run.route.run_id, closing)

@@ -42,6 +42,10 @@ class _State(IntEnum):
     GONE = 4
 
 
+# Each request asks for these, and an enumeration is slow to answer.
+_HEAD, _REQUEST, _GONE = _State.HEAD, _State.REQUEST, _State.GONE
+
+
 class _Pause(IntEnum):
     """Why nothing is read at the moment; each reason stands for itself."""
 
@@ -112,12 +116,12 @@ class Front(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         state = self._state
-        if state is _State.HEAD:
+        if state is _HEAD:
             try:
                 self._head(data)
             except GreenroomError as error:
                 self._refuse(error)
-        elif state is _State.REQUEST and not self._exchange.upload.is_over:
+        elif state is _REQUEST and not self._exchange.upload.is_over:
             self._exchange.body(data)
         elif state is not _State.LINGER:
             self.stash(data)
@@ -192,7 +196,7 @@ class Front(asyncio.Protocol):
         if type(where) is Own:
             self._hand_over(data)
             return
-        self._state = _State.REQUEST
+        self._state = _REQUEST
         self._due = NEVER
         self._exchange.begin(line, seen, host, where, data, at)
 
@@ -252,9 +256,9 @@ class Front(asyncio.Protocol):
 
     def answered(self, now: float, *, keeps: bool) -> None:
         """The answer is written completely *now*; *keeps*: another request may follow."""
-        if self._state is _State.GONE:
+        if self._state is _GONE:
             return
-        if self._paused & _Pause.HELD:
+        if self._paused:
             self._resume(_Pause.HELD)
         if not keeps:
             self._end()
@@ -265,7 +269,7 @@ class Front(asyncio.Protocol):
             self._state = _State.WAIT
             asyncio.get_running_loop().call_soon(self._next)
         else:
-            self._state = _State.HEAD
+            self._state = _HEAD
             self.wait_until(now + self._shared.lobby.settings.keep_alive_secs)
 
     def become(self, tunnel: Tunnel) -> None:

@@ -21,18 +21,22 @@ class HeadReader:
     """
     Reads the heads of one connection, one by one; ``held`` is the beginning of one whose end has not come.
 
-    The headers that came last are compared first: callers repeat them, and where their bytes are the same, they end
-    where those ended. (Both begin after the first line break, and end with the first empty line after it.)
+    What came last is compared first: callers repeat themselves, if not whole requests, then the headers. Where their
+    bytes are the same, they end where those ended. (Both begin after the first line break, and end with the first empty
+    line after it.)
     """
 
-    __slots__ = ("_known", "_minor", "_requests", "_seen", "held")
+    __slots__ = ("_host", "_known", "_line", "_minor", "_requests", "_seen", "_whole", "held")
 
+    _line: RequestLine
     _seen: Seen
 
     def __init__(self, requests: RequestHeads) -> None:
         self._requests = requests
-        self._known = b""  # with the empty line
+        self._whole: bytes | None = None  # the head that came last, with nothing behind it
+        self._known = b""  # its headers, with the empty line
         self._minor = 1
+        self._host = b""
         self.held = b""
 
     def read(self, data: bytes) -> Head | None:
@@ -44,6 +48,10 @@ class HeadReader:
         """
         if self.held:
             data = self.held + data
+        if data == self._whole:
+            self._requests.hits += 1
+            self.held = b""
+            return self._line, self._seen, self._host, data, len(data)
         first = data.find(b"\r\n")
         known = self._known
         if first > 0 and known and data.startswith(known, first + 2):
@@ -69,11 +77,12 @@ class HeadReader:
             seen = self._requests.look(data[first + 2 : end], line.minor)
             self._known = data[first + 2 : at] if at <= _MAX_KNOWN_BYTES else b""
         self._seen, self._minor = seen, line.minor
-        if self.held:
-            self.held = b""
+        self._whole, self.held = None, b""
         host = seen.head.host
         if line.authority:
             host = agreed_host(line, host)
+        if at == len(data) <= _MAX_KNOWN_BYTES:
+            self._whole, self._line, self._host = data, line, host
         return line, seen, host, data, at
 
     def _hold(self, data: bytes) -> None:

@@ -38,9 +38,10 @@ class Pool:
         idle = self.idle
         while idle:
             back = idle.pop()
-            if back.idle_until > now and not back.is_closing() and not (must_look and not is_quiet(back.transport)):
+            transport = back.transport
+            if back.idle_until > now and not transport.is_closing() and not (must_look and not is_quiet(transport)):
                 return back
-            back.transport.abort()
+            transport.abort()
         return None
 
     def keep(self, back: Back, now: float) -> None:
@@ -102,13 +103,10 @@ class Pools:
         self._answers = answers
         self._connect_timeout_secs = connect_timeout_secs
         self._pools: dict[LiveRun, Pool] = {}
+        self.of = self._pools.get
+        """Where the connections to a run lie; None where there has been none yet."""
         self._open: set[Back] = set()
         self._empty: asyncio.Event | None = None
-
-    def take(self, run: LiveRun, now: float, *, must_look: bool) -> Back | None:
-        """An idle connection to *run*; None where there is none."""
-        pool = self._pools.get(run)
-        return None if pool is None else pool.take(now, must_look=must_look)
 
     async def connect(self, run: LiveRun) -> Back:
         """

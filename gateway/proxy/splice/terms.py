@@ -22,6 +22,7 @@ from gateway.proxy.slots import Want
 from gateway.proxy.splice.request_cache import actor_segments
 from gateway.proxy.splice.request_head import RequestHead
 
+_AFTER_TARGET = b" HTTP/1.1\r\n"
 _REQUEST_ID = b"X-Actor-Request-ID: "
 _NOWHERE = Address(host="", port=0)
 
@@ -34,7 +35,8 @@ class Terms:
     ``is_plain``: each request is use of its run, for as long as it is open; else ``ignores`` tells which are none, and
     ``silence_secs`` from what silence on a socket or stream is none (None: it is as long as it is open).
 
-    ``segments`` are the lines for the Actor, see ``request_cache``; the request id comes next. *until* and *epoch* are
+    ``segments`` are the lines for the Actor, see ``request_cache``, with the end of the request line before them; the
+    request id comes next. *until* and *epoch* are
     the authenticator's.
     """
 
@@ -82,6 +84,10 @@ def terms_for(
     ignores = ignoring(target.config, lambda: head.headers) if target is not None else None
     silence_secs = target.config.stream_silence_timeout_secs if target is not None else None
     *segments, last = actor_segments(head, plan)
+    if segments:
+        segments[0] = _AFTER_TARGET + segments[0]
+    else:
+        last = _AFTER_TARGET + last
     return Terms(
         head=head,
         host=host,
