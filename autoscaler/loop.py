@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from autoscaler.policy.asked import ToldBefore, asked_since
 from autoscaler.policy.deciding import Decision, decide, inputs
 from autoscaler.policy.memory import Memory
 from autoscaler.policy.observing import Observation, RunSeen
@@ -19,7 +20,7 @@ from autoscaler.policy.seeing import generation_of, limits_of, runs_seen
 from autoscaler.policy.thresholds import GREENROOM, Policy
 from autoscaler.supervisor import Supervisor
 from autoscaler.troubles import Troubles
-from gateway.core.demand import PoolDemand, merge_pools, merge_runs
+from gateway.core.demand import DemandReport, merge_pools, merge_runs
 from gateway.core.lifecycle import Readiness
 from gateway.core.model import DecisionRecord
 from gateway.core.standby import Generation, PoolKey, StandbyConfig, StandbyTarget
@@ -62,6 +63,7 @@ class Autoscaler:
     _lead: int | None = None
     _last: dict[PoolKey, tuple[int, int]] = field(default_factory=dict)
     _memories: dict[PoolKey, Memory] = field(default_factory=dict)
+    _told: dict[PoolKey, ToldBefore] = field(default_factory=dict)
     _unwritten: asyncio.Queue[DecisionRecord] = field(default_factory=lambda: asyncio.Queue(_UNWRITTEN_DECISIONS))
 
     def __post_init__(self) -> None:
@@ -106,22 +108,29 @@ class Autoscaler:
             if use.has_refused:
                 self.supervisor.probe_again(run_id)
         views = self.supervisor.views(await self.state.signals.connected_runs())
-        pools = {*views, *(key for key, asked in demand.items() if asked.waiting), *self._always_warm()}
+        warm = (target.pool_for(target.owner_id) for target in self.directory.warm_targets())
+        pools = {*views, *(key for key, (_, waiting) in demand.items() if waiting), *warm}
         self._forget_others(pools)
         look_again = self.settings.tick_secs
         for pool in pools:
             target = self.directory.target(pool.target_id.lower())
             seen_runs = runs_seen(views.get(pool, ()), uses, generation_of(target))
-            decision = await self._decide_pool(pool, target, demand.get(pool, PoolDemand()), seen_runs)
+            decision = await self._decide_pool(pool, target, reports, seen_runs)
             if decision.look_again_in_secs is not None:
                 look_again = min(look_again, decision.look_again_in_secs)
         await self._troubles.report()
         return look_again
 
     async def _decide_pool(
-        self, pool: PoolKey, target: StandbyTarget | None, asked: PoolDemand, runs: Sequence[RunSeen]
+        self,
+        pool: PoolKey,
+        target: StandbyTarget | None,
+        reports: Sequence[DemandReport],
+        runs: Sequence[RunSeen],
     ) -> Decision:
         now = self.clock()
+        run_ids = [run.run_id for run in runs]
+        asked, self._told[pool] = asked_since(self._told.get(pool), pool, run_ids, reports, now)
         starting = sum(1 for run in runs if run.state is Readiness.STARTING)
         room = min(
             self._pace.allowance(now),
@@ -138,6 +147,10 @@ class Autoscaler:
             limits=limits_of(target.config if target else StandbyConfig()),
             runs=runs,
             waiting=asked.waiting,
+            average_in_flight=asked.average_in_flight,
+            average_waiting=asked.average_waiting,
+            arrivals=asked.arrivals,
+            finished=asked.finished,
             is_on=generation is not None,
             may_start=max(0, room),
             start_unasked=standing.start_unasked,
@@ -230,11 +243,4 @@ class Autoscaler:
         for pool in self._memories.keys() - pools:
             if now - (self._memories[pool].at or 0.0) > _MEMORY_SECS:
                 del self._memories[pool]
-
-    def _always_warm(self) -> list[PoolKey]:
-        """Pools that keep runs although nobody asks: the owner's pool of each Actor with ``minRuns``."""
-        return [
-            target.pool_for(target.owner_id)
-            for target in self.directory.targets()
-            if target.config.is_enabled and target.config.min_runs and target.generation is not None
-        ]
+                self._told.pop(pool, None)

@@ -133,6 +133,7 @@ def remembered(seen: Observation, now: float) -> Memory:
             else {},
             idle_secs=min((run.idle_secs for run in runs if run.is_up), default=0.0),
             has_runs=bool(runs),
+            finished=seen.finished,
         ),
     )
 

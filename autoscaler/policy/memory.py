@@ -109,7 +109,11 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Since:
-    """What happened since the last decision: averages, arrivals, and where the runs are now."""
+    """
+    What happened since the last decision: averages, arrivals, and where the runs are now.
+
+    ``finished`` None: as many as came and are not there any more, those who were refused among them.
+    """
 
     now: float
     average_in_flight: float
@@ -120,6 +124,7 @@ class Since:
     begun_to_serve: Mapping[str, tuple[float, float]]
     idle_secs: float
     has_runs: bool
+    finished: int | None = None
 
 
 def after(memory: Memory, seen: Since) -> Memory:
@@ -136,7 +141,9 @@ def after(memory: Memory, seen: Since) -> Memory:
         memory = replace(memory, panic_at=None, quiet_since=None, starting=(), began_with_runs=seen.has_runs)
     assert memory.at is not None
     passed = now - memory.at
-    finished = max(0, memory.open_requests + seen.arrivals - seen.open_requests)
+    finished = seen.finished
+    if finished is None:
+        finished = max(0, memory.open_requests + seen.arrivals - seen.open_requests)
     # Half as much after five minutes, in a form that is cheap where nothing happens.
     faded = _HALF_LIFE_SECS / (_HALF_LIFE_SECS + passed)
     quiet_since, gaps = _quiet(memory, seen)

@@ -77,7 +77,8 @@ class Observation:
     All that a decision looks at beside the policy and the time.
 
     ``average_in_flight`` and ``average_waiting`` are over the time since the last decision (None: as it is now), and so
-    are ``arrivals`` (None: as many as are more than before). ``service_secs`` and ``start_secs``: how long a request
+    are ``arrivals`` (None: as many as are more than before) and those that ended in a run, ``finished`` (None: as many
+    as came and are not there any more). ``service_secs`` and ``start_secs``: how long a request
     and a start take, where that is measured; None: as the policy itself has seen it. ``is_on``: False when the target
     can't have runs any more. ``may_start``: how many starts pace and machine allow. ``start_unasked``: runs may be
     started that nobody waits for. ``has_cpu_left``: whether one more run would find CPU on the machine.
@@ -89,6 +90,7 @@ class Observation:
     average_in_flight: float | None = None
     average_waiting: float | None = None
     arrivals: int | None = None
+    finished: int | None = None
     service_secs: float | None = None
     start_secs: float | None = None
     is_on: bool = True
@@ -129,6 +131,7 @@ class Observation:
             "waiting": self.waiting,
             "averages": {"inFlight": self.average_in_flight, "waiting": self.average_waiting},
             "arrivals": self.arrivals,
+            "finished": self.finished,
             "serviceSecs": self.service_secs,
             "startSecs": self.start_secs,
             "isOn": self.is_on,
@@ -159,6 +162,7 @@ class Observation:
             average_in_flight=_number(averages, "inFlight", None, most=MOST_REQUESTS),
             average_waiting=_number(averages, "waiting", None, most=MOST_REQUESTS),
             arrivals=_whole(stored, "arrivals", None),
+            finished=_whole(stored, "finished", None),
             service_secs=_number(stored, "serviceSecs", None),
             start_secs=_number(stored, "startSecs", None),
             is_on=_flag(stored, "isOn"),

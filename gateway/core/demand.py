@@ -36,10 +36,23 @@ class RunUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolDemand:
-    """Requests of one pool: those in flight in its runs (waiting ones excluded) and those in the waiting room."""
+    """
+    Requests of one pool: those in flight in its runs (waiting ones excluded) and those in the waiting room.
+
+    The others are sums, of which the difference of two reports tells what happened between them, so that a report that
+    is lost loses nothing: requests times seconds in flight and waiting; requests that came, that had a run and ended,
+    and that were refused for want of one. They begin with 0 at ``began_secs``, on the clock of ``at_secs``. A request
+    that its run refused counts anew with its next try.
+    """
 
     in_flight: int = 0
     waiting: int = 0
+    in_flight_secs: float = 0.0
+    waiting_secs: float = 0.0
+    arrivals: int = 0
+    finished: int = 0
+    refused: int = 0
+    began_secs: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,24 +61,24 @@ class DemandReport:
     All of one gateway's demand at one moment.
 
     ``routes_seen`` is the version of the last route change that it had applied: a run that drains is truly empty once
-    every gateway has seen the change and reports nothing in flight.
+    every gateway has seen the change and reports nothing in flight. ``at_secs`` is that moment on the gateway's own
+    monotonic clock, which is compared with nobody else's.
     """
 
     gateway_id: str
     routes_seen: int
+    at_secs: float = 0.0
     pools: Mapping[PoolKey, PoolDemand] = field(default_factory=dict)
     runs: Mapping[str, RunUse] = field(default_factory=dict)
 
 
-def merge_pools(reports: Iterable[DemandReport]) -> dict[PoolKey, PoolDemand]:
-    """The sum of all gateways' demand, per pool."""
-    total: dict[PoolKey, PoolDemand] = {}
+def merge_pools(reports: Iterable[DemandReport]) -> dict[PoolKey, tuple[int, int]]:
+    """Of each pool, how many are in flight and how many wait now, over all gateways."""
+    total: dict[PoolKey, tuple[int, int]] = {}
     for report in reports:
         for key, demand in report.pools.items():
-            before = total.get(key, PoolDemand())
-            total[key] = PoolDemand(
-                in_flight=before.in_flight + demand.in_flight, waiting=before.waiting + demand.waiting
-            )
+            in_flight, waiting = total.get(key, (0, 0))
+            total[key] = (in_flight + demand.in_flight, waiting + demand.waiting)
     return total
 
 

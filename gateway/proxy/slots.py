@@ -18,6 +18,7 @@ from gateway.core.errors import (
     StandbyRunFinished,
     StandbyRunNotReady,
     WaitedTooLong,
+    WaitingRoomFull,
 )
 from gateway.core.lifecycle import Readiness
 from gateway.core.standby import Generation, PoolKey
@@ -51,10 +52,17 @@ class Held(Ticket):
 
 class _Pool:
     __slots__ = (
-        "desired", "generation", "idle_timeout_secs", "is_letting_through", "limit", "room", "seen_changes", "serving",
+        "arrivals", "began_secs", "desired", "finished", "flown_secs", "generation", "idle_timeout_secs",
+        "is_letting_through", "limit", "refused", "room", "seen_changes", "serving", "waited_until", "waiting_secs",
     )  # fmt: skip
 
-    def __init__(self, room_size: int) -> None:
+    def __init__(self, room_size: int, now: float) -> None:
+        self.began_secs = self.waited_until = now
+        self.arrivals = self.finished = self.refused = 0
+        self.waiting_secs = 0.0
+        # Less the moment at which each request took its slot, plus that at which it gave it back: with those that fly
+        # now times now, it is the sum of all their times, for one addition at each end of a request.
+        self.flown_secs = 0.0
         self.room = WaitingRoom(room_size)
         self.limit = 1
         self.desired = 1
@@ -64,6 +72,25 @@ class _Pool:
         # What the route table said of those that serve, when it had seen so many changes.
         self.serving: tuple[list[LiveRun], ...] = ()
         self.seen_changes = -1
+
+    def waits_until(self, now: float) -> None:
+        """Add up the waiting so far; before whatever changes who waits."""
+        self.waiting_secs += len(self.room) * (now - self.waited_until)
+        self.waited_until = now
+
+    def demand(self, in_flight: int, now: float) -> PoolDemand:
+        """All that is told of it."""
+        self.waits_until(now)
+        return PoolDemand(
+            in_flight=in_flight,
+            waiting=len(self.room),
+            in_flight_secs=self.flown_secs + in_flight * now,
+            waiting_secs=self.waiting_secs,
+            arrivals=self.arrivals,
+            finished=self.finished,
+            refused=self.refused,
+            began_secs=self.began_secs,
+        )
 
 
 class SlotDesk:
@@ -97,7 +124,10 @@ class SlotDesk:
         pool = self._pool(want)
         if len(pool.room):
             return None
-        return self._take_free(want.pool, pool, avoid)
+        run = self._take_free(want.pool, pool, avoid)
+        if run is not None:
+            pool.arrivals += 1
+        return run
 
     def is_asleep(self, want: Want) -> bool:
         """Whether no run of the pool serves or is about to, so that only a wake could help."""
@@ -116,8 +146,14 @@ class SlotDesk:
         """
         assert held.want is not None
         self._refuse_blocked(held.want)
+        pool = self._pool(held.want)
+        pool.waits_until(self._clock())
+        pool.arrivals += 1
         try:
-            self._pool(held.want).room.join(held)
+            pool.room.join(held)
+        except WaitingRoomFull:
+            pool.refused += 1
+            raise
         finally:
             self._let_through(held.want.pool)
             self._poke()
@@ -135,6 +171,7 @@ class SlotDesk:
         assert held.want is not None
         pool = self._pools.get(held.want.pool)
         if pool is not None:
+            pool.waits_until(self._clock())
             pool.room.leave(held)
             self._tidy(held.want.pool)
 
@@ -152,9 +189,14 @@ class SlotDesk:
         else:
             run.used_at = max(run.used_at, used_at)
             self._tell_when_idle(run, now)
-        if key is not None and (run.is_gone or ((pool := self._pools.get(key)) is not None and len(pool.room))):
-            self._let_through(key)
-            self._tidy(key)
+        if key is not None:
+            pool = self._pools.get(key)
+            if pool is not None and not run.is_gone:
+                pool.flown_secs += now
+                pool.finished += 1
+            if run.is_gone or (pool is not None and len(pool.room)):
+                self._let_through(key)
+                self._tidy(key)
         self._tell_when_drained(run)
 
     def view(self, run: LiveRun) -> None:
@@ -174,7 +216,14 @@ class SlotDesk:
 
     def apply(self, change: RouteChange, version: int) -> list[LiveRun]:
         """Take in a route change and let through whom it helps or tell whom it concerns; the runs that are gone."""
-        gone = self.routes.apply(change, version, self._clock())
+        now = self._clock()
+        gone = self.routes.apply(change, version, now)
+        for run in gone:
+            # Its requests fail by themselves, sooner or later; they are no load any more.
+            pool = self._pools.get(run.route.pool) if run.route.pool is not None else None
+            if pool is not None:
+                pool.flown_secs += run.taken * now
+                pool.finished += run.taken
         match change:
             case RouteEnded():
                 for run in gone:
@@ -202,6 +251,9 @@ class SlotDesk:
     def error_for_late(self, want: Want, waited_secs: float) -> GreenroomError:
         """What a request is told whose time to get a run is over."""
         facts = {"waitedSecs": round(waited_secs, 1), "setting": "pick_timeout_secs"}
+        pool = self._pools.get(want.pool)
+        if pool is not None:
+            pool.refused += 1
         starting = self.routes.starting(want.pool)
         if starting and not self.routes.has_placed(want.pool):
             return StandbyRunNotReady(
@@ -227,13 +279,12 @@ class SlotDesk:
         pools: dict[PoolKey, PoolDemand] = {}
         for key in {*self.routes.pools(), *self._pools}:
             state = self._pools.get(key)
-            pools[key] = PoolDemand(
-                in_flight=sum(run.taken for run in self.routes.runs_of(key)),
-                waiting=len(state.room) if state else 0,
-            )
+            in_flight = sum(run.taken for run in self.routes.runs_of(key))
+            pools[key] = state.demand(in_flight, now) if state else PoolDemand(in_flight=in_flight)
         return DemandReport(
             gateway_id=self._gateway_id,
             routes_seen=self.routes.version,
+            at_secs=now,
             pools=pools,
             runs={run.route.run_id: run.use(now, is_wanted=self._is_wanted(run)) for run in self.routes.all_runs()},
         )
@@ -265,13 +316,13 @@ class SlotDesk:
     def refuse_all(self, error: GreenroomError) -> None:
         """Greenroom stops: everybody who waits is told."""
         for key, pool in list(self._pools.items()):
-            self._settle(pool.room.oldest(len(pool.room)), error)
+            self._refuse(pool, len(pool.room), lambda _: error)
             self._tidy(key)
 
     def _pool(self, want: Want) -> _Pool:
         pool = self._pools.get(want.pool)
         if pool is None:
-            pool = self._pools[want.pool] = _Pool(self._room_size)
+            pool = self._pools[want.pool] = _Pool(self._room_size, self._clock())
         if want.generation is not pool.generation:
             pool.seen_changes = -1
         pool.limit, pool.desired, pool.generation = want.limit, want.desired, want.generation
@@ -291,6 +342,7 @@ class SlotDesk:
                 continue
             run = able[index]
             run.taken += 1
+            pool.flown_secs -= self._clock()
             if is_former or (run.taken > pool.desired and all(other.taken > pool.desired for other in able)):
                 self._poke()
             return run
@@ -303,6 +355,7 @@ class SlotDesk:
         # A waiter who is gone already gives the slot back from within settle: this loop then finds it free again,
         # instead of one more level of recursion for each of them.
         pool.is_letting_through = True
+        pool.waits_until(self._clock())
         try:
             while len(pool.room) and (run := self._take_free(key, pool)) is not None:
                 ticket = pool.room.next_ticket()
@@ -322,9 +375,7 @@ class SlotDesk:
         if ended.error_type is not None:
             covered = self.routes.starting(key) * pool.limit
             uncovered = min(pool.limit, len(pool.room) - covered)
-            for ticket in pool.room.oldest(max(0, uncovered)):
-                assert isinstance(ticket, Held)
-                ticket.settle(_error_of(ended, is_owner=ticket.want is not None and ticket.want.is_owner))
+            self._refuse(pool, max(0, uncovered), lambda is_owner: _error_of(ended, is_owner=is_owner))
         if len(pool.room):
             self._poke()
 
@@ -332,17 +383,20 @@ class SlotDesk:
         pool = self._pools.get(blocked.pool)
         if pool is None:
             return
-        for ticket in pool.room.oldest(len(pool.room)):
-            assert isinstance(ticket, Held)
-            is_owner = ticket.want is not None and ticket.want.is_owner
-            ticket.settle(refusal_of(blocked, blocked.retry_after_secs, is_owner=is_owner))
+        self._refuse(
+            pool,
+            len(pool.room),
+            lambda is_owner: refusal_of(blocked, blocked.retry_after_secs, is_owner=is_owner),
+        )
         self._tidy(blocked.pool)
 
-    @staticmethod
-    def _settle(tickets: list[Ticket], error: GreenroomError) -> None:
-        for ticket in tickets:
+    def _refuse(self, pool: _Pool, count: int, error_for: Callable[[bool], GreenroomError]) -> None:
+        """Tell those who have waited longest why; an owner may know more than others."""
+        pool.waits_until(self._clock())
+        for ticket in pool.room.oldest(count):
             assert isinstance(ticket, Held)
-            ticket.settle(error)
+            pool.refused += 1
+            ticket.settle(error_for(ticket.want is not None and ticket.want.is_owner))
 
     def _tell_when_drained(self, run: LiveRun) -> None:
         if run.route.readiness is Readiness.DRAINING and not run.taken and not run.viewers:

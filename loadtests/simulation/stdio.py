@@ -16,6 +16,7 @@ In a line only now and runs must be there:
     waiting     requests that no run has taken yet
     averages    inFlight and waiting, averaged over the time since the pool's last line (default: as they are now)
     arrivals    requests that came since the pool's last line (default: as many as are more than at the last line)
+    finished    requests that ended in a run since then (default: as many as came and are not there any more)
     settings    maxRequestsPerActorRun (4), desiredRequestsPerActorRun (3, may be fractional), idleTimeoutSecs (90),
                 minRuns (0), maxRuns (none)
     policy      "greenroom" (default) or "platform", or an object with thresholds of autoscaler/policy/thresholds.py,

@@ -25,7 +25,7 @@ def test_demand_of_pools_adds_up() -> None:
             gateway_id="b", routes_seen=1, pools={POOL: PoolDemand(in_flight=5), OTHER: PoolDemand(waiting=1)}
         ),
     ]
-    assert merge_pools(reports) == {POOL: PoolDemand(in_flight=7, waiting=3), OTHER: PoolDemand(waiting=1)}
+    assert merge_pools(reports) == {POOL: (7, 3), OTHER: (0, 1)}
     assert merge_pools([]) == {}
 
 

@@ -265,7 +265,8 @@ def test_pools_do_not_see_each_other() -> None:
     bench.apply(PoolBlocked(pool=ELSEWHERE, message=""))
     assert here.outcome is None
     report = bench.desk.report()
-    assert report.pools == {POOL: PoolDemand(waiting=1), ELSEWHERE: PoolDemand(in_flight=1)}
+    now = {key: (demand.in_flight, demand.waiting) for key, demand in report.pools.items()}
+    assert now == {POOL: (0, 1), ELSEWHERE: (1, 0)}
 
 
 def test_newcomers_never_overtake() -> None:
@@ -467,7 +468,11 @@ def test_the_report_tells_all_demand() -> None:
     bench.now = 107.0
     report = bench.desk.report()
     assert (report.gateway_id, report.routes_seen) == ("gateway", 3)
-    assert report.pools == {POOL: PoolDemand(in_flight=1, waiting=1)}
+    assert report.pools == {
+        POOL: PoolDemand(
+            in_flight=1, waiting=1, in_flight_secs=7.0, waiting_secs=7.0, arrivals=2, began_secs=bench.now - 7
+        )
+    }
     assert {run_id: (use.in_flight, use.viewers, use.idle_secs) for run_id, use in report.runs.items()} == {
         "a": (1, 0, 0.0),
         "b": (0, 0, 7.0),
@@ -511,6 +516,33 @@ def test_a_pool_without_runs_and_waiters_is_forgotten() -> None:
     assert bench.desk.report().pools == {}
 
 
+def test_the_report_adds_up_what_happened_since_the_last_one() -> None:
+    """Requests times seconds, who came, who ended with a run and who without: of all that was between two reports."""
+    bench = Bench(room_size=1)
+    bench.apply(route("a"))
+    first = bench.desk.take(want(1))
+    assert first is not None
+    waiter = waits(bench, want(1))
+    with pytest.raises(WaitingRoomFull):
+        waits(bench, want(1))
+    bench.now += 2.0
+    bench.desk.give_back(first)
+    assert waiter.outcome is first
+    bench.now += 3.0
+    before = bench.desk.report().pools[POOL]
+    assert (before.in_flight, before.in_flight_secs, before.waiting, before.waiting_secs) == (1, 5.0, 0, 2.0)
+    assert (before.arrivals, before.finished, before.refused) == (3, 1, 1)
+    waits(bench, want(1))
+    bench.now += 1.0
+    bench.apply(route("b", Readiness.STARTING), ended("a"))
+    bench.now += 1.0
+    bench.desk.give_back(first)
+    after = bench.desk.report().pools[POOL]
+    assert (after.in_flight, after.in_flight_secs, after.waiting, after.waiting_secs) == (0, 6.0, 1, 4.0)
+    assert (after.arrivals, after.finished, after.refused) == (4, 2, 1)
+    assert after.began_secs == before.began_secs
+
+
 @pytest.mark.parametrize(
     ("routes", "kind"),
     [
@@ -550,6 +582,7 @@ class DeskModel(RuleBasedStateMachine):
         self.waiting: list[Waiter] = []
         self.settled: list[Waiter] = []
         self.granted: list[LiveRun] = []
+        self.told = (self.bench.now, PoolDemand())
 
     # what the rules say
 
@@ -747,6 +780,15 @@ class DeskModel(RuleBasedStateMachine):
         assert demand.in_flight == sum(not run.is_gone for run in self.granted) == self.desk.in_flight
         assert report.runs.keys() == self.routes.keys()
         assert (POOL in report.pools) == bool(self.routes or self.waiting)
+        before, self.told = self.told, (report.at_secs, demand)
+        since, was = before
+        if was.began_secs == demand.began_secs:
+            # Time passes before something happens, so all of it was passed as it was told before.
+            passed = report.at_secs - since
+            assert demand.in_flight_secs == pytest.approx(was.in_flight_secs + was.in_flight * passed, abs=1e-6)
+            assert demand.waiting_secs == pytest.approx(was.waiting_secs + was.waiting * passed, abs=1e-6)
+        known = demand.in_flight + demand.waiting + demand.finished + demand.refused
+        assert demand.arrivals >= known  # the others have left
 
 
 TestDesk = DeskModel.TestCase

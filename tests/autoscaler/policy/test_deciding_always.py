@@ -80,6 +80,7 @@ def observations(draw: st.DrawFn) -> Observation:
         average_in_flight=draw(st.none() | st.floats(0, 40, allow_subnormal=False)),
         average_waiting=draw(st.none() | st.floats(0, 40, allow_subnormal=False)),
         arrivals=draw(st.integers(0, 60)),
+        finished=draw(st.none() | st.integers(0, 60)),
         service_secs=draw(st.none() | st.floats(0.01, 100)),
         is_on=draw(st.sampled_from([True, True, True, False])),
         may_start=draw(st.integers(0, 8)),
