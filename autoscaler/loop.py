@@ -82,6 +82,7 @@ class Autoscaler:
             group.create_task(steadily("the keeping of decisions", self._write_decisions))
             group.create_task(steadily("the autoscaler", self._look_for_ever))
             group.create_task(steadily("the retrying of pools", self._troubles.follow_retries))
+            group.create_task(steadily("the report of troubles", self._troubles.report_changes))
 
     async def _look_for_ever(self) -> None:
         look_again = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -10,14 +11,11 @@ from dataclasses import dataclass, field
 from autoscaler.policy.quarantine import Quarantine, RunNews, Standing, Trouble, whole_secs
 from gateway.core.errors import StandbyQuarantined
 from gateway.core.standby import Generation, PoolKey
-from gateway.core.trouble import PoolTrouble
+from gateway.core.trouble import RETRY, PoolTrouble
 from gateway.live_logs import Logs
 from gateway.state.ports import PoolBlocked, PoolFreed, Signals
 
 _log = logging.getLogger(__name__)
-
-RETRY = "retry"
-"""The kind of change that asks for an Actor's pools to be tried again; the id is the Actor's."""
 
 _LOG_TAIL_LINES = 20
 
@@ -37,6 +35,7 @@ class Troubles:
     _quarantine: Quarantine = field(default_factory=Quarantine)
     _freed: list[PoolKey] = field(default_factory=list)
     _has_reported: bool = False
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def hear(self, news: RunNews) -> None:
         """What became of a run."""
@@ -49,8 +48,10 @@ class Troubles:
                 extra={"run_id": news.run_id, "pool": news.pool.id},
             )  # fmt: skip
             self.on_pause(bool(trouble.crashes))
+            self._changed.set()
         elif was_paused and self.standing(news.pool, news.generation).quarantined is None:
             self._freed.append(news.pool)
+            self._changed.set()
 
     def standing(self, pool: PoolKey, generation: Generation, *, starting: int = 0) -> Standing:
         """What *pool* may do now."""
@@ -101,13 +102,20 @@ class Troubles:
             await self.signals.report_troubles(troubles, ttl_secs=self.ttl_secs)
         self._has_reported = bool(troubles)
 
+    async def report_changes(self) -> None:
+        """For ever: everybody hears of a pause when it begins and when it is over before its time."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            await self.report()
+
     async def follow_retries(self) -> None:
         """For ever: pools that somebody wants to be tried again are free."""
         async with self.signals.watch_changes() as changes:
             async for change in changes:
                 if change.kind == RETRY:
                     self._freed += self._quarantine.clear(change.id)
-                    await self.report()
+                    self._changed.set()
 
 
 def _in_words(trouble: Trouble, left_secs: float) -> str:

@@ -76,6 +76,7 @@ GROUPS: dict[str, tuple[Verb, ...]] = {
         Verb("logs", "print the log of a run or build", "greenroom logs Ab3dEf6hIj9lMn2pQ --follow"),
         Verb("abort", "stop a run", "greenroom abort Ab3dEf6hIj9lMn2pQ --gracefully"),
         Verb("migrate", "have a batch run save its state and start again", "greenroom migrate Ab3dEf6hIj9lMn2pQ"),
+        Verb("retry", "try an Actor again whose runs have failed too often", "greenroom retry hello"),
     ),
     "Users and tokens": (
         Verb("user add", "add a user", "greenroom user add jane"),
@@ -206,6 +207,9 @@ def build_parser() -> argparse.ArgumentParser:
     migrate = add("migrate")
     migrate.add_argument("run", metavar="RUN", help="The id of the run.")
     _add_api_flags(migrate)
+    retry = add("retry")
+    retry.add_argument("actor", metavar="ACTOR", help="The Actor's name, user/name or id.")
+    _add_api_flags(retry)
 
     user_add = add("user add")
     user_add.add_argument("name", metavar="NAME")
@@ -266,6 +270,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
             with api_verbs.connect(settings, arguments.url) as api:
                 return names.run(api, arguments.actor, arguments.action, arguments.name)
+        case "retry":
+            from gateway.commands import api_verbs, retry
+
+            with api_verbs.connect(settings, arguments.url) as api:
+                return retry.run(api, arguments.actor)
         case "push" | "ps" | "logs" | "abort" | "migrate":
             from gateway.commands import api_verbs
 

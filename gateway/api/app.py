@@ -22,6 +22,7 @@ from gateway.api import (
     key_value_records,
     logs,
     names,
+    quarantines,
     queue_heads,
     queue_requests,
     run_input,
@@ -60,6 +61,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *key_value_records.ENDPOINTS,
     *dataset_items.ENDPOINTS,
     *greenroom.ENDPOINTS,
+    *quarantines.ENDPOINTS,
 )
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE"})

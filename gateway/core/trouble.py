@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from gateway.core.standby import Generation, PoolKey
 
+RETRY = "retry"
+"""The kind of change that asks for an Actor's pools to be tried again; the id is the Actor's."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolTrouble:
