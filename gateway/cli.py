@@ -38,6 +38,11 @@ folders as they are now, and the settings that the server was started with. It t
 requests and the event sockets of Actors live on. Where that fails, the old worker goes on, and the reason is told.
 """
 
+EXPLAINING = """\
+Each line of a decision reads: when, how many runs were wanted ← how many there were, and why. Of several rules the one
+that asks for most comes first. What is wound down, frozen or resumed stands below it, each with its own reason.
+"""
+
 NETWORK_RULES = """\
 With --launcher docker, the engine keeps runs from each other; what keeps them from this machine's other ports and from
 private networks are rules of iptables, which take root. This installs them for the server on the data folder, as often
@@ -74,6 +79,7 @@ GROUPS: dict[str, tuple[Verb, ...]] = {
         Verb("names", "list, add, verify or remove an Actor's aliases and domains", "greenroom names hello add shop"),
         Verb("ps", "list the runs that live", "greenroom ps"),
         Verb("logs", "print the log of a run or build", "greenroom logs Ab3dEf6hIj9lMn2pQ --follow"),
+        Verb("explain", "tell why an Actor has so many runs, or none", "greenroom explain hello --follow"),
         Verb("abort", "stop a run", "greenroom abort Ab3dEf6hIj9lMn2pQ --gracefully"),
         Verb("migrate", "have a batch run save its state and start again", "greenroom migrate Ab3dEf6hIj9lMn2pQ"),
         Verb("retry", "try an Actor again whose runs have failed too often", "greenroom retry hello"),
@@ -200,6 +206,13 @@ def build_parser() -> argparse.ArgumentParser:
     logs.add_argument("job", metavar="RUN_OR_BUILD", help="The id of a run or build.")
     logs.add_argument("--follow", "-f", action="store_true", help="Go on as long as something is added.")
     _add_api_flags(logs)
+    why = add("explain")
+    why.epilog = EXPLAINING
+    why.add_argument("actor", metavar="ACTOR", help="The Actor's name, user/name or id.")
+    why.add_argument("--limit", type=int, default=10, metavar="N", help="So many decisions of each pool. Default: 10.")
+    why.add_argument("--follow", "-f", action="store_true", help="Go on with those that are made from now on.")
+    why.add_argument("--json", action="store_true", help="As JSON, with all that each decision was made of.")
+    _add_api_flags(why)
     abort = add("abort")
     abort.add_argument("run", metavar="RUN", help="The id of the run.")
     abort.add_argument("--gracefully", action="store_true", help="Give it time to finish what it does.")
@@ -270,6 +283,14 @@ def _run(arguments: argparse.Namespace) -> int:
 
             with api_verbs.connect(settings, arguments.url) as api:
                 return names.run(api, arguments.actor, arguments.action, arguments.name)
+        case "explain":
+            from gateway.commands import api_verbs
+            from gateway.commands.explain import explain_actor
+
+            with api_verbs.connect(settings, arguments.url) as api:
+                return explain_actor(
+                    api, arguments.actor, limit=arguments.limit, follow=arguments.follow, as_json=arguments.json
+                )
         case "retry":
             from gateway.commands import api_verbs, retry
 

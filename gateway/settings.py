@@ -261,6 +261,10 @@ class Settings(BaseSettings):
     # The autoscaler
     tick_secs: float = Field(2, gt=0, description="The autoscaler looks at least so often.")
     demand_report_secs: float = Field(1, gt=0, description="Gateways report their demand so often.")
+    decision_keep_days: float = Field(
+        7, gt=0, le=3650, description="How long the autoscaler's decisions are kept, for 'greenroom explain'."
+    )
+    decisions_per_pool: int = Field(1000, ge=1, le=1_000_000, description="Decisions of each pool that are kept.")
 
     @field_validator("actors", "tls_certificates", mode="before")
     @classmethod

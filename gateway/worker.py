@@ -32,6 +32,7 @@ from gateway.builds import Builder
 from gateway.child import enter_child
 from gateway.core.errors import GreenroomError, ShuttingDown
 from gateway.data_dir import ensure_first_user, read_token, records_url, token_path
+from gateway.decision_retention import DecisionRetention
 from gateway.held_sockets import HeldSockets
 from gateway.installed_rules import warn_without_rules
 from gateway.live_logs import Logs
@@ -217,6 +218,13 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
                         now=utc_now,
                     )
                     chores.append(group.create_task(cleaning.clean_for_ever()))
+                retention = DecisionRetention(
+                    records=state.records,
+                    keep=timedelta(days=settings.decision_keep_days),
+                    keep_per_pool=settings.decisions_per_pool,
+                    now=utc_now,
+                )
+                chores.append(group.create_task(retention.forget_for_ever()))
                 scaling = group.create_task(autoscaler.run())
                 serving = group.create_task(server.serve(sockets=place.sockets))
                 await server.has_started(serving)

@@ -22,6 +22,7 @@ from gateway.api import (
     key_value_records,
     logs,
     names,
+    pools,
     quarantines,
     queue_heads,
     queue_requests,
@@ -61,6 +62,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *key_value_records.ENDPOINTS,
     *dataset_items.ENDPOINTS,
     *greenroom.ENDPOINTS,
+    *pools.ENDPOINTS,
     *quarantines.ENDPOINTS,
 )
 

@@ -1,4 +1,4 @@
-"""Greenroom's own additions to the API, below ``/v2/greenroom``: pushing a folder, and why there are so many runs."""
+"""Greenroom's own additions to the API, below ``/v2/greenroom``: pushing a folder."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from starlette.responses import Response
 from gateway.api.body import pieces
 from gateway.api.call import Call, Endpoint, answer
 from gateway.api.errors import InvalidContentType
-from gateway.api.pagination import listing, page_of
 from gateway.api.upload import MAX_UPLOAD_BYTES, snapshot_of_archive
-from gateway.api.views import ActorFigures, actor_view, build_view, decision_view
+from gateway.api.views import ActorFigures, actor_view, build_view
 from gateway.core.errors import RecordNotFound
 from gateway.core.model import Origin
-from gateway.core.standby import PoolKey
 
 _ARCHIVE_TYPES = frozenset({"application/gzip", "application/x-gzip"})
 
@@ -59,24 +57,4 @@ async def push(call: Call) -> Response:
     )
 
 
-async def list_decisions(call: Call) -> Response:
-    """
-    ``GET /v2/greenroom/pools/{pool}/decisions``: what the autoscaler wanted for a pool and why, for the user whose runs
-    the pool has.
-    """
-    try:
-        pool = PoolKey.parse(call.path("pool"))
-    except ValueError:
-        raise RecordNotFound("Pool") from None
-    target = await call.records.actor(pool.target_id) or await call.records.task(pool.target_id)
-    if target is None or pool.user_id != call.principal.user_id:
-        raise RecordNotFound("Pool")
-    page = page_of(call.query)
-    found = await call.records.list_decisions(pool.id, page)
-    return answer(listing([decision_view(decision) for decision in found.items], page, found.total))
-
-
-ENDPOINTS = (
-    Endpoint(method="POST", path="/greenroom/push", handler=push, scope="actors:write"),
-    Endpoint(method="GET", path="/greenroom/pools/{pool}/decisions", handler=list_decisions, scope="runs:read"),
-)
+ENDPOINTS = (Endpoint(method="POST", path="/greenroom/push", handler=push, scope="actors:write"),)

@@ -345,7 +345,7 @@ def run_list_item(run: Run) -> View:
 
 
 def decision_view(decision: DecisionRecord) -> View:
-    """One change of the autoscaler's mind; an object of Greenroom's own."""
+    """One change of the autoscaler's mind, and what the policy saw; an object of Greenroom's own."""
     return {
         "id": decision.id,
         "poolId": decision.pool_id,
@@ -354,5 +354,6 @@ def decision_view(decision: DecisionRecord) -> View:
         "wantedRuns": decision.wanted_runs,
         "presentRuns": decision.present_runs,
         "reasons": list(decision.reasons),
+        "decision": dict(decision.decision),
         "inputs": dict(decision.inputs),
     }

@@ -151,7 +151,7 @@ def list_runs(api: Api) -> int:
             names[run["actId"]] = _actor_name(api, run["actId"])
     width = max(len(name) for name in names.values())
     for run in live:
-        age = _rough((datetime.now(UTC) - parse_iso(run["startedAt"])).total_seconds())
+        age = rough((datetime.now(UTC) - parse_iso(run["startedAt"])).total_seconds())
         print(f"{run['id']}  {names[run['actId']]:<{width}}  {run['buildNumber']:<8}  {run['status']:<10}  {age:>4}")
     return 0
 
@@ -199,7 +199,7 @@ def _actor_name(api: Api, actor_id: str) -> str:
     return f"{actor['username']}/{actor['name']}"
 
 
-def _rough(secs: float) -> str:
+def rough(secs: float) -> str:
     """A duration as people say it: 40s, 12m, 3h, 5d."""
     for limit, unit, name in ((120, 1, "s"), (7200, 60, "m"), (172_800, 3600, "h")):
         if secs < limit:

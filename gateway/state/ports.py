@@ -193,6 +193,9 @@ class Records(Protocol):
         ...
 
     async def list_decisions(self, pool_id: str, page: Page) -> Listing[DecisionRecord]: ...
+    async def forget_decisions(self, before: datetime, keep_per_pool: int) -> int:
+        """Those made *before*, and of each pool all but the newest *keep_per_pool* (1 or more); how many they were."""
+        ...
 
 
 class Blobs(Protocol):

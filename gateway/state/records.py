@@ -41,6 +41,7 @@ from gateway.core.model import (
 from gateway.core.names import ActorName
 from gateway.core.storages import KeyValueRecord, holding
 from gateway.state.database import Database, open_database
+from gateway.state.decision_rows import forget_decisions
 from gateway.state.paging import list_page
 from gateway.state.ports import FIRST_PAGE, Listing
 from gateway.state.rows import (
@@ -360,6 +361,9 @@ class SqlRecords:
 
     async def list_decisions(self, pool_id: str, page: Page) -> Listing[DecisionRecord]:
         return await list_page(self._database, DECISIONS, "at", page, pool_id=pool_id)
+
+    async def forget_decisions(self, before: datetime, keep_per_pool: int) -> int:
+        return await forget_decisions(self._database, before, keep_per_pool)
 
     # What all of them are made of
 
