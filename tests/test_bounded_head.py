@@ -1,4 +1,4 @@
-"""The head of a request has a bound, over a real socket; what stays below it is uvicorn's alone."""
+"""HTTP/1.1 for an ASGI app, over a real socket: bounds of heads, and how answers are framed."""
 
 from __future__ import annotations
 
@@ -19,6 +19,21 @@ from gateway.settings import Settings
 MAX_HEAD_BYTES = 65_536
 
 
+@contextlib.asynccontextmanager
+async def serving(app: Any) -> AsyncIterator[int]:
+    """A port at which *app* answers."""
+    config = uvicorn.Config(app, lifespan="off", log_config=None)
+    config.load()
+    state, loop, lobby = ServerState(), asyncio.get_running_loop(), Lobby(Settings())
+    server = await loop.create_server(lambda: BoundedHead(config, state, {}, loop, lobby=lobby), "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+        for connection in list(state.connections):
+            connection.transport.abort()
+        if state.tasks:
+            await asyncio.wait(state.tasks, timeout=5)
+
+
 @pytest.fixture
 async def port() -> AsyncIterator[int]:
     """A server that answers each request with the number of its headers."""
@@ -30,16 +45,8 @@ async def port() -> AsyncIterator[int]:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
         await send({"type": "http.response.body", "body": body})
 
-    config = uvicorn.Config(app, lifespan="off", log_config=None, server_header=False)
-    config.load()
-    state, loop, lobby = ServerState(), asyncio.get_running_loop(), Lobby(Settings())
-    server = await loop.create_server(lambda: BoundedHead(config, state, {}, loop, lobby=lobby), "127.0.0.1", 0)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
-        for connection in list(state.connections):
-            connection.transport.abort()
-        if state.tasks:
-            await asyncio.wait(state.tasks, timeout=5)
+    async with serving(app) as port:
+        yield port
 
 
 async def ask(port: int, *pieces: bytes) -> bytes:
@@ -109,3 +116,149 @@ async def test_what_is_below_the_limit(port: int) -> None:
     pieces = [long[at : at + 5000] for at in range(0, len(long), 5000)]
     answer = await ask(port, *pieces, long, body, long, last)
     assert answer.count(b"HTTP/1.1 200 OK") == 5
+
+
+@pytest.fixture
+async def told() -> AsyncIterator[tuple[int, list[dict[str, Any]]]]:
+    """A server that answers each request as the list says, one message after the other."""
+    messages: list[dict[str, Any]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for message in messages:
+            await send(message)
+
+    async with serving(app) as port:
+        yield port, messages
+
+
+def start(*headers: tuple[bytes, bytes], status: int = 200) -> dict[str, Any]:
+    """The head of an answer."""
+    return {"type": "http.response.start", "status": status, "headers": list(headers)}
+
+
+def piece(body: bytes, *, more: bool = False) -> dict[str, Any]:
+    """Of its body."""
+    return {"type": "http.response.body", "body": body, "more_body": more}
+
+
+LENGTH_5 = (b"content-length", b"5")
+
+
+@pytest.mark.parametrize(
+    ("first", "messages", "answer"),
+    [
+        pytest.param(
+            b"GET / HTTP/1.1\r\nConnection: close",
+            [start(LENGTH_5), piece(b"hello")],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello",
+            id="a length",
+        ),
+        pytest.param(
+            b"GET / HTTP/1.1\r\nConnection: close",
+            [start(), piece(b"he", more=True), piece(b"", more=True), piece(b"llo")],
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+            b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
+            id="no length",
+        ),
+        pytest.param(
+            b"GET / HTTP/1.1\r\nConnection: close",
+            [start((b"transfer-encoding", b"chunked")), piece(b"hello")],
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            id="chunks are the server's",
+        ),
+        pytest.param(
+            b"GET / HTTP/1.0\r\nConnection: keep-alive",
+            [start(), piece(b"hel", more=True), piece(b"lo")],
+            b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nhello",
+            id="HTTP/1.0 and no length",
+        ),
+        pytest.param(
+            b"GET / HTTP/1.0",
+            [start(LENGTH_5), piece(b"hello")],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello",
+            id="HTTP/1.0",
+        ),
+        pytest.param(
+            b"HEAD / HTTP/1.1\r\nConnection: close",
+            [start(LENGTH_5), piece(b"hello")],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\n",
+            id="HEAD",
+        ),
+        pytest.param(
+            b"GET / HTTP/1.1\r\nConnection: close",
+            [start(LENGTH_5, status=304), piece(b"")],
+            b"HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\nconnection: close\r\n\r\n",
+            id="304",
+        ),
+        pytest.param(
+            b"GET / HTTP/1.1",
+            [start(LENGTH_5, (b"connection", b"close")), piece(b"hello")],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello",
+            id="the app says close",
+        ),
+        pytest.param(
+            b"GET / HTTP/1.1",
+            [start(LENGTH_5), piece(b"hell", more=True)],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhell",
+            id="an app that returns too early: cut",
+        ),
+        pytest.param(
+            b"GET / HTTP/1.1",
+            [start(), piece(b"hello", more=True)],
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n",
+            id="the same in chunks: no end",
+        ),
+        pytest.param(
+            b"GET / HTTP/1.1",
+            [start(LENGTH_5), piece(b"hello!")],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n",
+            id="more than the length says",
+        ),
+    ],
+)
+async def test_framing(
+    told: tuple[int, list[dict[str, Any]]], first: bytes, messages: list[dict[str, Any]], answer: bytes
+) -> None:
+    """As RFC 9112 has it, for whichever version and method; what is not whole does not look whole."""
+    port, messages_of_app = told
+    messages_of_app += messages
+    assert await ask(port, first + b"\r\nHost: a\r\n\r\n") == answer
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        pytest.param((b"x", b"a\r\nset-cookie: b"), id="a line break"),
+        pytest.param((b"x", b"a\x00"), id="NUL"),
+        pytest.param((b"x y", b"a"), id="a space in a name"),
+        pytest.param((b"", b"a"), id="no name"),
+        pytest.param((b"x: a\r\ny", b"a"), id="a header in a name"),
+    ],
+)
+async def test_a_header_that_would_be_another(
+    told: tuple[int, list[dict[str, Any]]], header: tuple[bytes, bytes]
+) -> None:
+    """What an app takes from its users can't begin a header, or an answer, of its own."""
+    port, messages = told
+    messages += [start(header), piece(b"")]
+    answer = await ask(port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert header[1] not in answer.partition(b"\r\n\r\n")[0].split(b"\r\n")
+
+
+async def test_a_head_whose_body_is_not_there_yet() -> None:
+    """It does not wait for the body: whoever streams is heard of at once."""
+    going = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start())
+        await going.wait()
+        await send(piece(b"late"))
+
+    async with serving(app) as port, asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+        going.set()
+        assert await reader.read() == b"4\r\nlate\r\n0\r\n\r\n"
+        writer.close()

@@ -1,7 +1,7 @@
 """
-Where the ASGI proxy differs from the protocol class: what ASGI or the server library's parser can't carry.
+Where the ASGI proxy differs from the protocol class: what ASGI can't carry.
 
-Each entry is a case or scene by name, with the reason. The suites hold that these really differ, so that a difference
+Each entry is a scene by name, with the reason. The suite holds that these really differ, so that a difference
 that was mended leaves this list; nothing else may differ.
 """
 
@@ -26,7 +26,6 @@ SCENES_THAT_DIFFER: Mapping[str, tuple[When, str]] = {
     "spelling of header names": ("always", "ASGI has names in lower case"),
     "raw target /a?": ("always", "ASGI can't tell an empty query from none"),
     "raw target /?": ("always", "ASGI can't tell an empty query from none"),
-    "a chunked answer to http 1 0": ("always", "the server library frames whatever has no length, also for HTTP/1.0"),
     "a 304 keeps the length it speaks of": ("always", "the server library insists on as many bytes of body"),
     "an expectation that the actor refuses": (
         "cold",
@@ -34,11 +33,6 @@ SCENES_THAT_DIFFER: Mapping[str, tuple[When, str]] = {
     ),
     "a body that the actor does not want": ("cold", "as above"),
     "a body from somebody whom the actor does not know": ("cold", "as above"),
-}
-
-CASES_THAT_DIFFER: Mapping[str, tuple[When, str]] = {
-    "bytes outside ASCII in the target": ("always", "the parser takes none, so they are percent-encoded before it"),
-    "a method of our own": ("always", "llhttp knows a list of methods, and refuses others"),
 }
 
 

@@ -1,0 +1,254 @@
+"""
+One request of an HTTP/1.1 connection as ASGI: the body in, the answer out.
+
+A body that has come whole is given whole, also where its sender has gone before anybody looked at it: a process that
+reports its last word and exits in the next millisecond, as the JavaScript SDK does, would have said nothing.
+
+The head of an answer waits for the first piece of its body, so that both go out in one write; where none is there at
+once, the head goes alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from gateway.proxy.asgi import Message, Scope
+from gateway.proxy.plan import Headers
+from gateway.proxy.sockets import reset_on_abort
+from gateway.proxy.splice.answer_head import never_has_body
+
+_STATUS_LINES = {status: b"HTTP/1.1 %d \r\n" % status for status in range(100, 600)} | {
+    status.value: b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode()) for status in HTTPStatus
+}
+# An app of our own may pass on what a user has stored, such as a content type.
+_LINES = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+")
+# Up to here a copy costs less than a second buffer for the kernel.
+_JOINED_BYTES = 32 * 1024
+
+_log = logging.getLogger("uvicorn.error")  # as for HTTP/2
+
+
+class Connection(Protocol):
+    """What a request needs of its connection."""
+
+    transport: asyncio.Transport
+    is_full: bool
+
+    def may_follow(self, request: AsgiRequest) -> bool:
+        """Whether another request may follow this one, as far as its sender and the server go."""
+
+    def taken(self) -> None:
+        """What had come of the body was taken: more may come."""
+
+    def answered(self, *, keeps: bool) -> None:
+        """The answer is written completely; *keeps*: another request may follow."""
+
+    async def room(self) -> None:
+        """Until the caller has taken what was written, but for a little; or has gone."""
+
+    def is_over(self, task: asyncio.Task[None] | None) -> None:
+        """The app has returned."""
+
+
+class AsgiRequest:
+    """*scope* for an app. *minor* is that of HTTP/1.``minor``; *asks_first*: the body is held until a 100."""
+
+    __slots__ = (
+        "_connection", "_has_chunks", "_has_no_body", "_head", "_is_given", "_keeps", "_left", "_minor", "_news",
+        "_pieces", "_size", "asks_first", "has_status", "has_whole_body", "is_answered", "is_disconnected", "scope",
+    )  # fmt: skip
+
+    def __init__(self, connection: Connection, scope: Scope, *, minor: int, is_empty: bool, asks_first: bool) -> None:
+        self._connection = connection
+        self.scope = scope
+        self._minor = minor
+        self.asks_first = asks_first
+        self.has_whole_body = is_empty
+        self.is_disconnected = False
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._is_given = False  # all of the body
+        self._news: asyncio.Event | None = None
+        self.has_status = False
+        self.is_answered = False
+        self._head = b""  # which was not written yet
+        self._keeps = False
+        self._has_chunks = self._has_no_body = False
+        self._left: int | None = None  # of the answer's body; None: as much as comes
+
+    # What comes from the connection
+
+    def feed(self, pieces: list[bytes]) -> int:
+        """More of the body; how much of it waits."""
+        self._pieces += pieces
+        self._size += sum(map(len, pieces))
+        self.wake()
+        return self._size
+
+    def finish(self) -> None:
+        """The body has come whole."""
+        self.has_whole_body = True
+        self.wake()
+
+    def disconnect(self) -> None:
+        """Nobody listens any more."""
+        self.is_disconnected = True
+        self.wake()
+
+    def wake(self) -> None:
+        """There is news for whoever waits in ``receive``."""
+        if self._news is not None:
+            self._news.set()
+
+    # What the app does
+
+    async def run(self, app: Any) -> None:
+        """Until the app has returned."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except Exception:
+            _log.exception("Exception in ASGI application")
+            self._fail()
+        except BaseException:  # cancelled: the server ends
+            self._cut()
+            raise
+        else:
+            if not self.is_answered and not self.is_disconnected:
+                # The proxy cuts what broke off at the Actor. Its words are uvicorn's, and quiet for that case.
+                _log.error("ASGI callable returned without completing response.")
+                self._fail()
+        finally:
+            self._connection.is_over(asyncio.current_task())
+
+    async def receive(self) -> Message:
+        """The next piece of the body, or that nobody listens any more."""
+        if self.asks_first:
+            self._ask()
+        while True:
+            if not self._is_given and (self.has_whole_body or (self._pieces and not self.is_disconnected)):
+                break
+            if self.is_disconnected or self.is_answered:
+                return {"type": "http.disconnect"}
+            if self._news is None:
+                self._news = asyncio.Event()
+            self._news.clear()
+            await self._news.wait()
+        body = b""
+        if self._pieces:
+            body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+            self._pieces, self._size = [], 0
+            self._connection.taken()
+        self._is_given = self.has_whole_body
+        return {"type": "http.request", "body": body, "more_body": not self.has_whole_body}
+
+    def _ask(self) -> None:
+        """The body is wanted."""
+        self.asks_first = False
+        if not (self.has_whole_body or self._pieces or self.has_status or self.is_disconnected):
+            self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    async def send(self, message: Message) -> None:
+        """The answer's head, or a piece of its body."""
+        if self._connection.is_full and not self.is_disconnected:
+            await self._connection.room()
+        if self.is_disconnected:
+            return
+        kind = message["type"]
+        if kind == "http.response.start" and not self.has_status:
+            self._start(message["status"], message.get("headers", ()))
+        elif kind == "http.response.body" and self.has_status and not self.is_answered:
+            self._more(message.get("body", b""), is_last=not message.get("more_body", False))
+        else:
+            raise RuntimeError(f"Unexpected ASGI message {kind!r}.")
+
+    def _start(self, status: int, headers: Headers) -> None:
+        lines: list[bytes] = []
+        keeps, says_close = self._connection.may_follow(self), False
+        length: int | None = None
+        for name, value in headers:
+            lower = name.lower()
+            if lower == b"content-length":
+                length = int(value)
+            elif lower == b"transfer-encoding":  # whoever sends the body frames it
+                continue
+            elif lower == b"connection" and b"close" in value.lower():
+                keeps, says_close = False, True
+            lines.append(b"%b: %b\r\n" % (name, value))
+        text = b"".join(lines)
+        if not _LINES.fullmatch(text) or text.count(b"\n") != len(lines):
+            raise RuntimeError("A header of the answer holds characters that may not stand there.")
+        if self.scope["method"] == "HEAD" or never_has_body(status):
+            self._has_no_body = True
+        elif length is not None:
+            self._left = length
+        elif self._minor:
+            self._has_chunks = True
+            text += b"transfer-encoding: chunked\r\n"
+        else:
+            keeps = False  # it ends with the connection
+        if not keeps:
+            text += b"\r\n" if says_close else b"connection: close\r\n\r\n"
+        else:
+            text += b"\r\n" if self._minor else b"connection: keep-alive\r\n\r\n"
+        self.has_status, self._keeps, self._head = True, keeps, _STATUS_LINES[status] + text
+        asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        head, self._head = self._head, b""
+        if head and not self.is_disconnected:
+            self._connection.transport.write(head)
+
+    def _more(self, body: bytes, *, is_last: bool) -> None:
+        if self._has_no_body:
+            body = b""
+        elif self._left is not None:
+            self._left -= len(body)
+            if self._left < 0 or (is_last and self._left):
+                raise RuntimeError("The body of the answer does not have the length that its head tells.")
+        pieces = [body] if body else []
+        if self._has_chunks:
+            if body:
+                pieces = [b"%x\r\n" % len(body), body, b"\r\n"]
+            if is_last:
+                pieces.append(b"0\r\n\r\n")
+        if self._head:
+            pieces.insert(0, self._head)
+            self._head = b""
+        transport = self._connection.transport
+        if len(body) > _JOINED_BYTES and len(pieces) > 1:
+            transport.writelines(pieces)
+        elif pieces:
+            transport.write(b"".join(pieces))
+        if is_last:
+            self.is_answered = True
+            self.wake()
+            self._connection.answered(keeps=self._keeps)
+
+    def _fail(self) -> None:
+        """Nothing more comes from the app: an error is told where no answer has begun, else it must not look whole."""
+        if self.is_disconnected or self.is_answered:
+            return
+        if self.has_status:
+            self._cut()
+            return
+        self._head, self._has_chunks = b"", False
+        text = b"Internal Server Error"
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(text))]
+        self._start(500, [*headers, (b"connection", b"close")])
+        self._more(text, is_last=True)
+
+    def _cut(self) -> None:
+        if self.is_disconnected or self.is_answered:
+            return
+        self._flush()
+        transport = self._connection.transport
+        if not self._has_chunks and not self._has_no_body and self._left is None:
+            # The end of the connection would be the end of the answer.
+            reset_on_abort(transport)
+            transport.abort()
+        else:
+            transport.close()
