@@ -93,6 +93,14 @@ class Keeper(RunFreezing):
         self._history = self._history.after(usage, at, cpu_share=share, cores=self.tools.cores)
         return self._history.load
 
+    @property
+    def cpu_ratio(self) -> float | None:
+        """How much of its share of the processor it uses, as it was measured last; None: not yet, or nobody can."""
+        load = self._history.load
+        if load is None:
+            return None
+        return load.cpu_current / 100 / self.launcher.cpu_share(self.run.options.memory_mbytes)
+
     async def live(self) -> None:
         """From start (or adoption) to the recorded end, over all restarts."""
         while await self._live_once() and not self._letting_go.is_set():

@@ -167,6 +167,7 @@ class Supervisor:
                         age_secs=now - keeper.began,
                         leaves_because=keeper.leaves_because,
                         may_freeze=keeper.may_freeze and keeper.run.id not in connected,
+                        cpu_ratio=keeper.cpu_ratio,
                     )
                 )
         return pools

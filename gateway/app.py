@@ -33,7 +33,7 @@ from gateway.proxy.splice.splicing import Splicing
 from gateway.proxy.upstream import Upstreams
 from gateway.services import Services
 from gateway.state.directory import Directory
-from gateway.state.ports import StateUnavailable
+from gateway.state.ports import RunRoute, StateUnavailable
 from gateway.state.steady import steadily
 
 _REPORT_TTL_FACTOR = 10
@@ -192,13 +192,23 @@ class Gateway:
     async def _follow_routes(self) -> None:
         async with self.services.state.signals.watch_routes() as changes:
             async for numbered in changes:
-                for gone in self.desk.apply(numbered.change, numbered.version):
+                change = numbered.change
+                if isinstance(change, RunRoute) and change.readiness is Readiness.FROZEN:
+                    self._close_idle(change)
+                for gone in self.desk.apply(change, numbered.version):
                     self._draining_since.pop(gone.route.run_id, None)
                     self.splicing.forget(gone, self.services.clock())
                     if gone.route.address is not None:
                         self._upstreams.forget(gone.route.address)
                     # Its sockets end with it; of those that did not hear of its end, a vanished machine's, see to that.
                     asyncio.get_running_loop().call_later(_LAST_BYTES_SECS, self.sockets.close, gone.route.run_id)
+
+    def _close_idle(self, route: RunRoute) -> None:
+        run = self.desk.routes.run(route.run_id)
+        if run is not None:
+            self.splicing.close_idle(run)
+        if route.address is not None:
+            self._upstreams.close_idle(route.address)
 
     async def _follow_tokens(self) -> None:
         async with self.services.state.signals.watch_changes() as changes:

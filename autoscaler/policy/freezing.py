@@ -47,11 +47,12 @@ def frost(
         return Frost(resume=all_go_on(frozen, "the Actor's runs are not to be frozen any more"))
     load = sum(run.in_flight for run in (*awake, *frozen)) + seen.waiting
     wanted = max(math.ceil(load / seen.limits.desired_requests_per_run - _ALMOST), asked_by_load)
-    used = [run for run in frozen if run.is_used]
+    # Or it was meanwhile: it would not have been frozen otherwise.
+    used = [run for run in frozen if run.is_used or run.idle_secs < after_secs]
     missing = wanted - len(awake) - len(used)
     # A newer build's goes before an older one's, which only helps out until the newer ones serve.
     spare = sorted(
-        (run for run in frozen if not run.is_used),
+        (run for run in frozen if run not in used),
         key=lambda run: (run.retires_because is not None, run.idle_secs, run.age_secs),
     )
     resume = all_go_on(used, "it is in use") + all_go_on(spare[: max(0, missing)], _why(seen, load))

@@ -18,8 +18,8 @@ class RunView:
     """
     One live run of the pool: its use over all gateways (viewers are use, but no load), and its age.
 
-    ``leaves_because``: why it must leave its machine; it is replaced as one of an old build is. ``may_freeze``: see
-    ``RunSeen``.
+    ``leaves_because``: why it must leave its machine; it is replaced as one of an old build is. ``may_freeze`` and
+    ``cpu_ratio``: see ``RunSeen``.
     """
 
     run_id: str
@@ -31,6 +31,7 @@ class RunView:
     viewers: int = 0
     leaves_because: str | None = None
     may_freeze: bool = True
+    cpu_ratio: float | None = None
 
     @property
     def is_used(self) -> bool:
@@ -74,6 +75,7 @@ def _run_seen(view: RunView, use: RunUse, generation: Generation | None) -> RunS
         has_open_sockets=use.silent > 0,
         retires_because=view.leaves_because or _outdated(view.generation, generation),
         may_freeze=view.may_freeze,
+        cpu_ratio=view.cpu_ratio,
     )
 
 

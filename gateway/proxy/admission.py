@@ -150,6 +150,10 @@ class Admission:
         try:
             if run.route.address is None:
                 raise await decisions.why_no_view(label)
+            if run.is_frozen:
+                timing.was_held = True
+                await decisions.until_awake(run, timing.arrived, receive.wait_until_gone)
+                timing.admitted = monotonic()
             plan = self._plan(scope, run, request_id, credentials, prefix, timing)
             plan = replace(plan, first_byte_deadline=timing.arrived + first_byte_secs)
             await self._forward(scope, receive, send, plan, run, timing, Use())

@@ -8,9 +8,11 @@ memory is decided at once, by plain functions; coroutines are for what has to be
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from gateway.auth import Authenticator
 from gateway.core.errors import (
@@ -24,6 +26,7 @@ from gateway.core.errors import (
     StandbyBadGateway,
     StandbyNotEnabled,
     StandbyResponseTimeout,
+    WaitedTooLong,
 )
 from gateway.core.standby import StandbyTarget
 from gateway.proxy.callers import Caller
@@ -80,6 +83,7 @@ class Decisions:
             idle_timeout_secs=config.idle_timeout_secs,
             caller=user_id or "",
             is_owner=user_id == target.owner_id,
+            freeze_after_secs=config.freeze_after_secs or math.inf,
         )
 
     def take(self, want: Want, avoid: frozenset[str] = frozenset()) -> LiveRun | None:
@@ -133,20 +137,8 @@ class Decisions:
         settled: asyncio.Future[LiveRun | GreenroomError] = asyncio.get_running_loop().create_future()
         held = Held(caller=want.caller, want=want, settle=lambda outcome: _settle(settled, outcome, self.desk))
         self.desk.hold(held)
-        is_gone = False
-
-        async def listen(until_gone: Callable[[], Awaitable[bool]]) -> None:
-            nonlocal is_gone
-            if await until_gone() and not settled.done():
-                is_gone = True
-                settled.cancel()
-
         try:
-            async with asyncio.TaskGroup() as group:
-                listener = group.create_task(listen(until_gone)) if until_gone is not None else None
-                await asyncio.wait([settled], timeout=max(0.0, deadline - monotonic()))
-                if listener is not None:
-                    listener.cancel()
+            is_gone = await _has_left_before(settled, deadline, until_gone)
         except BaseException:
             if settled.done() and not settled.cancelled() and isinstance(granted := settled.result(), LiveRun):
                 self.desk.give_back(granted)
@@ -163,6 +155,37 @@ class Decisions:
         if isinstance(outcome, GreenroomError):
             raise outcome
         return outcome
+
+    async def until_awake(
+        self, run: LiveRun, arrived: float, until_gone: Callable[[], Awaitable[bool]] | None = None
+    ) -> None:
+        """
+        Until *run*, which is frozen, goes on or ends; what the caller has in it is use, and makes it go on.
+
+        Raises CallerGone and WaitedTooLong.
+        """
+        limit_secs = self.settings.pick_timeout_secs
+        awake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def look() -> None:
+            if not run.is_frozen and not awake.done():
+                awake.set_result(None)
+
+        run.watchers.append(look)
+        try:
+            is_gone = await _has_left_before(awake, arrived + limit_secs, until_gone)
+        finally:
+            run.watchers.remove(look)
+            if not awake.done():
+                awake.cancel()
+        if is_gone:
+            raise CallerGone
+        if awake.cancelled():
+            raise WaitedTooLong(
+                f"The run behind this address is frozen and did not go on within {limit_secs:.0f} s "
+                "(setting: pick_timeout_secs). Try again later.",
+                data={"runId": run.route.run_id, "setting": "pick_timeout_secs"},
+            )
 
     async def why_no_view(self, label: str) -> GreenroomError:
         """What to say where no run that listens is behind a live-view label."""
@@ -215,6 +238,28 @@ The clock of requests.
 
 uvloop's own stands still within one round of the loop and counts whole milliseconds; both share an origin.
 """
+
+
+async def _has_left_before(
+    settled: asyncio.Future[Any], deadline: float, until_gone: Callable[[], Awaitable[bool]] | None
+) -> bool:
+    """
+    Wait for *settled*, at most until *deadline*; whether the caller has left before. Then it is cancelled.
+    """
+    is_gone = False
+
+    async def listen(until_gone: Callable[[], Awaitable[bool]]) -> None:
+        nonlocal is_gone
+        if await until_gone() and not settled.done():
+            is_gone = True
+            settled.cancel()
+
+    async with asyncio.TaskGroup() as group:
+        listener = group.create_task(listen(until_gone)) if until_gone is not None else None
+        await asyncio.wait([settled], timeout=max(0.0, deadline - monotonic()))
+        if listener is not None:
+            listener.cancel()
+    return is_gone
 
 
 def _settle(

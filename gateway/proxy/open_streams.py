@@ -22,12 +22,14 @@ class OpenStream:
 
     ``heard_at`` is when something passed on it last, on the monotonic clock. *close* asks both its ends to leave, with
     a close code and a reason; where there is no word for it, it is cut. ``ear`` None: all that comes says something.
+    ``wake`` is called when the caller says something to a run that stands still.
     """
 
     limit_secs: float
     heard_at: float
     close: Callable[[int, str], None]
     ear: Ear | None = None
+    wake: Callable[[], None] | None = None
 
     @property
     def silent_at(self) -> float:
@@ -37,6 +39,8 @@ class OpenStream:
     def heard(self, now: float) -> None:
         """Something passed."""
         self.heard_at = now
+        if self.wake is not None:
+            self.wake()
 
     def hear(self, pieces: Sequence[bytes], now: float) -> None:
         """*pieces* of an answer's body pass."""

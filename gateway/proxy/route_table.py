@@ -5,7 +5,7 @@ No I/O: this process's picture of the live runs, fed by route changes, and what 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from gateway.core.demand import RunUse
@@ -22,7 +22,7 @@ class LiveRun:
 
     ``taken`` slots count against the run's limit; ``viewers`` are requests by its live-view host, which don't but keep
     it in use all the same. ``used_at`` is when the last of either ended (or when the run was first seen). ``streams``
-    are those of the former whose silence has a limit.
+    are those of the former whose silence has a limit. ``watchers`` are called when its route has changed or is gone.
     """
 
     route: RunRoute
@@ -32,6 +32,17 @@ class LiveRun:
     has_refused: bool = False
     is_gone: bool = False
     streams: set[OpenStream] = field(default_factory=set)
+    watchers: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether it stands still, or is about to, and would go on for who needs it."""
+        return self.route.readiness is Readiness.FROZEN and not self.is_gone
+
+    def tell_watchers(self) -> None:
+        """Its route has changed, or it is gone."""
+        for tell in tuple(self.watchers):
+            tell()
 
     @property
     def is_serving(self) -> bool:
@@ -120,12 +131,14 @@ class RouteTable:
         elif route.readiness is not run.route.readiness or route.address != run.route.address:
             run.has_refused = False
         run.route = route
+        run.tell_watchers()
 
     def _drop(self, run_id: str) -> LiveRun | None:
         run = self._runs.pop(run_id, None)
         if run is None:
             return None
         run.is_gone = True
+        run.tell_watchers()
         self._by_label.pop(run.route.live_view_label, None)
         if run.route.pool is not None:
             pool = self._pools[run.route.pool]

@@ -40,6 +40,7 @@ class Want:
     idle_timeout_secs: float
     caller: str
     is_owner: bool
+    freeze_after_secs: float = math.inf
 
 
 @dataclass(slots=True, eq=False)
@@ -52,8 +53,9 @@ class Held(Ticket):
 
 class _Pool:
     __slots__ = (
-        "arrivals", "began_secs", "desired", "finished", "flown_secs", "generation", "idle_timeout_secs",
-        "is_letting_through", "limit", "refused", "room", "seen_changes", "serving", "waited_until", "waiting_secs",
+        "arrivals", "began_secs", "desired", "finished", "flown_secs", "freeze_after_secs", "generation",
+        "idle_timeout_secs", "is_letting_through", "limit", "refused", "room", "seen_changes", "serving",
+        "waited_until", "waiting_secs",
     )  # fmt: skip
 
     def __init__(self, room_size: int, now: float) -> None:
@@ -67,6 +69,7 @@ class _Pool:
         self.limit = 1
         self.desired = 1
         self.idle_timeout_secs = math.inf
+        self.freeze_after_secs = math.inf
         self.generation: Generation | None = None
         self.is_letting_through = False
         # What the route table said of those that serve, when it had seen so many changes.
@@ -200,8 +203,10 @@ class SlotDesk:
         self._tell_when_drained(run)
 
     def view(self, run: LiveRun) -> None:
-        """A request by the live-view host begins: no slot, but use."""
+        """A request by the live-view host begins: no slot, but use, for which a frozen run goes on."""
         run.viewers += 1
+        if run.is_frozen:
+            self._poke()
 
     def end_view(self, run: LiveRun) -> None:
         """It has ended."""
@@ -238,7 +243,8 @@ class SlotDesk:
             case RunRoute():
                 if change.pool is not None:
                     self._let_through(change.pool)
-                if change.readiness is Readiness.DRAINING:
+                self._have_streams_wake(change)
+                if change.readiness in (Readiness.DRAINING, Readiness.FROZEN):
                     self._poke()
             case RoutesReset():
                 self._blocked.forget_all()
@@ -294,12 +300,13 @@ class SlotDesk:
         return pool is not None and len(pool.room) > 0
 
     def secs_to_idle_limit(self) -> float:
-        """Until the next unused run reaches its idle timeout, so that the autoscaler hears of it then; may be inf."""
+        """Until the next run was unused for long enough to be frozen or wound down: the autoscaler hears of it then."""
         now = self._clock()
         waits = (
-            run.idle_at(pool.idle_timeout_secs) - now
+            run.idle_at(limit_secs) - now
             for key, pool in self._pools.items()
             for run in self.routes.runs_of(key)
+            for limit_secs in (pool.idle_timeout_secs, pool.freeze_after_secs)
         )
         return min((wait for wait in waits if wait > 0), default=math.inf)
 
@@ -326,7 +333,7 @@ class SlotDesk:
         if want.generation is not pool.generation:
             pool.seen_changes = -1
         pool.limit, pool.desired, pool.generation = want.limit, want.desired, want.generation
-        pool.idle_timeout_secs = want.idle_timeout_secs
+        pool.idle_timeout_secs, pool.freeze_after_secs = want.idle_timeout_secs, want.freeze_after_secs
         return pool
 
     def _take_free(self, key: PoolKey, pool: _Pool, avoid: frozenset[str] = frozenset()) -> LiveRun | None:
@@ -397,6 +404,12 @@ class SlotDesk:
             assert isinstance(ticket, Held)
             pool.refused += 1
             ticket.settle(error_for(ticket.want is not None and ticket.want.is_owner))
+
+    def _have_streams_wake(self, route: RunRoute) -> None:
+        """Its silent sockets did not keep it from being frozen, but what is said on them has it go on."""
+        run = self.routes.run(route.run_id)
+        for stream in run.streams if run is not None else ():
+            stream.wake = self._poke if route.readiness is Readiness.FROZEN else None
 
     def _tell_when_drained(self, run: LiveRun) -> None:
         if run.route.readiness is Readiness.DRAINING and not run.taken and not run.viewers:

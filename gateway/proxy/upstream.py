@@ -362,6 +362,14 @@ class Upstreams:
             pool.idle.clear()
             self._last_bytes(pool)
 
+    def close_idle(self, address: Address) -> None:
+        """The run there is to stand still: when it goes on, its server's patience with them may be at an end."""
+        pool = self._pools.get(address)
+        if pool is not None:
+            for connection in pool.idle:
+                connection.transport.abort()
+            pool.idle.clear()
+
     def _last_bytes(self, pool: Pool) -> None:
         def cut() -> None:
             if self._open.cut_silent(pool):

@@ -207,7 +207,10 @@ class Entering(ABC):
         self._terms = terms
         decisions.desk.view(run)
         self._enter(run)
-        self._forward()
+        if run.is_frozen:
+            self._wait(self._view_frozen)
+        else:
+            self._forward()
 
     def _answer_preflight(self) -> None:
         headers = [*preflight.preflight_answer(self._seen.head.lowered), self._id_header()]
@@ -272,6 +275,14 @@ class Entering(ABC):
             raise await decisions.why_no_view(label)
         decisions.desk.view(run)
         self._enter(run)
+        await self._view_frozen()
+
+    async def _view_frozen(self) -> None:
+        assert self._run is not None
+        if self._run.is_frozen:
+            self.timing.was_held = True
+            await self._shared.decisions.until_awake(self._run, self.timing.arrived)
+            self.timing.admitted = monotonic()
         await self._through()
 
     async def _no_view(self, label: str) -> None:

@@ -63,6 +63,10 @@ class Pool:
     def end(self) -> None:
         """Close what is idle, and keep nothing more."""
         self.is_forgotten = True
+        self.close_idle()
+
+    def close_idle(self) -> None:
+        """Close what is idle."""
         for back in list(self.idle):
             back.transport.abort()
         self.idle.clear()
@@ -146,6 +150,12 @@ class Pools:
         if pool is not None:
             pool.end()
             self._wheel.watch(_Last(self, pool, now))
+
+    def close_idle(self, run: LiveRun) -> None:
+        """*run* is to stand still: when it goes on, its server's patience with them may be at an end."""
+        pool = self._pools.get(run)
+        if pool is not None:
+            pool.close_idle()
 
     def cut_silent(self, pool: Pool) -> bool:
         """Cut those of *pool* on which nothing has come since the last call; whether any is left."""

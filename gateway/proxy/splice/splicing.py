@@ -63,6 +63,10 @@ class Splicing:
             return None
         return self._group.create_task(waiting)
 
+    def close_idle(self, run: LiveRun) -> None:
+        """*run* is to stand still."""
+        self.pools.close_idle(run)
+
     def forget(self, run: LiveRun, now: float) -> None:
         """*run* has ended."""
         self.pools.forget(run, now)
