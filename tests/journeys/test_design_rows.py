@@ -178,14 +178,18 @@ ROWS = {
     "headers_from_outside": Row(
         question="headers from outside",
         decided="the readiness probe's and X-Actor-Request-ID are dropped; each forwarded request gets a fresh "
-        "X-Actor-Request-ID, which is the request id in logs; Host is kept",
+        "X-Actor-Request-ID, which is the request id in logs; Host is kept; health checkers can be excluded "
+        "from waking",
         held_by={
             "journeys/test_proxying.py": (
                 "test_what_only_greenroom_may_say_is_said_by_greenroom",
                 "test_the_request_id_of_an_actor_is_the_one_in_the_log",
             ),
+            "journeys/test_unused.py": (
+                "test_an_excluded_health_checker_keeps_nobody_awake",
+                "test_a_polling_health_checker_keeps_an_actor_awake",
+            ),
         },
-        later="health checkers that do not wake",
     ),
     "cpu_info_and_system_info": Row(
         question="cpuInfo and systemInfo",

@@ -106,6 +106,22 @@ async def test_following_tells_decisions_as_they_are_made(greenroom: Greenroom) 
         await process.wait()
 
 
+async def test_a_quarantine_is_the_first_thing_that_is_told(greenroom: Greenroom) -> None:
+    """Runs that never serve: the sentence on top says so, and JSON has the facts."""
+    await greenroom.probe("broken", environmentVariables={"PROBE_START": "exit:7"})
+
+    async def is_quarantined() -> dict[str, Any] | None:
+        await greenroom.call("broken")
+        pool = await _explained(greenroom, "broken")
+        return pool if pool["quarantine"] else None
+
+    pool = await eventually(is_quarantined, within_secs=60, what="the quarantine")
+    assert pool["summary"] == pool["quarantine"]["message"]
+    assert pool["quarantine"]["failedStarts"] >= 3
+    told = (await greenroom.command("explain", "broken")).splitlines()[0]
+    assert "in a row a run of this Actor did not begin to serve" in told
+
+
 async def test_what_can_t_be_explained_is_told_in_a_line(greenroom: Greenroom) -> None:
     """No such Actor, and one whose runs are somebody else's."""
     eve = await greenroom.user("eve")
