@@ -91,6 +91,8 @@ class Keeper(RunFreezing):
         """Take one more sample of what it uses; its load, once it is known."""
         share = self.launcher.cpu_share(self.run.options.memory_mbytes)
         self._history = self._history.after(usage, at, cpu_share=share, cores=self.tools.cores)
+        if self._history.load is not None:
+            self._hear_load(self._history.load)
         return self._history.load
 
     @property
@@ -119,6 +121,7 @@ class Keeper(RunFreezing):
             helpers = [
                 group.create_task(self._record_start()),
                 group.create_task(self._watch_readiness()),
+                group.create_task(self._watch_overload()),
                 group.create_task(self._watch_frost()),
                 group.create_task(self._watch_timeout()),
                 group.create_task(self._fulfil_wishes()),

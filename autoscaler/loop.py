@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from autoscaler.machine_cpu import MachineCpu
 from autoscaler.policy.asked import ToldBefore, asked_since
 from autoscaler.policy.deciding import Decision, decide, inputs
 from autoscaler.policy.memory import Memory
@@ -17,7 +18,7 @@ from autoscaler.policy.observing import Observation, RunSeen
 from autoscaler.policy.pace import Pace
 from autoscaler.policy.quarantine import FREE, RunNews
 from autoscaler.policy.seeing import generation_of, limits_of, runs_seen
-from autoscaler.policy.thresholds import GREENROOM, Policy
+from autoscaler.policy.thresholds import Policy, chosen
 from autoscaler.supervisor import Supervisor
 from autoscaler.troubles import Troubles
 from gateway.core.demand import DemandReport, merge_pools, merge_runs
@@ -55,9 +56,11 @@ class Autoscaler:
     now: Callable[[], datetime]
     new_id: Callable[[], str]
     on_decision: Callable[[], None]
-    policy: Policy = GREENROOM
     on_pause: Callable[[bool], None] = lambda _: None
     clock: Callable[[], float] = time.monotonic
+    policy: Policy = field(init=False)
+    _machine: MachineCpu = field(init=False)
+    _has_cpu_left: bool = True
     _pace: Pace = field(init=False)
     _troubles: Troubles = field(init=False)
     _lead: int | None = None
@@ -67,6 +70,8 @@ class Autoscaler:
     _unwritten: asyncio.Queue[DecisionRecord] = field(default_factory=lambda: asyncio.Queue(_UNWRITTEN_DECISIONS))
 
     def __post_init__(self) -> None:
+        self.policy = chosen(self.settings.autoscaler_preset, self.settings.autoscaler_thresholds)
+        self._machine = MachineCpu.where_runs_are(self.settings)
         self._pace = Pace(starts_per_sec=self.settings.max_starts_per_sec)
         self._troubles = Troubles(
             signals=self.state.signals,
@@ -104,7 +109,8 @@ class Autoscaler:
     async def look(self) -> float:
         """One round over all pools; the seconds until the next run reaches its idle limit."""
         reports = await self.state.signals.demand_reports()
-        demand, uses = merge_pools(reports), merge_runs(reports)
+        demand, uses, loads = merge_pools(reports), merge_runs(reports), await self.state.signals.loads()
+        self._has_cpu_left = self._machine.has_cpu_left(self.clock(), self.policy.cpu_left_ratio)
         for run_id, use in uses.items():
             if use.has_refused:
                 self.supervisor.probe_again(run_id)
@@ -115,7 +121,7 @@ class Autoscaler:
         look_again = self.settings.tick_secs
         for pool in pools:
             target = self.directory.target(pool.target_id.lower())
-            seen_runs = runs_seen(views.get(pool, ()), uses, generation_of(target))
+            seen_runs = runs_seen(views.get(pool, ()), uses, generation_of(target), loads)
             decision = await self._decide_pool(pool, target, reports, seen_runs)
             if decision.look_again_in_secs is not None:
                 look_again = min(look_again, decision.look_again_in_secs)
@@ -155,6 +161,7 @@ class Autoscaler:
             is_on=generation is not None,
             may_start=max(0, room),
             start_unasked=standing.start_unasked,
+            has_cpu_left=self._has_cpu_left,
             memory=self._memories.get(pool, Memory()),
         )
         decision = decide(self.policy, seen, now)

@@ -13,6 +13,7 @@ from autoscaler.run_record import RunRecord
 from gateway.core.demand import is_drained
 from gateway.core.errors import StandbyRunNotReady
 from gateway.core.lifecycle import Readiness, StartOutcome, may_become
+from gateway.core.load import Load, is_overloaded
 from gateway.core.model import Address
 from gateway.core.standby import Generation, PoolKey
 from gateway.state.ports import RouteEnded, RunRoute
@@ -41,6 +42,8 @@ class RunReadiness(RunRecord):
     _ready_secs: float | None = None
     _not_ready_message: str | None = None
     _probe: asyncio.Event = field(default_factory=asyncio.Event)
+    _is_overloaded: bool = False
+    _overload_news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def probe_again(self) -> None:
         """Its server has refused a connection: no requests until it answers the probe once more."""
@@ -124,6 +127,19 @@ class RunReadiness(RunRecord):
                 return
             await signals.wait_for_report(min(left, 1.0))
 
+    def _hear_load(self, load: Load) -> None:
+        before, self._is_overloaded = self._is_overloaded, is_overloaded(load.overloaded_ratio, was=self._is_overloaded)
+        if self._is_overloaded is not before:
+            self._overload_news.set()
+
+    async def _watch_overload(self) -> None:
+        """The gateways hear when it is overloaded, and when no longer; as long as its process lives."""
+        while True:
+            await self._overload_news.wait()
+            self._overload_news.clear()
+            if self.readiness is Readiness.SERVING:
+                await self._publish()
+
     def _become(self, readiness: Readiness) -> bool:
         """Whether it stands there now for the first time; what the table of changes forbids is not done."""
         if not may_become(self.readiness, readiness):
@@ -165,5 +181,6 @@ class RunReadiness(RunRecord):
                 address=self._address,
                 start_secs=self._start_secs,
                 ready_secs=self._ready_secs,
+                is_overloaded=self._is_overloaded,
             )
         )

@@ -265,6 +265,14 @@ class Settings(BaseSettings):
         7, gt=0, le=3650, description="How long the autoscaler's decisions are kept, for 'greenroom explain'."
     )
     decisions_per_pool: int = Field(1000, ge=1, le=1_000_000, description="Decisions of each pool that are kept.")
+    autoscaler_preset: Literal["greenroom", "platform"] = Field(
+        "greenroom",
+        description="How runs are scaled: by averages, what waiting costs, and load; or as on the platform, by "
+        "requests in flight alone.",
+    )
+    autoscaler_thresholds: Annotated[dict[str, bool | int | float], NoDecode] = Field(
+        {}, description='Thresholds of the autoscaler, as JSON or a TOML table, e.g. {"panic_window_secs": 10}.'
+    )
 
     @field_validator("actors", "tls_certificates", mode="before")
     @classmethod
@@ -279,6 +287,12 @@ class Settings(BaseSettings):
     def _split_names(cls, value: Any) -> Any:
         """In a variable: ``10.0.0.1,10.1.0.0/16``."""
         return _listed(value, ",")
+
+    @field_validator("autoscaler_thresholds", mode="before")
+    @classmethod
+    def _parse_thresholds(cls, value: Any) -> Any:
+        """In a variable or after ``--set``: a JSON object."""
+        return json.loads(value) if isinstance(value, str) else value
 
     @field_validator("trusted_proxies")
     @classmethod

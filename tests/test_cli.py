@@ -179,6 +179,20 @@ def test_a_broken_settings_file(capsys, monkeypatch, tmp_path, data, text):
     assert err.count("\n") == 1
 
 
+def test_thresholds_of_the_autoscaler(capsys, monkeypatch, tmp_path, data):
+    """As a JSON object, or as a table of the file; `config` shows them, whole numbers as such."""
+    file = tmp_path / "config.toml"
+    file.write_text('[autoscaler_thresholds]\npanic_window_secs = 10\nqueue_ratio = 0.5\n')
+    monkeypatch.setenv("GREENROOM_CONFIG", str(file))
+    _, out, _ = greenroom(capsys, "config")
+    assert '{"panic_window_secs": 10, "queue_ratio": 0.5}' in out
+    _, out, _ = greenroom(capsys, "config", "--set", 'autoscaler_thresholds={"learns_idle_timeout": true}')
+    assert '{"learns_idle_timeout": true}' in out
+    for wrong in ("{", "[1]", '{"queue_ratio": "much"}'):
+        code, _, err = greenroom(capsys, "config", "--set", f"autoscaler_thresholds={wrong}")
+        assert (code, "GREENROOM_AUTOSCALER_THRESHOLDS" in err) == (2, True)
+
+
 def test_lists_in_variables_and_assignments(monkeypatch, tmp_path):
     """Lists are written as people write them: as in PATH, with commas, as a range."""
     monkeypatch.setenv("GREENROOM_ACTORS", os.pathsep.join(["/a", "/b"]))

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from autoscaler.policy.observing import Limits, RunSeen
 from gateway.core.demand import RunUse
 from gateway.core.lifecycle import Readiness
+from gateway.core.load import Load
 from gateway.core.standby import Generation, StandbyConfig, StandbyTarget
 
 _UNUSED = RunUse(in_flight=0, idle_secs=0.0)
+_UNKNOWN: Mapping[str, Load] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +60,16 @@ def limits_of(config: StandbyConfig) -> Limits:
 
 
 def runs_seen(
-    views: Sequence[RunView], uses: Mapping[str, RunUse], generation: Generation | None
+    views: Sequence[RunView],
+    uses: Mapping[str, RunUse],
+    generation: Generation | None,
+    loads: Mapping[str, Load] = _UNKNOWN,
 ) -> tuple[RunSeen, ...]:
-    """The runs of a pool with the *uses* that all gateways make of them."""
-    return tuple(_run_seen(view, uses.get(view.run_id, _UNUSED), generation) for view in views)
+    """The runs of a pool with the *uses* that all gateways make of them, and their *loads* where those are known."""
+    return tuple(_run_seen(view, uses.get(view.run_id, _UNUSED), loads.get(view.run_id), generation) for view in views)
 
 
-def _run_seen(view: RunView, use: RunUse, generation: Generation | None) -> RunSeen:
+def _run_seen(view: RunView, use: RunUse, load: Load | None, generation: Generation | None) -> RunSeen:
     return RunSeen(
         run_id=view.run_id,
         state=view.readiness,
@@ -72,6 +77,7 @@ def _run_seen(view: RunView, use: RunUse, generation: Generation | None) -> RunS
         in_flight=use.in_flight,
         idle_secs=use.idle_secs,
         viewers=use.viewers,
+        overloaded_ratio=load.overloaded_ratio if load else 0.0,
         has_open_sockets=use.silent > 0,
         retires_because=view.leaves_because or _outdated(view.generation, generation),
         may_freeze=view.may_freeze,

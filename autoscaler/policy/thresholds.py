@@ -50,6 +50,8 @@ class Policy:
     overloaded ("most of the last seconds").
     ``quiet_below_ratio`` 0.02: only a run that uses less than this share of its processor limit is frozen. A server
     that waits uses a thousandth, also with timers; one that works on something of its own at least a tenth.
+    ``cpu_left_ratio`` 0.1: the load rule starts a run only where so much of the machine's CPU was idle in the last
+    seconds. With less, one run more would only take from the others what it gets itself. 0: always.
     ``learns_idle_timeout`` on or off: the last run is kept for as long as pays by the pool's own gaps between requests,
     and never longer than its idle timeout.
     ``gaps_needed`` 12: before so many gaps were seen, the idle timeout holds as it is set.
@@ -72,6 +74,7 @@ class Policy:
     longest_drain_secs: float = 10.0
     assumed_start_secs: float = 3.0
     overloaded_ratio: float = 0.5
+    cpu_left_ratio: float = 0.1
     quiet_below_ratio: float = 0.02
     learns_idle_timeout: bool = False
     gaps_needed: int = 12
@@ -97,7 +100,8 @@ class Policy:
         """The policy again; unknown thresholds are refused, those left out have their defaults."""
         unknown = given.keys() - {field.name for field in fields(cls)}
         if unknown:
-            raise InvalidConfig(f"{', '.join(sorted(unknown))[:200]}: no such threshold.")
+            known = ", ".join(field.name for field in fields(cls))
+            raise InvalidConfig(f"{', '.join(sorted(unknown))[:200]}: no such threshold. Known ones: {known}.")
         rule = given.get("requests_rule", RequestsRule.WINDOWS)
         if rule not in list(RequestsRule):
             raise InvalidConfig(f"requests_rule is one of {', '.join(RequestsRule)}, not {rule!r:.60}.")
@@ -121,6 +125,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "longest_drain_secs": (0, 86_400),
     "assumed_start_secs": (0, 3600),
     "overloaded_ratio": (0, 1),
+    "cpu_left_ratio": (0, 1),
     "quiet_below_ratio": (0, 1),
     "gaps_needed": (1, 1_000_000),
     "cold_late_requests": (0, 1000),
@@ -128,3 +133,17 @@ _RANGES: dict[str, tuple[float, float]] = {
 GREENROOM = Policy()
 PLATFORM = Policy(requests_rule=RequestsRule.SLOTS)
 PRESETS = {"greenroom": GREENROOM, "platform": PLATFORM}
+
+
+def chosen(preset: str, thresholds: Mapping[str, Any]) -> Policy:
+    """
+    The policy of *preset* with these *thresholds* in place of its own.
+
+    Raises InvalidConfig, which names what is wrong and what is expected.
+    """
+    if "requests_rule" in thresholds:
+        raise InvalidConfig("autoscaler_thresholds: requests_rule comes with autoscaler_preset, not with these.")
+    try:
+        return Policy.from_json({**PRESETS[preset].to_json(), **thresholds})
+    except InvalidConfig as error:
+        raise InvalidConfig(f"autoscaler_thresholds: {error.message}") from None

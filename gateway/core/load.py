@@ -12,6 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 OVERLOADED_ABOVE_RATIO = 0.95
+RECENT_SECS = 15.0
+# A run that is given less to do may be overloaded by what it has for a while yet: between the two it stays what it was.
+_OVERLOADED_FROM_RATIO = 0.5
+_OVERLOADED_UNTIL_RATIO = 0.2
 # The kernel counts in hundredths of a second: over less than this a figure would be noise.
 _SHORTEST_SECS = 0.1
 # A limited share is dealt out anew in each such period; who has used his up is held back until the next one.
@@ -49,6 +53,7 @@ class Load:
     ``current`` is the time since the sample before, about a second; ``avg`` and ``max`` are of the whole run, as far as
     it was seen. ``is_cpu_overloaded``: in that second it used more than 95 % of its share, or the kernel held it back
     in most of that second's periods. It is not smoothed, since both who read it average over several themselves.
+    ``overloaded_ratio``: for what share of the last 15 s that was so; what was not seen of them counts as rest.
     ``net_rx_bytes`` and ``net_tx_bytes`` are sums, None where they can't be told.
     """
 
@@ -59,6 +64,7 @@ class Load:
     memory_avg: int
     memory_max: int
     is_cpu_overloaded: bool
+    overloaded_ratio: float = 0.0
     net_rx_bytes: int | None = None
     net_tx_bytes: int | None = None
 
@@ -69,7 +75,8 @@ class LoadHistory:
     All that must be remembered of the samples of one run; ``load`` is None until there is something to tell.
 
     ``at`` is the time of the last sample; to begin with the run's start, or None where that isn't known. Times are
-    seconds of a monotonic clock. ``net_before``: what was received and sent in earlier lives.
+    seconds of a monotonic clock. ``net_before``: what was received and sent in earlier lives. ``overloaded``: when it
+    was overloaded, from and until, lately.
     """
 
     at: float | None = None
@@ -78,6 +85,7 @@ class LoadHistory:
     cpu_secs: float = 0.0
     memory_byte_secs: float = 0.0
     net_before: tuple[int, int] = (0, 0)
+    overloaded: tuple[tuple[float, float], ...] = ()
     load: Load | None = None
 
     def after(self, usage: Usage, at: float, *, cpu_share: float, cores: int) -> LoadHistory:
@@ -99,6 +107,12 @@ class LoadHistory:
         seen_secs, cpu_secs = self.seen_secs + secs, self.cpu_secs + used_secs
         memory_byte_secs = self.memory_byte_secs + usage.memory_bytes * secs
         cpu_current = 100 * used_secs / secs
+        is_overloaded = not _is_booting(usage, before) and (
+            used_secs / secs > OVERLOADED_ABOVE_RATIO * cpu_share or _is_held_back(usage, before, secs)
+        )
+        overloaded = tuple(stretch for stretch in self.overloaded if stretch[1] > at - RECENT_SECS)
+        if is_overloaded:
+            overloaded = (*overloaded, (self.at, at))
         load = Load(
             cpu_current=cpu_current,
             cpu_avg=100 * cpu_secs / seen_secs,
@@ -106,8 +120,8 @@ class LoadHistory:
             memory_current=usage.memory_bytes,
             memory_avg=round(memory_byte_secs / seen_secs),
             memory_max=max(usage.memory_bytes, self.load.memory_max if self.load else 0),
-            is_cpu_overloaded=not _is_booting(usage, before)
-            and (used_secs / secs > OVERLOADED_ABOVE_RATIO * cpu_share or _is_held_back(usage, before, secs)),
+            is_cpu_overloaded=is_overloaded,
+            overloaded_ratio=sum(end - max(begin, at - RECENT_SECS) for begin, end in overloaded) / RECENT_SECS,
             net_rx_bytes=_sum(net_before[0], usage.net_rx_bytes),
             net_tx_bytes=_sum(net_before[1], usage.net_tx_bytes),
         )
@@ -118,6 +132,7 @@ class LoadHistory:
             cpu_secs=cpu_secs,
             memory_byte_secs=memory_byte_secs,
             net_before=net_before,
+            overloaded=overloaded,
             load=load,
         )
 
@@ -126,6 +141,11 @@ class LoadHistory:
         if self.last is None:
             return received, sent
         return received + (self.last.net_rx_bytes or 0), sent + (self.last.net_tx_bytes or 0)
+
+
+def is_overloaded(ratio: float, *, was: bool) -> bool:
+    """Whether a run whose ``overloaded_ratio`` this is better gets nothing more to do; *was* it before?"""
+    return ratio > (_OVERLOADED_UNTIL_RATIO if was else _OVERLOADED_FROM_RATIO)
 
 
 def _is_booting(usage: Usage, before: Usage | None) -> bool:

@@ -7,7 +7,7 @@ Source: apify-platform.md §1.6 (fewest requests in flight below the limit).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 
 class Loaded(Protocol):
@@ -17,6 +17,21 @@ class Loaded(Protocol):
     def taken(self) -> int:
         """Slots in use."""
         ...
+
+    @property
+    def is_overloaded(self) -> bool:
+        """Whether new requests better go to another one."""
+        ...
+
+
+R = TypeVar("R", bound=Loaded)
+
+
+def in_turn(runs: Sequence[R]) -> list[list[R]]:
+    """*runs* in groups of which each is asked only when none before it has room: the overloaded ones last."""
+    at_ease = [run for run in runs if not run.is_overloaded]
+    overloaded = [run for run in runs if run.is_overloaded]
+    return [group for group in (at_ease, overloaded) if group]
 
 
 def pick_run(runs: Sequence[Loaded], *, desired: int, limit: int, chance: float) -> int | None:

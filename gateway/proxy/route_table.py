@@ -50,6 +50,11 @@ class LiveRun:
         return self.route.readiness is Readiness.SERVING and not self.has_refused
 
     @property
+    def is_overloaded(self) -> bool:
+        """Whether new requests better go to another run."""
+        return self.route.is_overloaded
+
+    @property
     def last_use(self) -> float:
         """When it was last used, if nothing is open but streams."""
         return max([self.used_at, *(stream.heard_at for stream in self.streams)])

@@ -22,7 +22,7 @@ from gateway.core.errors import (
 )
 from gateway.core.lifecycle import Readiness
 from gateway.core.standby import Generation, PoolKey
-from gateway.proxy.balancer import pick_run
+from gateway.proxy.balancer import in_turn, pick_run
 from gateway.proxy.blocked_pools import BlockedPools, refusal_of
 from gateway.proxy.route_table import LiveRun, RouteTable
 from gateway.proxy.waiting_room import Ticket, WaitingRoom
@@ -72,8 +72,9 @@ class _Pool:
         self.freeze_after_secs = math.inf
         self.generation: Generation | None = None
         self.is_letting_through = False
-        # What the route table said of those that serve, when it had seen so many changes.
-        self.serving: tuple[list[LiveRun], ...] = ()
+        # Who may be asked one after the other, and whether it is of a former build: by what the route table said when
+        # it had seen so many changes.
+        self.serving: tuple[tuple[bool, list[LiveRun]], ...] = ()
         self.seen_changes = -1
 
     def waits_until(self, now: float) -> None:
@@ -339,10 +340,10 @@ class SlotDesk:
     def _take_free(self, key: PoolKey, pool: _Pool, avoid: frozenset[str] = frozenset()) -> LiveRun | None:
         if pool.seen_changes != self.routes.changes:
             assert pool.generation is not None
-            pool.serving, pool.seen_changes = self.routes.serving(key, pool.generation), self.routes.changes
-        for is_former, runs in enumerate(pool.serving):
-            if not runs:
-                continue
+            current, former = self.routes.serving(key, pool.generation)
+            pool.serving = (*((False, runs) for runs in in_turn(current)), *((True, runs) for runs in in_turn(former)))
+            pool.seen_changes = self.routes.changes
+        for is_former, runs in pool.serving:
             able = [run for run in runs if run.route.run_id not in avoid] if avoid else runs
             index = pick_run(able, desired=pool.desired, limit=pool.limit, chance=self._chance())
             if index is None:

@@ -230,6 +230,7 @@ class RunRoute:
 
     ``pool`` is None for runs that only have a live view. ``address`` is None until the run has been placed.
     ``start_secs`` (until its process was there) and ``ready_secs`` (then until it served) are known once it serves.
+    ``is_overloaded``: new requests better go to another run, as long as one has room.
     """
 
     run_id: str
@@ -242,6 +243,7 @@ class RunRoute:
     address: Address | None = None
     start_secs: float | None = None
     ready_secs: float | None = None
+    is_overloaded: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

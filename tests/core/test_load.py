@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.load import Load, LoadHistory, Usage, load_stats
+from gateway.core.load import Load, LoadHistory, Usage, is_overloaded, load_stats
 
 MIB = 1024 * 1024
 
@@ -209,3 +209,62 @@ def test_stats_are_what_clients_can_parse() -> None:
     }
     assert all(isinstance(value, int) for name, value in stats.items() if name.startswith("mem"))
     assert load_stats(None) == {}
+
+
+def busy_until(*pairs: tuple[float, float]) -> float:
+    """The ratio after samples at these times with so much CPU used until then."""
+    return load(*((at, usage(cpu)) for at, cpu in pairs)).overloaded_ratio
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        pytest.param([(1, 0)], 0, id="idle"),
+        pytest.param([(1, 1)], 1 / 15, id="for the one second that was seen"),
+        pytest.param([(n, n) for n in range(1, 9)], 8 / 15, id="most of them"),
+        pytest.param([(n, n) for n in range(1, 31)], 1, id="all the time"),
+        pytest.param([(n, min(n, 6)) for n in range(1, 13)], 6 / 15, id="then no longer"),
+        pytest.param([(n, min(n, 6)) for n in range(1, 20)], 2 / 15, id="fading away"),
+        pytest.param([(n, min(n, 6)) for n in range(1, 22)], 0, id="gone"),
+        pytest.param([(40, 40)], 1, id="one long look"),
+        pytest.param([(40, 40), (50, 40)], 5 / 15, id="of which a part is left"),
+    ],
+)
+def test_for_how_much_of_the_last_seconds_it_was_overloaded(
+    samples: list[tuple[float, float]], expected: float
+) -> None:
+    """Of the last fifteen, seen or not."""
+    assert busy_until(*samples) == pytest.approx(expected)
+
+
+def test_booting_is_no_overload_of_the_last_seconds() -> None:
+    """It has the larger share for just that."""
+    samples = [(at, replace(usage(at), is_booting=at < 8)) for at in range(1, 13)]
+    assert load(*samples).overloaded_ratio == pytest.approx(4 / 15)
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 20), st.floats(0, 2)), min_size=1, max_size=40))
+def test_it_is_a_share_and_takes_little_memory(steps: list[tuple[float, float]]) -> None:
+    """Between 0 and 1 however the samples come, and remembered for its fifteen seconds only."""
+    at = cpu = 0.0
+    history = LoadHistory(at=0.0)
+    for secs, ratio in steps:
+        at, cpu = at + secs, cpu + secs * ratio
+        history = history.after(usage(cpu), at, cpu_share=1, cores=4)
+        assert history.load is None or -1e-9 <= history.load.overloaded_ratio <= 1 + 1e-9
+    assert all(end > at - 40 for _, end in history.overloaded)
+    assert len(history.overloaded) <= 151
+
+
+@pytest.mark.parametrize(
+    ("was", "ratio", "expected"),
+    [
+        pytest.param(False, 0.5, False, id="for half of the time: not yet"),
+        pytest.param(False, 0.51, True, id="for most of it"),
+        pytest.param(True, 0.3, True, id="still"),
+        pytest.param(True, 0.2, False, id="rested"),
+    ],
+)
+def test_who_is_overloaded_stays_so_until_it_has_rested(was: bool, ratio: float, expected: bool) -> None:
+    """Else each request that it is spared would bring the next one back."""
+    assert is_overloaded(ratio, was=was) is expected

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.balancer import pick_run
+from gateway.proxy.balancer import in_turn, pick_run
 
 
 @dataclass
 class Run:
     taken: int
+    is_overloaded: bool = False
 
 
 def pick(taken: list[int], *, desired: int = 3, limit: int = 4, chance: float = 0.0) -> int | None:
@@ -83,3 +84,18 @@ def test_never_above_the_limit_and_none_only_when_full(
     else:
         assert taken[picked] < limit
         assert taken[picked] == min(taken)
+
+
+@pytest.mark.parametrize(
+    ("overloaded", "expected"),
+    [
+        pytest.param([], [], id="no run"),
+        pytest.param([False, False], [[0, 1]], id="none"),
+        pytest.param([True, False, True], [[1], [0, 2]], id="some: after the others"),
+        pytest.param([True, True], [[0, 1]], id="all: as if none were"),
+    ],
+)
+def test_the_overloaded_are_asked_last(overloaded: list[bool], expected: list[list[int]]) -> None:
+    """In groups, of which the next one is for when the one before has no room."""
+    runs = [Run(number, is_overloaded=one) for number, one in enumerate(overloaded)]
+    assert [[run.taken for run in group] for group in in_turn(runs)] == expected

@@ -402,6 +402,22 @@ def test_a_run_that_refuses_gets_nothing_until_it_serves_again() -> None:
     assert waiter.outcome is run
 
 
+def test_an_overloaded_run_gets_what_no_other_has_room_for() -> None:
+    """New requests go to the others as long as they have room; then to it, and to it before a former build's."""
+    bench = Bench()
+    tired = replace(route("tired", generation=NEW), is_overloaded=True)
+    bench.apply(tired, route("fresh", generation=NEW), route("former"))
+    taken = [bench.desk.take(want(2, generation=NEW)) for _ in range(5)]
+    names = [run.route.run_id for run in taken if run is not None]
+    assert names == ["fresh", "fresh", "tired", "tired", "former"]
+    for run in taken[:4]:
+        assert run is not None
+        bench.desk.give_back(run)
+    bench.apply(replace(tired, is_overloaded=False))
+    rested = [bench.desk.take(want(2, generation=NEW)) for _ in range(2)]
+    assert {run.route.run_id for run in rested if run is not None} == {"fresh", "tired"}
+
+
 def test_above_desired_everywhere_asks_for_one_ahead() -> None:
     """Below or at it, nobody is troubled."""
     bench = Bench()

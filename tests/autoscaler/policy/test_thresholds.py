@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from autoscaler.policy.thresholds import GREENROOM, PLATFORM, PRESETS, Policy, RequestsRule
+from autoscaler.policy.thresholds import GREENROOM, PLATFORM, PRESETS, Policy, RequestsRule, chosen
 from gateway.core.errors import InvalidConfig
 
 
@@ -51,3 +51,25 @@ def test_what_is_refused(given: dict[str, Any], words: str) -> None:
     """With what is expected instead."""
     with pytest.raises(InvalidConfig, match=words):
         Policy.from_json(given)
+
+
+def test_thresholds_replace_those_of_the_preset() -> None:
+    """Each by its name; the others stay."""
+    assert chosen("greenroom", {}) == GREENROOM
+    assert chosen("platform", {}) == PLATFORM
+    assert chosen("greenroom", {"panic_window_secs": 10}) == replace(GREENROOM, panic_window_secs=10)
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "words"),
+    [
+        pytest.param({"panik": 1}, "panik: no such threshold. Known ones: .*panic_factor", id="unknown"),
+        pytest.param({"panic_factor": 0}, "panic_factor is a number from 1 to 1000, not 0", id="out of range"),
+        pytest.param({"panic_window_secs": 1.5}, "panic_window_secs is a whole number", id="half a second"),
+        pytest.param({"requests_rule": "slots"}, "requests_rule comes with autoscaler_preset", id="the preset's own"),
+    ],
+)
+def test_thresholds_that_are_refused(thresholds: dict[str, Any], words: str) -> None:
+    """With the setting, and what is expected."""
+    with pytest.raises(InvalidConfig, match=f"^autoscaler_thresholds: {words}"):
+        chosen("greenroom", thresholds)
