@@ -26,18 +26,19 @@ _VISITORS = 16
 _ROUTE_SECS = 10
 
 
-def add_hosts(data: Path, count: int) -> list[tuple[str, str]]:
+def add_hosts(data: Path, count: int, pattern_name: str = SMALL[0]) -> list[tuple[str, str]]:
     """
     *count* Actors, and as many tokens of their owner, written to the records of a Greenroom that is stopped.
 
-    Each is a copy of one that is there, without its builds: an Actor of its own with a host of its own, and no run.
+    Each is a copy of the one named *pattern_name*, without its builds: an Actor of its own with a host of its own, and
+    no run.
     Returns each host with its token.
     """
     engine = create_engine(f"sqlite:///{data}/records.sqlite3")
     made = [(f"many-{number:05}", f"load-test-token-{secrets.token_hex(20)}") for number in range(count)]
     with engine.begin() as connection:
         owner = connection.execute(select(users)).mappings().first()
-        pattern = connection.execute(select(actors).where(actors.c.name == SMALL[0])).mappings().first()
+        pattern = connection.execute(select(actors).where(actors.c.name == pattern_name)).mappings().first()
         sample = connection.execute(select(tokens)).mappings().first()
         if owner is None or pattern is None or sample is None:
             raise NotMeasured("the records of Greenroom do not hold what was put there")

@@ -73,9 +73,14 @@ class Target:
 
     def rss_mbytes(self) -> float:
         """Resident memory of the serving process."""
-        status = Path(f"/proc/{self.serving()}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
-        return int(line.split()[1]) / 1024
+        return rss_mbytes(self.serving())
+
+
+def rss_mbytes(pid: int) -> float:
+    """Resident memory of one process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) / 1024
 
 
 def cpu_secs(pid: int) -> float:

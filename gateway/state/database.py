@@ -32,6 +32,7 @@ from gateway.state.tables import dump_json
 T = TypeVar("T")
 
 _READERS = 4
+_READER_CACHE_KIB = 256
 _BUSY_SECS = 15.0  # for another process's write, which takes milliseconds, or its migration
 _WAIT_SECS = 30.0  # for one's turn within this process
 
@@ -200,6 +201,8 @@ def _sqlite_engine(url: URL, *, writes: bool) -> AsyncEngine:
         cursor.execute("PRAGMA foreign_keys=ON")
         if not writes:
             cursor.execute("PRAGMA query_only=ON")
+            # Each reader has a cache of its own, 2 MiB by default, of what the operating system's holds anyway.
+            cursor.execute(f"PRAGMA cache_size=-{_READER_CACHE_KIB}")
         cursor.close()
 
     if writes:
