@@ -21,6 +21,10 @@ from typing import Any, NamedTuple
 from gateway.proxy.headers import as_text, lines_for_caller, with_own_domain
 from gateway.proxy.plan import Headers
 from gateway.proxy.splice.answer_head import MAX_HEAD_BYTES, AnswerFacts, NotHttp, analyse_answer
+from gateway.proxy.splice.shapes import Shape, shape_of
+
+LENGTH_IS_CUT = -4
+"""As ``AnswerFacts.length``: it stands among the values that were cut out."""
 
 CUT = b"\x00"
 """What stands for a cut value in the headers of a remembered head. No header can hold it."""
@@ -28,6 +32,7 @@ CUT = b"\x00"
 _MAX_ENTRIES = 8192
 _MAX_BLOCK_BYTES = 4096
 _MAX_BYTES = 2 * 1024 * 1024  # of heads as they came; in memory it is some eight times as much
+_MAX_SHAPES = 512  # some kilobytes each
 
 
 def _any_case(initial: str, rest: str) -> str:
@@ -57,24 +62,28 @@ class SeenAnswer(NamedTuple):
     """
     An answer's head.
 
-    ``facts`` are this answer's own, but ``facts.headers`` hold ``CUT`` in place of what was cut out. ``head`` is its
-    status line and its headers for the caller, line breaks included, without the empty line. Neither ``Connection``
-    nor ``Transfer-Encoding`` is among them: who sends it adds the caller's. A 101 alone has its ``Connection`` and
+    ``facts`` are those of all answers that differ only in what was cut out: ``facts.headers`` hold ``CUT`` in its
+    place, ``facts.length`` is ``LENGTH_IS_CUT`` where that was. ``length`` is this answer's own. ``head`` is its status
+    line and its headers for the caller, line breaks included, without the empty line. Neither ``Connection`` nor
+    ``Transfer-Encoding`` is among them: who sends it adds the caller's. A 101 alone has its ``Connection`` and
     ``Upgrade``.
     """
 
+    known: KnownAnswer
     facts: AnswerFacts
+    length: int
     head: bytes
 
 
-class _Known(NamedTuple):
+class KnownAnswer(NamedTuple):
     """
-    A head without its cut values.
+    A head without its cut values: ``pieces`` are its text, in turn with the beginnings of the lines they stood on.
 
     ``parts`` are its text for the caller, with a gap at every odd place; ``shown`` says which value goes into each of
     them (None: all, in order), ``cookies`` which gaps hold a cookie, ``length_at`` which value is the body's length.
     """
 
+    pieces: tuple[bytes, ...]
     facts: AnswerFacts
     length_at: int
     parts: list[bytes]
@@ -95,8 +104,9 @@ class AnswerHeads:
     max_bytes: int = _MAX_BYTES
     hits: int = 0
     misses: int = 0
-    _known: dict[tuple[bytes, ...], _Known] = field(default_factory=dict)
+    _known: dict[tuple[bytes, ...], KnownAnswer] = field(default_factory=dict)
     _bytes: int = 0
+    _shapes: dict[tuple[bytes, ...], Shape] = field(default_factory=dict)
 
     def look(self, block: bytes, host: bytes) -> SeenAnswer:
         """
@@ -112,7 +122,7 @@ class AnswerHeads:
         known = self._known.get(key)
         if known is None:
             self.misses += 1
-            known = _without_values(analyse_answer(block), [name[1:-1].lower() for name in pieces[1::2]])
+            known = _without_values(analyse_answer(block), key)
             size = sum(map(len, pieces))
             if size <= self.max_block_bytes:
                 if len(self._known) >= self.max_entries or self._bytes + size > self.max_bytes:
@@ -121,45 +131,68 @@ class AnswerHeads:
                 self._bytes += size
         else:
             self.hits += 1
-        return _seen(known, values, host)
+        return seen_with(known, values, host)
+
+    def shape(self, known: KnownAnswer) -> Shape | None:
+        """
+        What matches heads with the empty line that ``look`` would say *known* of; None where no value was cut out.
+
+        Its groups are the values, for ``seen_with``.
+        """
+        if len(known.pieces) == 1:
+            return None
+        shape = self._shapes.get(known.pieces)
+        if shape is None:
+            if len(self._shapes) >= _MAX_SHAPES:
+                self._shapes.clear()
+            *texts, last = known.pieces
+            lines = [text + name for text, name in zip(texts[::2], texts[1::2], strict=True)]
+            shape = self._shapes[known.pieces] = shape_of([*lines, last], known.length_at)
+        return shape
 
     def clear(self) -> None:
         """Forget everything; the counts stay."""
         self._known.clear()
+        self._shapes.clear()
         self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._known)
 
 
-def _seen(known: _Known, values: list[bytes], host: bytes) -> SeenAnswer:
-    facts = known.facts
-    if known.length_at >= 0:
-        length = int(values[known.length_at])
-        if values[known.length_at][:1] == b"0":
-            values[known.length_at] = b"%d" % length  # said in one way only: without leading zeros
-        facts = _new(AnswerFacts, (*facts[:-1], length))
-    if known.shown is not None:
-        values = [values[at] for at in known.shown]
-    for at in known.cookies:
-        values[at] = with_own_domain(values[at], host)
-    parts = known.parts.copy()
+def seen_with(known: KnownAnswer, values: Sequence[bytes], host: bytes) -> SeenAnswer:
+    """What *known* is with *values*, for a caller who asked *host*."""
+    _, facts, length_at, gaps, shown, cookies = known
+    length = facts.length
+    if length_at >= 0:
+        text = values[length_at]
+        length = int(text)
+        if text[:1] == b"0":  # said in one way only: without leading zeros
+            values = [*values[:length_at], b"%d" % length, *values[length_at + 1 :]]
+    if shown is not None:
+        values = [values[at] for at in shown]
+    parts = gaps.copy()
     parts[1::2] = values
-    return _new(SeenAnswer, (facts, b"".join(parts)))
+    for at in cookies:
+        parts[2 * at + 1] = with_own_domain(values[at], host)
+    return _new(SeenAnswer, (known, facts, length, b"".join(parts)))
 
 
-def _without_values(facts: AnswerFacts, names: Sequence[bytes]) -> _Known:
-    """*facts* as they are for any values of *names*, which are all that were cut out, in order."""
+def _without_values(facts: AnswerFacts, pieces: tuple[bytes, ...]) -> KnownAnswer:
+    """*facts* as they are for any values between *pieces*."""
+    names = [name[1:-1].lower() for name in pieces[1::2]]
     cut = frozenset(names)
     headers = [(name, CUT if name.lower() in cut else value) for name, value in facts.headers]
-    facts = _new(AnswerFacts, (*facts[:-2], headers, facts.length))
+    length = LENGTH_IS_CUT if b"content-length" in cut else facts.length
+    facts = _new(AnswerFacts, (*facts[:-2], headers, length))
     lines = _lines(facts)
     kept = {name.lower() for name, _ in lines}
     shown = [at for at, name in enumerate(names) if name in kept]  # what becomes of a header hangs on its name alone
     texts = (b"HTTP/1.1 %d %b\r\n%b" % (facts.status, facts.reason, as_text(lines))).split(CUT)
     parts = [b""] * (2 * len(texts) - 1)
     parts[::2] = texts
-    return _Known(
+    return KnownAnswer(
+        pieces=pieces,
         facts=facts,
         length_at=names.index(b"content-length") if b"content-length" in cut else -1,
         parts=parts,

@@ -107,9 +107,12 @@ def body_length(facts: AnswerFacts, method: bytes) -> int:
 
     HEAD, 1xx, 204 and 304 have no body whatever their headers say (RFC 9112 §6.3).
     """
-    if method == b"HEAD" or never_has_body(facts.status):
-        return 0
-    return facts.length
+    return facts.length if may_have_body(facts.status, method) else 0
+
+
+def may_have_body(status: int, method: bytes) -> bool:
+    """Whether what answers a *method* request with *status* goes on after its head."""
+    return method != b"HEAD" and not never_has_body(status)
 
 
 def never_has_body(status: int) -> bool:

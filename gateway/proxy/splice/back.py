@@ -14,9 +14,17 @@ from typing import Protocol, cast
 
 from gateway.core.model import Address
 from gateway.proxy.sockets import acknowledge_at_once, keep_watch
-from gateway.proxy.splice.answer_cache import AnswerHeads, SeenAnswer
-from gateway.proxy.splice.answer_head import CHUNKED, UNTIL_EOF, NotHttp, body_length, refuse_partial_head
+from gateway.proxy.splice.answer_cache import AnswerHeads, KnownAnswer, SeenAnswer, seen_with
+from gateway.proxy.splice.answer_head import (
+    CHUNKED,
+    MAX_HEAD_BYTES,
+    UNTIL_EOF,
+    NotHttp,
+    may_have_body,
+    refuse_partial_head,
+)
 from gateway.proxy.splice.chunks import BadChunk, ChunkWalker
+from gateway.proxy.splice.shapes import Shapes
 
 _IN_HEAD = -3
 _MAX_KNOWN_BYTES = 4096
@@ -67,8 +75,8 @@ class Back(asyncio.Protocol):
 
     __slots__ = (
         "_answers", "_eof_seen", "_gone", "_known", "_known_host", "_known_method", "_left", "_length", "_partial",
-        "_seen", "_socket", "_walker", "can_stay", "has_news", "idle_until", "is_lost", "is_read_paused", "is_reused",
-        "pool", "receiver", "saw_bytes", "transport",
+        "_seen", "_shapes", "_socket", "_walker", "can_stay", "has_news", "idle_until", "is_lost", "is_read_paused",
+        "is_reused", "pool", "receiver", "saw_bytes", "transport",
     )  # fmt: skip
 
     def __init__(self, pool: Home, answers: AnswerHeads, gone: Callable[[Back], None]) -> None:
@@ -89,6 +97,7 @@ class Back(asyncio.Protocol):
         self._known_method = b""
         self._seen: SeenAnswer | None = None
         self._length = 0
+        self._shapes: Shapes[KnownAnswer] | None = None
         # Of the present answer
         self._left = _IN_HEAD
         self._partial = b""
@@ -204,36 +213,13 @@ class Back(asyncio.Protocol):
             assert seen is not None
             at = len(known)
             self._answers.hits += 1
+        elif (looked := self._look(receiver, data)) is not None:
+            seen, data, at = looked
+            length = seen.length if may_have_body(seen.facts.status, receiver.method) else 0
+            self._seen, self._length = seen, length
+            self._known_host, self._known_method = receiver.host, receiver.method
         else:
-            since = 0
-            if self._partial:
-                since = len(self._partial) - 1
-                data, self._partial = self._partial + data, b""
-            while True:
-                end = data.find(b"\r\n\r\n")
-                if end < 0:
-                    refuse_partial_head(data, since)
-                    self._partial = data
-                    acknowledge_at_once(self._socket)
-                    return
-                seen = self._answers.look(data[:end], receiver.host)
-                at = end + 4
-                status = seen.facts.status
-                if status >= 200:
-                    length = body_length(seen.facts, receiver.method)
-                    self._seen, self._length = seen, length
-                    self._known_host, self._known_method = receiver.host, receiver.method
-                    self._known = data[:at] if at <= _MAX_KNOWN_BYTES else b""
-                    break
-                if status == 101:
-                    if receiver.upgrade is None or seen.facts.upgrade != receiver.upgrade:
-                        raise NotHttp("it switches to a protocol that nobody asked for")
-                    receiver.switched(seen, data[at:])
-                    return
-                receiver.interim(seen)
-                data, since = data[at:], 0
-                if not data:
-                    return
+            return
         self.can_stay = seen.facts.keeps_alive
         if length >= 0:
             have = len(data) - at
@@ -264,6 +250,49 @@ class Back(asyncio.Protocol):
         receiver.begun(seen, length, pieces, is_whole=is_whole)
         if not is_whole:
             acknowledge_at_once(self._socket)
+
+    def _look(self, receiver: Receiver, data: bytes) -> tuple[SeenAnswer, bytes, int] | None:
+        """
+        The head of the answer proper, what came with it and where in that it ends; None where that is yet to come.
+
+        Whatever comes before it is passed on.
+        """
+        since, shapes = 0, self._shapes
+        if self._partial:
+            since = len(self._partial) - 1
+            data, self._partial = self._partial + data, b""
+        elif shapes is not None and (found := shapes.find(data, 0)) is not None and found[1].end() <= MAX_HEAD_BYTES:
+            known, values = found
+            self._answers.hits += 1
+            at = values.end()
+            self._known = data[:at] if at <= _MAX_KNOWN_BYTES else b""
+            return seen_with(known, values.groups(), receiver.host), data, at
+        while True:
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                refuse_partial_head(data, since)
+                self._partial = data
+                acknowledge_at_once(self._socket)
+                return None
+            seen = self._answers.look(data[:end], receiver.host)
+            at = end + 4
+            status = seen.facts.status
+            if status >= 200:
+                self._known = data[:at] if at <= _MAX_KNOWN_BYTES else b""
+                if self._known and len(seen.known.pieces) > 1:
+                    if shapes is None:
+                        shapes = self._shapes = Shapes(self._answers.shape)
+                    shapes.note(data, 0, seen.known)
+                return seen, data, at
+            if status == 101:
+                if receiver.upgrade is None or seen.facts.upgrade != receiver.upgrade:
+                    raise NotHttp("it switches to a protocol that nobody asked for")
+                receiver.switched(seen, data[at:])
+                return None
+            receiver.interim(seen)
+            data, since = data[at:], 0
+            if not data:
+                return None
 
     def _chunks(self, receiver: Receiver, data: bytes) -> None:
         walker = self._walker

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 from gateway.core.errors import HeadTooLarge, InvalidRequest
-from gateway.proxy.splice.request_cache import RequestHeads, Seen
+from gateway.proxy.splice.request_cache import RequestHeads, Seen, seen_with
+from gateway.proxy.splice.request_head import RequestHead
 from gateway.proxy.splice.request_line import RequestLine, agreed_host, parse_line
+from gateway.proxy.splice.shapes import Shapes
 
 _MAX_KNOWN_BYTES = 4096
 _MAX_BLANK_LINES = 4
@@ -23,10 +25,10 @@ class HeadReader:
 
     What came last is compared first: callers repeat themselves, if not whole requests, then the headers. Where their
     bytes are the same, they end where those ended. (Both begin after the first line break, and end with the first empty
-    line after it.)
+    line after it.) Where it is the same headers with other values, their shape is.
     """
 
-    __slots__ = ("_host", "_known", "_line", "_minor", "_requests", "_seen", "_whole", "held")
+    __slots__ = ("_host", "_known", "_line", "_minor", "_requests", "_seen", "_shapes", "_whole", "held")
 
     _line: RequestLine
     _seen: Seen
@@ -37,6 +39,7 @@ class HeadReader:
         self._known = b""  # its headers, with the empty line
         self._minor = 1
         self._host = b""
+        self._shapes: Shapes[RequestHead] | None = None
         self.held = b""
 
     def read(self, data: bytes) -> Head | None:
@@ -62,6 +65,8 @@ class HeadReader:
                 self._requests.hits += 1
             else:
                 seen = self._requests.look(known[:-4], line.minor)
+        elif first > 0 and self._shapes is not None and (found := self._shapes.find(data, first + 2)) is not None:
+            return self._of_shape(data, first, *found)
         else:
             if first == 0:
                 data = _without_blank_lines(data)
@@ -75,14 +80,36 @@ class HeadReader:
                 raise self._too_large()
             line = parse_line(data, 0, first)
             seen = self._requests.look(data[first + 2 : end], line.minor)
-            self._known = data[first + 2 : at] if at <= _MAX_KNOWN_BYTES else b""
-        self._seen, self._minor = seen, line.minor
-        self._whole, self.held = None, b""
+            known = data[first + 2 : at]
+            if seen.values and at <= _MAX_KNOWN_BYTES:
+                if self._shapes is None:
+                    self._shapes = Shapes(self._requests.shape)
+                self._shapes.note(data, first + 2, seen.head)
+        return self._remember(line, seen, data, at, known)
+
+    def _of_shape(self, data: bytes, first: int, head: RequestHead, found: re.Match[bytes]) -> Head:
+        at = found.end()
+        if at > self._requests.limits.max_bytes:
+            raise self._too_large()
+        line = parse_line(data, 0, first)
+        if line.minor != head.minor:
+            seen = self._requests.look(data[first + 2 : at - 4], line.minor)
+        else:
+            seen = seen_with(head, found.groups())
+            self._requests.hits += 1
+        return self._remember(line, seen, data, at, data[first + 2 : at])
+
+    def _remember(self, line: RequestLine, seen: Seen, data: bytes, at: int, known: bytes) -> Head:
+        """*known* are the headers, with the empty line."""
+        self.held = b""
         host = seen.head.host
         if line.authority:
             host = agreed_host(line, host)
-        if at == len(data) <= _MAX_KNOWN_BYTES:
-            self._whole, self._line, self._host = data, line, host
+        self._seen, self._minor, self._line, self._host = seen, line.minor, line, host
+        if at <= _MAX_KNOWN_BYTES:
+            self._known, self._whole = known, data if at == len(data) else None
+        else:
+            self._known, self._whole = b"", None
         return line, seen, host, data, at
 
     def _hold(self, data: bytes) -> None:

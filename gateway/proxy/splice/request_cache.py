@@ -22,6 +22,7 @@ from gateway.core.errors import HeadTooLarge
 from gateway.proxy.headers import as_text, candidates_of, lines_for_actor, said_by_us, without_token
 from gateway.proxy.plan import ForwardPlan
 from gateway.proxy.splice.request_head import LENGTH_IS_CUT, HeadLimits, RequestHead, analyse
+from gateway.proxy.splice.shapes import Shape, shape_of
 
 CUT = b"\x00"
 """What stands for a cut value in a remembered head. No header can hold it."""
@@ -30,6 +31,8 @@ _MAX_ENTRIES = 4096
 _MAX_BLOCK_BYTES = 4096
 _MAX_TOTAL_BYTES = 8 * 1024 * 1024
 _PIECE_BYTES = 64  # what the smallest piece of a key takes up in memory
+_MAX_SHAPES = 512  # some kilobytes each
+_new = tuple.__new__  # a NamedTuple's own constructor takes twice as long
 
 
 def _any_of(*names: str) -> str:
@@ -89,6 +92,7 @@ class RequestHeads:
     misses: int = 0
     _known: dict[tuple[int | bytes, ...], RequestHead] = field(default_factory=dict)
     _total_bytes: int = 0
+    _shapes: dict[RequestHead, Shape] = field(default_factory=dict)
 
     def look(self, block: bytes, minor: int) -> Seen:
         """What ``analyse`` says of *block*, from memory where it can be; raises what that raises."""
@@ -101,11 +105,27 @@ class RequestHeads:
         if head is None:
             return self._learn(block, minor, pieces, values)
         self.hits += 1
-        return _seen(head, values)
+        return seen_with(head, tuple(values))
+
+    def shape(self, head: RequestHead) -> Shape | None:
+        """
+        What matches heads with the empty line that ``look`` would say *head* of; None where no value was cut out.
+
+        Its groups are the values, for ``seen_with``.
+        """
+        if CUT not in head.block:
+            return None
+        shape = self._shapes.get(head)
+        if shape is None:
+            if len(self._shapes) >= _MAX_SHAPES:
+                self._shapes.clear()
+            shape = self._shapes[head] = shape_of(head.block.split(CUT), head.length_at)
+        return shape
 
     def clear(self) -> None:
         """Forget everything; the counts stay."""
         self._known.clear()
+        self._shapes.clear()
         self._total_bytes = 0
 
     def __len__(self) -> int:
@@ -125,7 +145,7 @@ class RequestHeads:
             self.clear()
         self._total_bytes += size
         self._known[(minor, *pieces)] = head
-        return _seen(head, values)
+        return seen_with(head, tuple(values))
 
 
 def actor_segments(head: RequestHead, plan: ForwardPlan) -> tuple[bytes, ...]:
@@ -169,14 +189,15 @@ def _said(client_host: str, proxies: tuple[str, ...], host: str, scheme: str, mi
     return as_text(lines)
 
 
-def _seen(head: RequestHead, values: list[bytes]) -> Seen:
+def seen_with(head: RequestHead, values: tuple[bytes, ...]) -> Seen:
+    """What *head* states where *values* were cut out of it."""
     at = head.length_at
     if at < 0:
-        return Seen(head, tuple(values), head.length)
+        return _new(Seen, (head, values, head.length))
     length = int(values[at])
-    if values[at][:1] == b"0":
-        values[at] = b"%d" % length  # as framing goes to the Actor: in one spelling
-    return Seen(head, tuple(values), length)
+    if values[at][:1] == b"0":  # as framing goes to the Actor: in one spelling
+        values = (*values[:at], b"%d" % length, *values[at + 1 :])
+    return _new(Seen, (head, values, length))
 
 
 def _must_stay_whole(head: RequestHead, names: list[bytes]) -> bool:
