@@ -12,7 +12,26 @@ from gateway.core.times import iso
 from gateway.refusals import Refused
 
 NOW = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)
-RUN = {"id": "R" * 17, "readiness": "serving", "inFlight": 2, "idleSecs": None, "isOutdated": False}
+RUN = {
+    "id": "R" * 17,
+    "readiness": "serving",
+    "inFlight": 2,
+    "idleSecs": None,
+    "isOutdated": False,
+    "isOverloaded": True,
+    "cpuPercent": 96.4,
+    "memoryBytes": 50 * 2**20,
+}
+IDLE_RUN = {
+    **RUN,
+    "readiness": "frozen",
+    "inFlight": 0,
+    "idleSecs": 130.0,
+    "isOutdated": True,
+    "isOverloaded": False,
+    "cpuPercent": None,
+    "memoryBytes": None,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -63,14 +82,13 @@ def test_a_decision_in_lines(given: dict[str, Any], lines: list[str]) -> None:
 
 def test_a_pool_begins_with_what_matters_and_ends_with_the_newest_decision() -> None:
     """The sentence, then the runs, then the decisions; what is left out is said."""
-    runs = [RUN, {**RUN, "readiness": "frozen", "inFlight": 0, "idleSecs": 130.0, "isOutdated": True}]
-    lines = lines_of_pool(pool(runs=runs, decisions=7), [decision(99), decision(1)], NOW)
+    lines = lines_of_pool(pool(runs=[RUN, IDLE_RUN], decisions=7), [decision(99), decision(1)], NOW)
     assert lines == [
         "1 run: in use.  (pool actor.user)",
         "",
-        "  RUN                STATE     IN FLIGHT  UNUSED FOR",
-        "  RRRRRRRRRRRRRRRRR  serving           2  -",
-        "  RRRRRRRRRRRRRRRRR  frozen            0  2m  (of an older build or memory)",
+        "  RUN                STATE     IN FLIGHT  UNUSED FOR    CPU   MEMORY",
+        "  RRRRRRRRRRRRRRRRR  serving           2           -    96%    50 MB  overloaded",
+        "  RRRRRRRRRRRRRRRRR  frozen            0          2m      -        -  older build or memory",
         "",
         "  5 earlier decisions: --limit 7 shows them.",
         "  11:58:21   99s ago  1 ← 0  1 run: 1 request waits",

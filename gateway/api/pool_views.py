@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.api.quarantines import quarantine_view
 from gateway.core.demand import DemandReport, RunUse, merge_runs
 from gateway.core.lifecycle import Readiness
+from gateway.core.load import Load
 from gateway.core.standby import PoolKey, StandbyConfig, StandbyTarget
 from gateway.core.trouble import PoolTrouble
 from gateway.state.ports import RunRoute
@@ -19,13 +20,17 @@ _ORDER = (Readiness.SERVING, Readiness.STARTING, Readiness.FROZEN, Readiness.DRA
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolNow:
-    """One pool: its runs with the use that all gateways make of them; *target* None: its Actor is gone."""
+    """
+    One pool: its runs with the use that all gateways make of them, and ``loads`` by run, as far as they are known.
+    ``target`` None: its Actor is gone.
+    """
 
     key: PoolKey
     target: StandbyTarget | None
     runs: tuple[tuple[RunRoute, RunUse], ...]
     waiting: int = 0
     trouble: PoolTrouble | None = None
+    loads: Mapping[str, Load] = field(default_factory=dict)
 
     @property
     def in_flight(self) -> int:
@@ -47,6 +52,7 @@ def pools_now(
     routes: Sequence[RunRoute],
     reports: Sequence[DemandReport],
     troubles: Sequence[PoolTrouble],
+    loads: Mapping[str, Load],
 ) -> list[PoolNow]:
     """The pools *keys*, all of the Actor that *target* is of, by the name of each."""
     uses = merge_runs(reports)
@@ -62,6 +68,7 @@ def pools_now(
             runs=tuple(runs.get(key, ())),
             waiting=sum(report.pools[key].waiting for report in reports if key in report.pools),
             trouble=in_trouble.get(key),
+            loads=loads,
         )
         for key in sorted(keys, key=lambda key: key.id)
     ]
@@ -77,7 +84,7 @@ def pool_view(now: PoolNow) -> dict[str, Any]:
         "summary": summary(now),
         "inFlight": now.in_flight,
         "waiting": now.waiting,
-        "runs": [_run_view(route, use, now.target) for route, use in now.runs],
+        "runs": [_run_view(route, use, now) for route, use in now.runs],
         "settings": {
             "desiredRequestsPerActorRun": config.desired_requests_per_run,
             "maxRequestsPerActorRun": config.max_requests_per_run,
@@ -90,12 +97,17 @@ def pool_view(now: PoolNow) -> dict[str, Any]:
     }
 
 
-def _run_view(route: RunRoute, use: RunUse, target: StandbyTarget | None) -> dict[str, Any]:
+def _run_view(route: RunRoute, use: RunUse, now: PoolNow) -> dict[str, Any]:
+    """CPU is in percent of one core; it and the memory are None where they are not known (yet)."""
+    load = now.loads.get(route.run_id)
     return {
         "id": route.run_id,
         "readiness": str(route.readiness),
         "buildId": route.generation.build_id if route.generation is not None else None,
-        "isOutdated": target is not None and route.generation != target.generation,
+        "isOutdated": now.target is not None and route.generation != now.target.generation,
+        "isOverloaded": route.is_overloaded,
+        "cpuPercent": round(load.cpu_current, 1) if load is not None else None,
+        "memoryBytes": load.memory_current if load is not None else None,
         "inFlight": use.in_flight,
         "liveViewRequests": use.viewers,
         "silentStreams": use.silent,
@@ -136,6 +148,8 @@ def _used(now: PoolNow, config: StandbyConfig) -> str:
     parts = []
     if now.in_flight:
         parts.append(f"{_count(now.in_flight, 'request')} in flight at up to {config.max_requests_per_run} each")
+    if overloaded := sum(route.is_overloaded for route, _ in now.runs):
+        parts.append(f"{overloaded} overloaded")
     if viewers:
         parts.append(f"{_count(viewers, 'request')} by the live view")
     if silent:

@@ -39,7 +39,8 @@ async def list_pools(call: Call) -> Response:
     if target is not None:
         keys.add(target.pool_for(user_id))
     own = [key for key in keys if key.target_id == actor.id and key.user_id == user_id]
-    pools = pools_now(own, target, routes, reports, await call.signals.troubles())
+    troubles, loads = await call.signals.troubles(), await call.signals.loads()
+    pools = pools_now(own, target, routes, reports, troubles, loads)
     page = page_of(call.query)
     shown = pools[page.offset : page.offset + page.limit]
     return answer(listing([await _with_decision(call, pool) for pool in shown], page, len(pools)))

@@ -87,11 +87,8 @@ def lines_of_pool(pool: dict[str, Any], decisions: Sequence[dict[str, Any]], now
     """A pool as a person reads it: in one sentence, then its runs, then what was decided, the newest last."""
     lines = [f"{pool['summary']}  (pool {pool['id']})", ""]
     if pool["runs"]:
-        lines.append(f"  {'RUN':<17}  {'STATE':<8}  {'IN FLIGHT':>9}  UNUSED FOR")
-    for run in pool["runs"]:
-        unused = rough(run["idleSecs"]) if run["idleSecs"] is not None else "-"
-        outdated = "  (of an older build or memory)" if run["isOutdated"] else ""
-        lines.append(f"  {run['id']:<17}  {run['readiness']:<8}  {run['inFlight']:>9}  {unused}{outdated}".rstrip())
+        lines.append(f"  {'RUN':<17}  {'STATE':<8}  {'IN FLIGHT':>9}  {'UNUSED FOR':>10}  {'CPU':>5}  {'MEMORY':>7}")
+    lines += [_line_of_run(run) for run in pool["runs"]]
     if pool["runs"]:
         lines.append("")
     if not decisions:
@@ -102,6 +99,17 @@ def lines_of_pool(pool: dict[str, Any], decisions: Sequence[dict[str, Any]], now
     for decision in decisions:
         lines += lines_of_decision(decision, now)
     return lines
+
+
+def _line_of_run(run: dict[str, Any]) -> str:
+    unused = rough(run["idleSecs"]) if run["idleSecs"] is not None else "-"
+    cpu = f"{run['cpuPercent']:.0f}%" if run["cpuPercent"] is not None else "-"
+    memory = f"{run['memoryBytes'] / 2**20:.0f} MB" if run["memoryBytes"] is not None else "-"
+    notes = [
+        note for key, note in (("isOutdated", "older build or memory"), ("isOverloaded", "overloaded")) if run[key]
+    ]
+    line = f"  {run['id']:<17}  {run['readiness']:<8}  {run['inFlight']:>9}  {unused:>10}  {cpu:>5}  {memory:>7}"
+    return f"{line}  {', '.join(notes)}".rstrip()
 
 
 def lines_of_decision(decision: dict[str, Any], now: datetime) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from gateway.api.pool_views import PoolNow, pool_view, pools_now, summary
 from gateway.core.demand import DemandReport, PoolDemand, RunUse
 from gateway.core.lifecycle import Readiness
+from gateway.core.load import Load
 from gateway.core.standby import Generation, PoolKey, StandbyConfig, StandbyTarget
 from gateway.core.trouble import PoolTrouble
 from gateway.state.ports import RunRoute
@@ -159,7 +161,17 @@ def test_pools_are_made_of_what_all_gateways_report() -> None:
         )
         for gateway_id, waiting in (("a", 0), ("b", 3))
     ]
-    first, second = pools_now([other, POOL], target(), [route], reports, [TROUBLE])
+    load = Load(
+        cpu_current=97.26,
+        cpu_avg=1.0,
+        cpu_max=99.0,
+        memory_current=1024,
+        memory_avg=1024,
+        memory_max=1024,
+        is_cpu_overloaded=True,
+    )
+    route = replace(route, is_overloaded=True)
+    first, second = pools_now([other, POOL], target(), [route], reports, [TROUBLE], {"run": load})
     view = pool_view(first)
     assert (view["id"], view["inFlight"], view["waiting"]) == (POOL.id, 2, 3)
     assert view["runs"] == [
@@ -168,6 +180,9 @@ def test_pools_are_made_of_what_all_gateways_report() -> None:
             "readiness": "serving",
             "buildId": "build",
             "isOutdated": False,
+            "isOverloaded": True,
+            "cpuPercent": 97.3,
+            "memoryBytes": 1024,
             "inFlight": 2,
             "liveViewRequests": 0,
             "silentStreams": 0,
@@ -175,4 +190,7 @@ def test_pools_are_made_of_what_all_gateways_report() -> None:
         }
     ]
     assert view["quarantine"]["retryAfterSecs"] == 13
+    assert view["summary"] == TROUBLE.message
+    untroubled = summary(replace(first, trouble=None))
+    assert untroubled.startswith("1 run: 2 requests in flight at up to 4 each, 1 overloaded, 3 requests waiting")
     assert (second.key, second.runs, second.waiting, second.trouble) == (other, (), 0, None)
