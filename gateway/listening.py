@@ -10,6 +10,7 @@ from typing import Any
 from gateway.refusals import USAGE, Refused
 
 _BACKLOG = 2048
+_DEFER_SECS = 1
 
 
 def listen(host: str, port: int, run_host: str | None = None, *, given_by: str = "--port N") -> list[socket.socket]:
@@ -19,6 +20,9 @@ def listen(host: str, port: int, run_host: str | None = None, *, given_by: str =
 
     For 127.0.0.1 the same port is opened on ::1 too, where that is possible: some browsers resolve ``*.localhost``
     to it first. The last one is for *run_host*, where that is an address which the others don't serve.
+
+    Where the system can, a connection is accepted when its first bytes are there, or after a second: so a worker that
+    stops accepting has none whose request is still to come.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(
@@ -52,6 +56,8 @@ def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6 and address[0] != "::":
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if hasattr(socket, "TCP_DEFER_ACCEPT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _DEFER_SECS)
         sock.bind(address)
         sock.listen(_BACKLOG)
         sock.setblocking(False)

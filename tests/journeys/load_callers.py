@@ -221,12 +221,14 @@ def uploads(host: str) -> Callable[[Load], Awaitable[None]]:
         async with load.wire() as wire:
             head = f"POST /echo HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {TOKEN}\r\n"
             wire.writer.write(f"{head}Content-Length: {len(_UPLOAD)}\r\n\r\n".encode())
-            async with asyncio.TaskGroup() as group:
-                answer = group.create_task(wire.answer())
+
+            async def send() -> None:
                 for at in range(0, len(_UPLOAD), 4096):
                     wire.writer.write(_UPLOAD[at : at + 4096])
                     await asyncio.sleep(0.1)
-        load.check("upload", (answer.result().status, answer.result().body) == (200, _UPLOAD), answer.result().status)
+
+            answer, _ = await asyncio.gather(wire.answer(), send())
+        load.check("upload", (answer.status, answer.body) == (200, _UPLOAD), answer.status)
 
     return call
 
