@@ -251,6 +251,7 @@ class Keeper(RunFreezing):
         await self._change(run_changes.migration_due)
 
     async def _abort(self, gracefully: bool) -> None:
+        await self._take_no_more()
         if not gracefully:
             await self.launcher.stop(self.run.id, grace_secs=0)
             return
@@ -284,6 +285,7 @@ class Keeper(RunFreezing):
         reason = exited.reason or self._not_ready_message
         if exited.out_of_memory:
             reason = reason or run_changes.out_of_memory(self.run.options.memory_mbytes)
+        await self._take_no_more()
         if not await self._change_at_end(await self._change_after(exited, reason)):
             return False
         wish = self.run.restart_wish
@@ -373,8 +375,6 @@ class Keeper(RunFreezing):
         except StateUnavailable:
             if failed_because:
                 await self._end_route(StandbyRunFailed.error_type, failed_because, None)
-            elif self._become(Readiness.DRAINING):
-                await self._publish()
             return await self._change(change)
         return True
 

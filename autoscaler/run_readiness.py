@@ -140,6 +140,14 @@ class RunReadiness(RunRecord):
             if self.readiness is Readiness.SERVING:
                 await self._publish()
 
+    async def _take_no_more(self) -> None:
+        """
+        Its end is certain, its record not yet written: a request sent there meanwhile could fail, since what stands
+        before a container may accept connections for one that is gone.
+        """
+        if self._become(Readiness.DRAINING):
+            await self._publish()
+
     def _become(self, readiness: Readiness) -> bool:
         """Whether it stands there now for the first time; what the table of changes forbids is not done."""
         if not may_become(self.readiness, readiness):
