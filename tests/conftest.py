@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,10 @@ from hypothesis import settings
 for _name in [name for name in os.environ if name.startswith("GREENROOM_")]:
     del os.environ[_name]
 os.environ["GREENROOM_CONFIG"] = os.devnull
+
+# Jobs in the background of a shell ignore Ctrl-C, and so would all that they start, which some tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no failure; what is slow is caught by the timeout of pytest itself.
 settings.register_profile("greenroom", deadline=None)
