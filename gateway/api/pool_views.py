@@ -117,8 +117,7 @@ def _run_view(route: RunRoute, use: RunUse, now: PoolNow) -> dict[str, Any]:
 
 def summary(now: PoolNow) -> str:
     """
-    What a person has to know first, e.g. "1 run: 2 requests in flight at up to 4 each; wound down after 300 s without
-    use".
+    What a person has to know first, e.g. "1 run: unused for 12 s; wound down after 300 s without use, in 288 s."
     """
     target = now.target
     if target is None or not target.config.is_enabled:
@@ -170,6 +169,8 @@ def _next(now: PoolNow, config: StandbyConfig) -> str:
     freeze = config.freeze_after_secs
     if freeze is not None and freeze < config.idle_timeout_secs:
         down = f"frozen after {freeze:g} s and {down}"
+    if now.idle_secs is not None and now.idle_secs < config.idle_timeout_secs:
+        down += f", in {config.idle_timeout_secs - now.idle_secs:.0f} s"
     return down + (f", but for {config.min_runs} that minRuns keeps warm" if config.min_runs else "")
 
 
