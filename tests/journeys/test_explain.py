@@ -148,3 +148,20 @@ def _run(data: Path, token: str, actor: str) -> subprocess.CompletedProcess[str]
         check=False,
         timeout=30,
     )
+
+
+async def test_old_decisions_are_forgotten(tmp_path: Path) -> None:
+    """As many of each pool are kept as the setting says; the others are gone soon after the next start."""
+    async with Greenroom(tmp_path / "data", (), {"tick_secs": 0.5, "wind_down_grace_secs": 1}) as first:
+        await first.probe("remembered", {"idleTimeoutSecs": 1})
+        await first.call("remembered")
+        await first.wait_until_no_run_lives()
+        before = (await first.data_of("GET", "/greenroom/actors/remembered/pools"))["items"][0]
+        assert before["decisions"] > 1
+    async with Greenroom(tmp_path / "data", (), {"decisions_per_pool": 1}) as second:
+
+        async def is_one_left() -> bool:
+            (pool,) = (await second.data_of("GET", "/greenroom/actors/remembered/pools"))["items"]
+            return bool(pool["decisions"] == 1 and pool["lastDecision"]["wantedRuns"] == 0)
+
+        await eventually(is_one_left, what="the newest decision alone")
