@@ -9,7 +9,7 @@ from __future__ import annotations
 from gateway.proxy.hosts import Own, Standby, Target, Unknown, host_name, parse_host
 from gateway.state.directory import Directory
 
-# More than the standby hosts of a large Greenroom; some 300 bytes each.
+# More than the standby hosts of a large Greenroom; some 200 bytes each.
 _MAX_REMEMBERED = 16_384
 
 
@@ -35,6 +35,8 @@ class HostMap:
             return target
         if len(self._seen) >= _MAX_REMEMBERED:
             self._seen.clear()
+        if isinstance(target, Standby):
+            target = Standby(self._directory.own_label(target.label))
         self._seen[host] = target
         return target
 

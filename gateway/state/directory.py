@@ -25,10 +25,10 @@ from gateway.state.ports import Changed, Records, Signals
 
 _log = logging.getLogger(__name__)
 
-# The event loop stands still while the rows of a page are taken in: some milliseconds for so many.
-_PAGE = 250
+# The event loop stands still while the rows of a page are taken in, some milliseconds for so many.
+_PAGE = 100
 _MAX_CONFIGS = 1024
-_MAX_RECENT = 256
+_MAX_RECENT = 128
 
 
 @dataclass(slots=True)
@@ -36,14 +36,22 @@ class _Known:
     """
     One Actor as the records had it at *version*; ``as_of`` is the look that found it so.
 
-    ``target`` is None where its settings don't hold.
+    ``target`` is None where its settings don't hold. ``label`` is made of its owner's name and its own, and empty where
+    that is too long; ``names`` are the further ones.
     """
 
     target: StandbyTarget | None
-    labels: tuple[str, ...]
+    label: str
     names: tuple[ActorName, ...]
     version: int
     as_of: int
+
+    def labels(self) -> tuple[str, ...]:
+        """All that its host may be called below our domain."""
+        if self.target is None:
+            return ()
+        aliases = [name.name for name in self.names if name.kind is NameKind.ALIAS and name.is_verified]
+        return tuple(label for label in (self.target.actor_id.lower(), self.label, *aliases) if label)
 
 
 class Directory:
@@ -72,11 +80,25 @@ class Directory:
         if recent is not None:
             self._recent.move_to_end(actor_id)
             return recent
-        return await self.renew(actor_id)
+        look = self._next_look()
+        found = await self._look(look, actor_id)
+        known = self._known.get(actor_id)
+        if found is not None and known is not None and known.as_of == look:  # else it has changed meanwhile
+            self._recent[actor_id] = found
+            # Who keeps runs warm is asked for at every tick.
+            if len(self._recent) > _MAX_RECENT + len(self._warm):
+                self._recent.popitem(last=False)
+        return found
 
     def target(self, label: str) -> StandbyTarget | None:
         """What *label* (lower case) means."""
         return self._by_label.get(label)
+
+    def own_label(self, label: str) -> str:
+        """The same label as the directory holds it, for those who keep thousands of them; itself where it has none."""
+        target = self._by_label.get(label)
+        known = self._known.get(target.actor_id) if target is not None else None
+        return known.label if known is not None and known.label == label else label
 
     def targets(self) -> list[StandbyTarget]:
         """Every standby target once, by Actor."""
@@ -132,9 +154,11 @@ class Directory:
         self._gone = {actor_id: at for actor_id, at in self._gone.items() if at > look}
         self._recent.clear()  # owners may have changed
 
-    async def renew(self, actor_id: str) -> tuple[Actor, User] | None:
-        """Read one Actor anew, with its owner and names; what was found."""
-        look = self._next_look()
+    async def renew(self, actor_id: str) -> None:
+        """Read one Actor anew, with its owner and names."""
+        await self._look(self._next_look(), actor_id)
+
+    async def _look(self, look: int, actor_id: str) -> tuple[Actor, User] | None:
         actor = await self._records.actor(actor_id)
         user = await self._records.user(actor.user_id) if actor else None
         if actor is None or user is None:
@@ -142,13 +166,6 @@ class Directory:
                 self._drop(look, actor_id)
             return None
         await self._take_in(look, [(actor, user, await self._records.list_names(actor_id))])
-        known = self._known.get(actor_id)
-        if known is not None and known.as_of == look:
-            self._recent[actor_id] = (actor, user)
-            self._recent.move_to_end(actor_id)
-            # Who keeps runs warm is asked for at every tick.
-            if len(self._recent) > _MAX_RECENT + len(self._warm):
-                self._recent.popitem(last=False)
         return actor, user
 
     async def follow(self, signals: Signals) -> None:
@@ -222,18 +239,19 @@ class Directory:
     def _put(
         self, look: int, actor: Actor, owner: User, names: Sequence[ActorName], target: StandbyTarget | None
     ) -> None:
-        labels = _labels(actor, owner, names) if target is not None else ()
+        now = _Known(target, standby_label(owner.username, actor.name) or "", tuple(names), actor.version, look)
         known = self._known.get(actor.id)
         before = known.names if known is not None else ()
-        is_same = known is not None and (known.target, known.labels, known.names) == (target, labels, tuple(names))
+        self._recent.pop(actor.id, None)
+        is_same = known is not None and (known.target, known.label, known.names) == (target, now.label, now.names)
         if known is not None and is_same and self._leads_to(actor.id, known):
-            known.version, known.as_of = actor.version, look
+            known.version, known.as_of = now.version, look
             return
         self._forget(actor.id)
-        self._known[actor.id] = _Known(target, labels, tuple(names), actor.version, look)
+        self._known[actor.id] = now
         self._put_domains(actor.id, names)
         if target is not None:
-            for label in labels:
+            for label in now.labels():
                 self._by_label[label] = target
             if target.config.is_enabled and target.config.min_runs and target.generation is not None:
                 self._warm[actor.id] = target
@@ -242,7 +260,7 @@ class Directory:
 
     def _leads_to(self, actor_id: str, known: _Known) -> bool:
         """Whether no other Actor has taken over a name of this one meanwhile."""
-        return all(self._by_label.get(label) is known.target for label in known.labels) and all(
+        return all(self._by_label.get(label) is known.target for label in known.labels()) and all(
             self._domains.get(name.name) == actor_id
             for name in known.names
             if name.kind is NameKind.DOMAIN and name.is_verified
@@ -276,7 +294,7 @@ class Directory:
             claims = self._claims.get(name.name, {})
             if claims.pop(name.challenge, None) is not None and not claims:
                 del self._claims[name.name]
-        for label in known.labels:
+        for label in known.labels():
             # When two Actors have swapped names, the first may have taken over the second's label already.
             target = self._by_label.get(label)
             if target is not None and target.actor_id == actor_id:
@@ -290,11 +308,6 @@ def _target_of(actor: Actor, owner: User) -> StandbyTarget | None:
     except InvalidConfig as error:
         _log.warning("Actor %s has standby settings that no longer hold: %s", actor.id, error.message)
         return None
-
-
-def _labels(actor: Actor, owner: User, names: Sequence[ActorName]) -> tuple[str, ...]:
-    aliases = [name.name for name in names if name.kind is NameKind.ALIAS and name.is_verified]
-    return tuple(label for label in (actor.id.lower(), standby_label(owner.username, actor.name), *aliases) if label)
 
 
 def _is_number(build: str) -> bool:
