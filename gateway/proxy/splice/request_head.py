@@ -43,6 +43,8 @@ _TELLING = frozenset(
     }
 )
 
+_NO_OPTIONS: frozenset[bytes] = frozenset()  # one for all: an empty set takes more memory than most header blocks
+
 Told = Mapping[bytes, Sequence[bytes]]
 
 
@@ -159,7 +161,7 @@ def _host(hosts: Sequence[bytes], minor: int) -> bytes:
 
 def _options(told: Told) -> frozenset[bytes]:
     if b"connection" not in told:
-        return frozenset()
+        return _NO_OPTIONS
     return frozenset(option.strip(b" \t").lower() for option in b",".join(told[b"connection"]).split(b","))
 
 
