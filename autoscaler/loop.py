@@ -13,6 +13,7 @@ from datetime import datetime
 from autoscaler.machine_cpu import MachineCpu
 from autoscaler.policy.asked import ToldBefore, asked_since
 from autoscaler.policy.deciding import Decision, decide, inputs
+from autoscaler.policy.load_rule import NO_CPU
 from autoscaler.policy.memory import Memory
 from autoscaler.policy.observing import Observation, RunSeen
 from autoscaler.policy.pace import Pace
@@ -64,7 +65,7 @@ class Autoscaler:
     _pace: Pace = field(init=False)
     _troubles: Troubles = field(init=False)
     _lead: int | None = None
-    _last: dict[PoolKey, tuple[int, int]] = field(default_factory=dict)
+    _last: dict[PoolKey, tuple[int, int, bool]] = field(default_factory=dict)
     _memories: dict[PoolKey, Memory] = field(default_factory=dict)
     _told: dict[PoolKey, ToldBefore] = field(default_factory=dict)
     _unwritten: asyncio.Queue[DecisionRecord] = field(default_factory=lambda: asyncio.Queue(_UNWRITTEN_DECISIONS))
@@ -96,6 +97,8 @@ class Autoscaler:
             lead = await self.state.signals.lead(_LEASE, self.holder, ttl_secs=_LEASE_SECS)
             if lead != self._lead:  # whatever was known of an earlier lead, another leader may have acted since
                 self._troubles.begin_anew()
+                self._memories.clear()
+                self._told.clear()
                 self._lead = lead
             if lead is None:
                 look_again = self.settings.tick_secs
@@ -221,7 +224,8 @@ class Autoscaler:
 
     def _keep_record(self, pool: PoolKey, seen: Observation, decision: Decision, now: float) -> None:
         """A change of mind or an act is kept; the same again is not."""
-        mind = (decision.wanted_runs, decision.present_runs)
+        lacks_cpu = any(reason.startswith(NO_CPU) for reason in decision.reasons)
+        mind = (decision.wanted_runs, decision.present_runs, lacks_cpu)
         if self._last.get(pool) == mind and not decision.acts:
             return
         self._last[pool] = mind

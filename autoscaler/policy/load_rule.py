@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from autoscaler.policy.observing import Observation, RunSeen
 from autoscaler.policy.thresholds import Policy
 
+NO_CPU = "none for load, since the machine has no CPU left"
+
 
 def asked_by_load(policy: Policy, seen: Observation, runs: Sequence[RunSeen]) -> tuple[int, str | None]:
     """
@@ -23,5 +25,5 @@ def asked_by_load(policy: Policy, seen: Observation, runs: Sequence[RunSeen]) ->
     if 2 * overloaded < len(up):
         return len(up), f"as many as there are: {share}"
     if not seen.has_cpu_left:
-        return len(up), f"none for load, since the machine has no CPU left: {share}"
+        return len(up), f"{NO_CPU}: {share}"
     return len(up) + 1, f"one more for load: {share}"

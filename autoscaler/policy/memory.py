@@ -29,7 +29,7 @@ class Memory:
     ``start_secs``: how long starts take, the newest most; None: not seen yet.
     ``panic_at``: the last moment of panic. ``needs``: what was needed when, only those that no later one exceeds.
     ``quiet_since``: since when nothing is open. ``gaps``: how long such times were.
-    ``ahead_at``: see ``scaling.Decision``. ``began_with_runs``: the pool had runs when it began: it is a restart.
+    ``ahead_at``: see ``platform_rule.Found``. ``began_with_runs``: the pool had runs when it began: it is a restart.
     """
 
     at: float | None = None
