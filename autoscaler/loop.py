@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from autoscaler.decision_book import DecisionBook
 from autoscaler.machine_cpu import MachineCpu
 from autoscaler.policy.asked import ToldBefore, asked_since
 from autoscaler.policy.deciding import Decision, decide, inputs
@@ -35,8 +36,6 @@ _log = logging.getLogger(__name__)
 
 _LEASE = "autoscaler"
 _LEASE_SECS = 10.0
-_UNWRITTEN_DECISIONS = 10_000
-_BATCH_SECS = 0.5
 _MEMORY_SECS = 3600.0
 _TROUBLES_TICKS = 10
 
@@ -68,9 +67,10 @@ class Autoscaler:
     _last: dict[PoolKey, tuple[int, int, bool]] = field(default_factory=dict)
     _memories: dict[PoolKey, Memory] = field(default_factory=dict)
     _told: dict[PoolKey, ToldBefore] = field(default_factory=dict)
-    _unwritten: asyncio.Queue[DecisionRecord] = field(default_factory=lambda: asyncio.Queue(_UNWRITTEN_DECISIONS))
+    _book: DecisionBook = field(init=False)
 
     def __post_init__(self) -> None:
+        self._book = DecisionBook(self.state.records)
         self.policy = chosen(self.settings.autoscaler_preset, self.settings.autoscaler_thresholds)
         self._machine = MachineCpu.where_runs_are(self.settings)
         self._pace = Pace(starts_per_sec=self.settings.max_starts_per_sec)
@@ -85,7 +85,7 @@ class Autoscaler:
     async def run(self) -> None:
         """For ever: look, then wait for a poke, the next idle limit or the next tick, whichever is first."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(steadily("the keeping of decisions", self._write_decisions))
+            group.create_task(steadily("the keeping of decisions", self._book.write))
             group.create_task(steadily("the autoscaler", self._look_for_ever))
             group.create_task(steadily("the retrying of pools", self._troubles.follow_retries))
             group.create_task(steadily("the report of troubles", self._troubles.report_changes))
@@ -206,22 +206,6 @@ class Autoscaler:
             _log.info("winding a run down: %s", reason, extra={"run_id": run_id})
             self.supervisor.drain(run_id, reason)
 
-    async def _write_decisions(self) -> None:
-        """Beside the loop and in batches: writing what was decided for one pool must not delay the wake of the next."""
-        batch: list[DecisionRecord] = []
-        try:
-            while True:
-                batch = [await self._unwritten.get()]
-                await asyncio.sleep(_BATCH_SECS)
-                batch += self._all_unwritten()
-                await self.state.records.add_decisions(batch)
-                batch = []
-        finally:
-            await self.state.records.add_decisions(batch + self._all_unwritten())
-
-    def _all_unwritten(self) -> list[DecisionRecord]:
-        return [self._unwritten.get_nowait() for _ in range(self._unwritten.qsize())]
-
     def _keep_record(self, pool: PoolKey, seen: Observation, decision: Decision, now: float) -> None:
         """A change of mind or an act is kept; the same again is not."""
         lacks_cpu = any(reason.startswith(NO_CPU) for reason in decision.reasons)
@@ -230,10 +214,7 @@ class Autoscaler:
             return
         self._last[pool] = mind
         self.on_decision()
-        if self._unwritten.full():
-            _log.warning("decisions come faster than they can be written: one is not kept")
-            return
-        self._unwritten.put_nowait(
+        self._book.note(
             DecisionRecord(
                 id=self.new_id(),
                 pool_id=pool.id,
