@@ -1,9 +1,11 @@
-"""What a process that ``greenroom serve`` has started does first: it dies with its parent and hands nothing on."""
+"""What a process that ``greenroom serve`` starts does first: it dies with its parent and hands nothing on."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterable
@@ -11,6 +13,7 @@ from collections.abc import Iterable
 PARENT_VARIABLE = "GREENROOM_PARENT"
 
 _PR_SET_PDEATHSIG = 1
+_OPEN_FILES = 65_536
 
 
 def enter_child(descriptors: Iterable[int]) -> None:
@@ -32,3 +35,16 @@ def enter_child(descriptors: Iterable[int]) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != int(parent_pid):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def allow_many_files() -> None:
+    """
+    Have as many descriptors as the system lets this process have, up to 65,536, for itself and its children.
+
+    A request in flight takes two of them, and the 1024 that are usual to begin with are soon used up.
+    """
+    least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if most == resource.RLIM_INFINITY else min(_OPEN_FILES, most)
+    if least != resource.RLIM_INFINITY and least < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))

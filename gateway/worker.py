@@ -29,7 +29,7 @@ from typing import Any
 from gateway.app import Gateway
 from gateway.auth import Authenticator
 from gateway.builds import Builder
-from gateway.child import enter_child
+from gateway.child import allow_many_files, enter_child
 from gateway.core.errors import GreenroomError, ShuttingDown
 from gateway.data_dir import ensure_first_user, read_token, records_url, token_path
 from gateway.decision_retention import DecisionRetention
@@ -380,6 +380,7 @@ def main() -> None:
         is_successor=arguments.successor,
     )
     parent = ParentLine(_socket(arguments.control_fd))
+    allow_many_files()
     # The event loop and the threads of the records hand work to each other; the default of 5 ms is a whole wake.
     sys.setswitchinterval(0.0005)
     try:

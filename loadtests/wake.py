@@ -7,24 +7,33 @@ The Actor stamps the machine's monotonic clock at its first line and when it lis
 
 so neither the interpreter's start nor the Actor's own boot counts. Bare spawns are measured between the wakes; their
 median is taken off. Wakes go one at a time over several sleeping Actors, whose runs wind down meanwhile.
+
+``resume_p50_ms``, ``_p95``  a frozen run's answer, beyond the median of warm ones
+``ramp_failed``              requests that failed while 0, 200, 500, 1,000 and then 0 are in flight on a sleeping pool
+``sleeping_1000_cpu``        the share of a core that Greenroom uses for 1,000 Actors that nobody calls
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from loadtests import wake_frozen, wake_ramp, wake_sleeping
 from loadtests.figures import Report, arguments, finish, percentile
 from loadtests.server import TOKEN, Server, running
 
-ACTOR = Path(__file__).parent / "actors" / "stamps"
+ACTOR_FOLDER = Path(__file__).parent / "actors"
 ACTORS = 25
+SLEEPING_SECS = 30.0
 IDLE_SECS = 1.0
 
 
@@ -38,14 +47,15 @@ class Wake:
     server_timing: str
 
 
-def make_actors(folder: Path, count: int) -> list[Path]:
-    """Copies of the stamping Actor under different names."""
+def make_actors(folder: Path, count: int, name: str = "stamps", standby: Mapping[str, Any] | None = None) -> list[Path]:
+    """Copies of the Actor *name* under different names, with these settings beside its own."""
     made = []
     for number in range(count):
-        copy = folder / f"stamps-{number:02}"
-        shutil.copytree(ACTOR, copy)
+        copy = folder / f"{name}-{number:02}"
+        shutil.copytree(ACTOR_FOLDER / name, copy)
         definition = json.loads((copy / ".actor" / "actor.json").read_text())
         definition["name"] = copy.name
+        definition["actorStandby"] |= standby or {}
         (copy / ".actor" / "actor.json").write_text(json.dumps(definition))
         made.append(copy)
     return made
@@ -111,16 +121,12 @@ def measure(server: Server, folders: list[Path], wanted: int) -> tuple[list[Wake
     return wakes, bare
 
 
-def main() -> None:
-    """Measure and report."""
-    given = arguments(__doc__ or "")
-    wanted = 100 if given.quick else 300
-    report = Report()
-    with tempfile.TemporaryDirectory(prefix="greenroom-wake-") as folder:
-        folders = make_actors(Path(folder), ACTORS)
-        with running(folders, {"log_level": "warning"}) as server:
-            measure(server, folders, len(folders))  # environments are made, files are in the cache
-            wakes, bare = measure(server, folders, wanted)
+def add_wakes(report: Report, folder: Path, wanted: int) -> None:
+    """Cold requests: what Greenroom adds to the start of a process."""
+    folders = make_actors(folder, ACTORS)
+    with running(folders, {"log_level": "warning"}) as server:
+        measure(server, folders, len(folders))  # environments are made, files are in the cache
+        wakes, bare = measure(server, folders, wanted)
     bare_ms = percentile(bare, 0.5)
     overheads = [one.sent_to_first_line - bare_ms + one.listen_to_first_byte for one in wakes]
     report.add("wake_overhead_p95_ms", percentile(overheads, 0.95), "ms", 25)
@@ -131,11 +137,53 @@ def main() -> None:
     report.add("from_listen_p95_ms", percentile([one.listen_to_first_byte for one in wakes], 0.95), "ms")
     report.add("bare_spawn_p50_ms", bare_ms, "ms")
     report.add("wakes", len(wakes), "", 100, "at_least")
-    report.raw = {
+    report.raw |= {
         "overheads_ms": [round(value, 3) for value in overheads],
         "bare_spawn_ms": [round(value, 3) for value in bare],
         "server_timing": [one.server_timing for one in wakes[:20]],
     }
+
+
+def add_resumes(report: Report, folder: Path, wanted: int) -> None:
+    """Requests to frozen runs."""
+    folders = make_actors(folder, ACTORS, standby=wake_frozen.STANDBY)
+    with running(folders, {"log_level": "warning"}) as server:
+        beyond = wake_frozen.resumes(server, [one.name for one in folders], wanted)
+    report.add("resume_p50_ms", percentile(beyond, 0.5), "ms", 20)
+    report.add("resume_p95_ms", percentile(beyond, 0.95), "ms", 40)
+    report.raw["resume_ms"] = [round(value, 3) for value in beyond]
+
+
+def add_ramp(report: Report, folder: Path, step_secs: float) -> None:
+    """Many requests at once, of a sudden."""
+    (holder,) = make_actors(folder, 1, "holds")
+    wake_ramp.allow_many_files()
+    with running([holder], {"log_level": "warning"}) as server:
+        outcomes = asyncio.run(wake_ramp.ramp(server, holder.name, step_secs))
+    answered = outcomes.pop("200", 0)
+    report.add("ramp_failed", outcomes.total(), "requests", 0)
+    report.add("ramp_answered", answered, "requests", 1000, "at_least")
+    report.raw["ramp_failures"] = dict(outcomes.most_common(20))
+
+
+def add_sleeping(report: Report, folder: Path) -> None:
+    """A thousand Actors, and nobody."""
+    made = make_actors(folder, wake_sleeping.ACTORS)
+    with running([folder], {"log_level": "warning"}, start_secs=300) as server:
+        report.add(f"sleeping_{len(made)}_cpu", wake_sleeping.cpu_share(server, SLEEPING_SECS), "cores", 0.01)
+
+
+def main() -> None:
+    """Measure and report."""
+    given = arguments(__doc__ or "")
+    wakes, resumes, step_secs = (100, 100, 2.0) if given.quick else (300, 300, 5.0)
+    report = Report()
+    with tempfile.TemporaryDirectory(prefix="greenroom-wake-") as name:
+        folders = [Path(name) / part for part in ("wakes", "resumes", "ramp", "sleeping")]
+        add_wakes(report, folders[0], wakes)
+        add_resumes(report, folders[1], resumes)
+        add_ramp(report, folders[2], step_secs)
+        add_sleeping(report, folders[3])
     finish(report, given)
 
 

@@ -133,6 +133,7 @@ class Shim:
         self._exit_status: int | None = None  # as subprocess has it: the exit code, or minus the signal
         self._is_reaped = False
         self._is_frozen = False
+        self._has_frozen_strangers = False
         self._is_asked_to_end = False
         self._is_killed = False
         self._is_unheard_of = False
@@ -294,15 +295,19 @@ class Shim:
             strangers = [child for child in running if child.group != self._actor]
             if not strangers:
                 return
+            self._has_frozen_strangers = True
             for child in strangers:
                 signal_exactly(child, signal.SIGSTOP)
 
     def _thaw(self) -> None:
         self._is_frozen = False
-        for child in descendants(os.getpid()):
-            if child.group != self._actor:
-                signal_exactly(child, signal.SIGCONT)
+        # Somebody waits for the group; to look through all processes of the machine takes a while.
         signal_group(self._actor, signal.SIGCONT)
+        if self._has_frozen_strangers:
+            self._has_frozen_strangers = False
+            for child in descendants(os.getpid()):
+                if child.group != self._actor:
+                    signal_exactly(child, signal.SIGCONT)
 
     def _reap(self) -> None:
         """
