@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -35,7 +35,7 @@ class BuildJobs:
     All builds that this process makes. ``running`` owns every job.
 
     *prepare* makes what runs need of a build; None where launchers make it on first need. *strangers* says whose builds
-    may be prepared here.
+    may be prepared here. ``on_gone`` is told when one takes no more memory.
     """
 
     maker: BuildMaker
@@ -45,6 +45,8 @@ class BuildJobs:
     strangers: Strangers
     max_builds: int
     timeout_secs: float
+    on_gone: Callable[[], None] = lambda: None
+    _under_way: dict[str, str] = field(default_factory=dict)
     _jobs: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _group: asyncio.TaskGroup | None = None
     _slots: asyncio.Semaphore = field(init=False)
@@ -68,6 +70,10 @@ class BuildJobs:
                     await self._put_back()
                 for job in self._jobs.values():
                     job.cancel()
+
+    def under_way(self) -> Mapping[str, str]:
+        """The builds that are being made now, not those that wait; each with whose it is."""
+        return self._under_way
 
     def hand_over(self) -> None:
         """When ``running`` is left now, the builds under way are READY again: the next worker begins them anew."""
@@ -120,7 +126,12 @@ class BuildJobs:
                 )
             async with self._slots:
                 has_begun = True
-                ended = await self.maker.make(build, self._prepared, timeout_secs=self.timeout_secs)
+                self._under_way[build.id] = build.user_id
+                try:
+                    ended = await self.maker.make(build, self._prepared, timeout_secs=self.timeout_secs)
+                finally:
+                    del self._under_way[build.id]
+                    self.on_gone()
             how = ended.status_message or ended.status
             _log.info("build %s of %s: %s", ended.build_number, ended.actor_id, how)
         except asyncio.CancelledError:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from autoscaler.decision_book import DecisionBook
+from autoscaler.liveness import Liveness
+from autoscaler.machine import capacity_of
 from autoscaler.machine_cpu import MachineCpu
 from autoscaler.policy.asked import ToldBefore, asked_since
 from autoscaler.policy.deciding import Decision, decide, inputs
@@ -19,11 +21,13 @@ from autoscaler.policy.memory import Memory
 from autoscaler.policy.observing import Observation, RunSeen
 from autoscaler.policy.pace import Pace
 from autoscaler.policy.quarantine import FREE, RunNews
+from autoscaler.policy.room import Grants
 from autoscaler.policy.seeing import generation_of, limits_of, runs_seen
 from autoscaler.policy.thresholds import Policy, chosen
+from autoscaler.room_keeping import Other, RoomKeeping, Wish
 from autoscaler.supervisor import Supervisor
 from autoscaler.troubles import Troubles
-from gateway.core.demand import DemandReport, merge_pools, merge_runs
+from gateway.core.demand import DemandReport, RunUse, merge_pools, merge_runs
 from gateway.core.lifecycle import Readiness
 from gateway.core.model import DecisionRecord
 from gateway.core.standby import Generation, PoolKey, StandbyConfig, StandbyTarget
@@ -38,6 +42,23 @@ _LEASE = "autoscaler"
 _LEASE_SECS = 10.0
 _MEMORY_SECS = 3600.0
 _TROUBLES_TICKS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Case:
+    """One pool in one look: what was seen of it *at* that moment, and decided."""
+
+    pool: PoolKey
+    target: StandbyTarget | None
+    generation: Generation | None
+    seen: Observation
+    at: float
+    decision: Decision
+
+    @property
+    def has_no_run(self) -> bool:
+        """Whether no request can hope for a run that is there."""
+        return all(run.state is Readiness.DRAINING for run in self.seen.runs)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,12 +78,16 @@ class Autoscaler:
     new_id: Callable[[], str]
     on_decision: Callable[[], None]
     on_pause: Callable[[bool], None] = lambda _: None
+    builds: Callable[[], Sequence[Other]] = lambda: ()
     clock: Callable[[], float] = time.monotonic
     policy: Policy = field(init=False)
     _machine: MachineCpu = field(init=False)
     _has_cpu_left: bool = True
     _pace: Pace = field(init=False)
     _troubles: Troubles = field(init=False)
+    _room: RoomKeeping = field(init=False)
+    _liveness: Liveness = field(init=False)
+    _freed: asyncio.Event = field(default_factory=asyncio.Event)
     _lead: int | None = None
     _last: dict[PoolKey, tuple[int, int, bool]] = field(default_factory=dict)
     _memories: dict[PoolKey, Memory] = field(default_factory=dict)
@@ -74,6 +99,18 @@ class Autoscaler:
         self.policy = chosen(self.settings.autoscaler_preset, self.settings.autoscaler_thresholds)
         self._machine = MachineCpu.where_runs_are(self.settings)
         self._pace = Pace(starts_per_sec=self.settings.max_starts_per_sec)
+        self._room = RoomKeeping(
+            capacity=capacity_of(self.settings),
+            longest_drain_secs=self.policy.longest_drain_secs,
+            clock=self.clock,
+        )
+        self._liveness = Liveness(
+            signals=self.state.signals,
+            config=self._config_of,
+            replace=self.supervisor.drain,
+            hear=self.hear,
+            clock=self.clock,
+        )
         self._troubles = Troubles(
             signals=self.state.signals,
             logs=self.supervisor.tools.logs,
@@ -89,6 +126,8 @@ class Autoscaler:
             group.create_task(steadily("the autoscaler", self._look_for_ever))
             group.create_task(steadily("the retrying of pools", self._troubles.follow_retries))
             group.create_task(steadily("the report of troubles", self._troubles.report_changes))
+            group.create_task(steadily("the giving out of room", self._poke_for_room))
+            group.create_task(steadily("the watch over runs that serve", self._liveness.watch))
 
     async def _look_for_ever(self) -> None:
         look_again = 0.0
@@ -104,6 +143,21 @@ class Autoscaler:
                 look_again = self.settings.tick_secs
                 continue
             look_again = await self.look()
+
+    def _config_of(self, pool: PoolKey) -> StandbyConfig | None:
+        target = self.directory.target(pool.target_id.lower())
+        return target.config if target is not None else None
+
+    def room_is_free(self) -> None:
+        """A run or a build has ended: who waits for room gets it at once."""
+        self._freed.set()
+
+    async def _poke_for_room(self) -> None:
+        while True:
+            await self._freed.wait()
+            self._freed.clear()
+            if self._room.is_short:
+                await self.state.signals.poke()
 
     def hear(self, news: RunNews) -> None:
         """What became of a pool's run: after failures the pool is left alone for a while."""
@@ -122,14 +176,60 @@ class Autoscaler:
         pools = {*views, *(key for key, (_, waiting) in demand.items() if waiting), *warm}
         self._forget_others(pools)
         look_again = self.settings.tick_secs
-        for pool in pools:
-            target = self.directory.target(pool.target_id.lower())
-            seen_runs = runs_seen(views.get(pool, ()), uses, generation_of(target), loads)
-            decision = await self._decide_pool(pool, target, reports, seen_runs)
-            if decision.look_again_in_secs is not None:
-                look_again = min(look_again, decision.look_again_in_secs)
+        waited_for = [pool for pool, (_, waiting) in demand.items() if waiting]
+        # Who waits for a run gets it before anything is decided for the others, and before them where room is short.
+        for some in (waited_for, pools.difference(waited_for)):
+            cases = []
+            for pool in some:
+                target = self.directory.target(pool.target_id.lower())
+                seen_runs = runs_seen(views.get(pool, ()), uses, generation_of(target), loads)
+                cases.append(await self._decide_pool(pool, target, reports, seen_runs))
+            cases = await self._within_room(cases, uses)
+            for case in cases:
+                await self._act(case)
+                if case.decision.look_again_in_secs is not None:
+                    look_again = min(look_again, case.decision.look_again_in_secs)
         await self._troubles.report()
         return look_again
+
+    async def _within_room(self, cases: list[_Case], uses: Mapping[str, RunUse]) -> list[_Case]:
+        """The cases with as many starts as pace and room allow to each; who has to make room for them is sent away."""
+        wishes = [
+            Wish(pool=case.pool, generation=case.generation, seen=case.seen, decision=case.decision)
+            for case in cases
+            if case.generation is not None and case.decision.start
+        ]
+        if not wishes:
+            return cases
+        runs, min_runs = {}, {}
+        for pool, of_pool in self.supervisor.views().items():
+            target = self.directory.target(pool.target_id.lower())
+            seen = runs_seen(of_pool, uses, generation_of(target))
+            runs[pool] = [(run, view.generation.memory_mbytes) for run, view in zip(seen, of_pool, strict=True)]
+            min_runs[pool] = target.config.min_runs if target is not None else 0
+        residents = self._room.residents(
+            runs, [*self.supervisor.others(), *self.builds()], min_runs, self._service_secs
+        )
+        grants = self._room.grant(wishes, residents, self._pace.allowance(self.clock()))
+        for run_id, reason in grants.leave:
+            _log.info("winding a run down to make room: %s", reason, extra={"run_id": run_id})
+            self.supervisor.drain(run_id, reason)
+        return [await self._within_grant(case, grants) for case in cases]
+
+    async def _within_grant(self, case: _Case, grants: Grants) -> _Case:
+        granted = grants.starts.get(case.pool, 0)
+        if granted >= case.decision.start or case.generation is None:
+            return case
+        if case.has_no_run:
+            blocked = self._room.refusal(case.pool, case.generation, grants.short.get(case.pool))
+            if blocked is not None:
+                await self.state.signals.block_pool(blocked)
+        seen = replace(case.seen, may_start=granted)
+        return replace(case, seen=seen, decision=decide(self.policy, seen, case.at))
+
+    def _service_secs(self, pool: PoolKey) -> float | None:
+        memory = self._memories.get(pool)
+        return memory.service_secs if memory is not None else None
 
     async def _decide_pool(
         self,
@@ -137,22 +237,18 @@ class Autoscaler:
         target: StandbyTarget | None,
         reports: Sequence[DemandReport],
         runs: Sequence[RunSeen],
-    ) -> Decision:
+    ) -> _Case:
         now = self.clock()
         run_ids = [run.run_id for run in runs]
         asked, self._told[pool] = asked_since(self._told.get(pool), pool, run_ids, reports, now)
         starting = sum(1 for run in runs if run.state is Readiness.STARTING)
-        room = min(
-            self._pace.allowance(now),
-            self.settings.max_starting_runs_per_pool - starting,
-            self.settings.max_runs - self.supervisor.live_runs,
-        )
+        may_start = self.settings.max_starting_runs_per_pool - starting
         generation = generation_of(target)
         standing = self._troubles.standing(pool, generation, starting=starting) if generation is not None else FREE
         if generation is not None and asked.waiting and all(run.state is Readiness.DRAINING for run in runs):
             await self._troubles.tell_waiting(pool, generation, standing)
         if standing.may_start is not None:
-            room = min(room, standing.may_start)
+            may_start = min(may_start, standing.may_start)
         seen = Observation(
             limits=limits_of(target.config if target else StandbyConfig()),
             runs=runs,
@@ -162,18 +258,21 @@ class Autoscaler:
             arrivals=asked.arrivals,
             finished=asked.finished,
             is_on=generation is not None,
-            may_start=max(0, room),
+            may_start=max(0, may_start),
             start_unasked=standing.start_unasked,
             has_cpu_left=self._has_cpu_left,
             memory=self._memories.get(pool, Memory()),
         )
         decision = decide(self.policy, seen, now)
+        return _Case(pool=pool, target=target, generation=generation, seen=seen, at=now, decision=decision)
+
+    async def _act(self, case: _Case) -> None:
+        pool, decision = case.pool, case.decision
         self._memories[pool] = decision.memory
-        if target is not None and generation is not None:
-            await self._start(pool, target, generation, seen, decision)
+        if case.target is not None and case.generation is not None:
+            await self._start(pool, case.target, case.generation, case.seen, decision)
         self._freeze_and_wind_down(decision)
-        self._keep_record(pool, seen, decision, now)
-        return decision
+        self._keep_record(pool, case.seen, decision, case.at)
 
     async def _start(
         self, pool: PoolKey, target: StandbyTarget, generation: Generation, seen: Observation, decision: Decision

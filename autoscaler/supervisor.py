@@ -24,6 +24,7 @@ from autoscaler.keeper_tools import KeeperTools
 from autoscaler.launchers.base import ClearsMachines, FoundRun, Launcher
 from autoscaler.policy.seeing import RunView
 from autoscaler.pulse import Pulse
+from autoscaler.room_keeping import Other
 from gateway.core import run_changes
 from gateway.core.errors import LaunchError, RecordNotFound, StandbyRunFailed
 from gateway.core.lifecycle import RunStatus
@@ -47,12 +48,13 @@ class Supervisor:
     """
     All live runs of this Greenroom. ``running`` owns every keeper and must be entered before anything is started.
 
-    *tools* are what keepers work with; *clock* is monotonic.
+    *tools* are what keepers work with; *clock* is monotonic; ``on_gone`` is told when nothing is left of a run.
     """
 
     tools: KeeperTools
     launcher: Launcher
     clock: Callable[[], float] = time.monotonic
+    on_gone: Callable[[], None] = lambda: None
     _keepers: dict[str, Keeper] = field(default_factory=dict)
     _lives: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _builds: dict[str, Build] = field(default_factory=dict)
@@ -172,10 +174,12 @@ class Supervisor:
                 )
         return pools
 
-    @property
-    def live_runs(self) -> int:
-        """How many runs live, of all kinds."""
-        return len(self._keepers)
+    def others(self) -> list[Other]:
+        """The live runs that are of no pool."""
+        return [
+            Other(run_id=run.id, owner=run.user_id, memory_mbytes=run.options.memory_mbytes)
+            for run in (keeper.run for keeper in self._keepers.values() if keeper.pool is None)
+        ]
 
     def drain(self, run_id: str, reason: str) -> None:
         """Retire a standby run: nothing new, finish what it has, then wind it down."""
@@ -252,6 +256,7 @@ class Supervisor:
             self._keepers.pop(keeper.run.id, None)
             self._lives.pop(keeper.run.id, None)
             keeper.ended.set()
+            self.on_gone()
 
     async def _give_up(self, keeper: Keeper) -> None:
         why = "Greenroom had an internal error; its log tells more."

@@ -251,6 +251,16 @@ class Settings(BaseSettings):
     )
     shutdown_timeout_secs: float = Field(30, gt=0, description="For everything to end when Greenroom is stopped.")
     max_runs: int = Field(500, ge=1, description="Runs that may live at once on this machine.")
+    max_memory_mbytes: int | None = Field(
+        None,
+        ge=128,
+        description="Memory of all runs and builds that may live at once; none: with docker, this machine's less a "
+        "tenth (at least 512), else there is no limit.",
+    )
+    max_runs_per_user: int = Field(0, ge=0, description="Runs that one user may have at once; 0: no limit of his own.")
+    max_memory_mbytes_per_user: int = Field(
+        0, ge=0, description="Memory of all runs and builds of one user; 0: no limit of his own."
+    )
     max_starting_runs_per_pool: int = Field(10, ge=1, description="Runs of one pool that may be starting at once.")
     max_starts_per_sec: float = Field(50, gt=0, description="Pace of starts over all pools.")
     max_log_chars: int = Field(10_485_760, ge=1000, description="Characters kept of one run's log.")

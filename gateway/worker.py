@@ -136,6 +136,7 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
     from autoscaler.keeper_tools import KeeperTools
     from autoscaler.launchers.choice import open_launcher
     from autoscaler.loop import Autoscaler
+    from autoscaler.room_keeping import Other
     from autoscaler.strangers import Strangers
     from autoscaler.supervisor import Supervisor
 
@@ -176,6 +177,7 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
                 on_resume=metrics.resumes.inc,
             ),
             launcher=launcher,
+            on_gone=lambda: autoscaler.room_is_free(),
         )
         autoscaler = Autoscaler(
             settings=settings,
@@ -188,6 +190,11 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
             new_id=new_id,
             on_decision=metrics.decisions.inc,
             on_pause=metrics.count_quarantine,
+            builds=lambda: [
+                Other(run_id=build_id, owner=owner, memory_mbytes=settings.build_memory_mbytes, is_run=False)
+                for build_id, owner in jobs.under_way().items()
+                if services.builder.makes_images
+            ],
         )
         jobs = BuildJobs(
             maker=services.builder.maker,
@@ -197,6 +204,7 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
             strangers=Strangers(settings.launcher, settings, services.urls.local_port),
             max_builds=settings.max_builds,
             timeout_secs=settings.build_timeout_secs,
+            on_gone=autoscaler.room_is_free,
         )
         gateway = Gateway(services, metrics, gateway_id=new_id())
         tls = Tls(place.tls_sockets, certificates.context) if certificates else None

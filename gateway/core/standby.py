@@ -44,6 +44,8 @@ class StandbyConfig:
     query): such requests, a health checker's, are served by a run that is there, but they are no use and wake nobody.
     ``freeze_after_secs``: a run without use for so long is frozen; ``freeze_with_open_sockets``: also while sockets
     are open in it that are silent.
+    ``liveness_path``: asked of each run that serves, every ``liveness_every_secs``; one that three times in a row
+    answers 500 or more, or not within 5 s, is replaced. None: no run is asked.
     ``should_pass_actor_input`` and ``disable_standby_fields_override`` are checked and kept; nothing acts on them yet.
     """
 
@@ -69,6 +71,8 @@ class StandbyConfig:
     idle_ignored_user_agents: tuple[str, ...] = ()
     idle_ignored_paths: tuple[str, ...] = ()
     freeze_with_open_sockets: bool = False
+    liveness_path: str | None = None
+    liveness_every_secs: float = 10
 
     @property
     def is_shared(self) -> bool:
@@ -103,10 +107,13 @@ _FIELDS: dict[str, tuple[str, str]] = {
     "idleIgnoredUserAgents": ("idle_ignored_user_agents", "texts"),
     "idleIgnoredPaths": ("idle_ignored_paths", "texts"),
     "freezeWithOpenSockets": ("freeze_with_open_sockets", "bool"),
+    "livenessPath": ("liveness_path", "text?"),
+    "livenessEverySecs": ("liveness_every_secs", "secs"),
 }
 
 _PRINTABLE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _PATH = re.compile(r"/[!\"$->@-~]*")  # without ? and #
+_TARGET = re.compile(r"/[!\"$-~]*")  # without #
 
 # The platform drops these two silently for everybody but its own staff.
 _IGNORED = frozenset({"isConsoleAuthEnabled", "isTokenlessEnabled"})
@@ -225,6 +232,13 @@ def _validate(config: StandbyConfig) -> None:
         "idleIgnoredPaths",
         "Whole paths such as /health, as they are asked for: from the first slash, without query.",
     )
+    demand(
+        config.liveness_path is None
+        or (len(config.liveness_path) <= MAX_IGNORED_CHARS and _TARGET.fullmatch(config.liveness_path) is not None),
+        "livenessPath",
+        f"A path such as /health, with or without a query, of at most {MAX_IGNORED_CHARS} characters.",
+    )
+    demand(1 <= config.liveness_every_secs <= 3600, "livenessEverySecs", "From 1 to 3600.")
     demand(
         not (config.forward_credentials and config.is_shared),
         "forwardCredentials",

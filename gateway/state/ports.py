@@ -357,6 +357,10 @@ class Signals(Protocol):
         """True as soon as a poke has come since the last call, False after *timeout_secs* without one."""
         ...
 
+    async def poke(self) -> None:
+        """Make the autoscaler look at once, for another reason than demand."""
+        ...
+
     async def wait_for_report(self, timeout_secs: float) -> bool:
         """True when any report arrives after this call began, False after *timeout_secs* without one."""
         ...

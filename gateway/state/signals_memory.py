@@ -140,6 +140,9 @@ class MemorySignals:
     async def wait_for_poke(self, timeout_secs: float) -> bool:
         return await _wait(self._poked, timeout_secs)
 
+    async def poke(self) -> None:
+        self._poked.set()
+
     async def wait_for_report(self, timeout_secs: float) -> bool:
         return await _wait(self._reported, timeout_secs, clear=False)
 

@@ -63,6 +63,8 @@ DEFAULTS: dict[str, Any] = {
     "idleIgnoredUserAgents": [],
     "idleIgnoredPaths": [],
     "freezeWithOpenSockets": False,
+    "livenessPath": None,
+    "livenessEverySecs": 10,
 }
 
 BOOLEANS = [key for key, default in DEFAULTS.items() if isinstance(default, bool)]
@@ -88,6 +90,8 @@ GOOD = [
     *[(key, value) for key in OPTIONAL_SECS for value in (None, 0.1, 5, 300)],
     *[("idleIgnoredUserAgents", value) for value in ([], ["kube-probe/"], ["Mozilla/5.0 (Watcher)", "x" * 200])],
     *[("idleIgnoredPaths", value) for value in ([], ["/"], ["/health", "/a%20b;c=1/"], [f"/{i}" for i in range(10)])],
+    *[("livenessPath", value) for value in (None, "/", "/health?deep=1", "/" + "x" * 199)],
+    *[("livenessEverySecs", value) for value in (1, 2.5, 10, 3600)],
 ]
 
 BAD = [
@@ -104,6 +108,8 @@ BAD = [
     *[(key, value) for key in LISTS for value in (None, "/health", {}, [1], [""], ["/x"] * 11, ["/" + "x" * 200])],
     *[("idleIgnoredUserAgents", [value]) for value in (" probe", "probe ", "a\nb", "Prüfer")],
     *[("idleIgnoredPaths", [value]) for value in ("health", "/a?b", "/a#b", "/a b", "/ä", "//host/\n")],
+    *[("livenessPath", value) for value in ("", "health", "/a b", "/a#b", "/ä", "/a\r\nX: y", "/" + "x" * 200, 1, [])],
+    *[("livenessEverySecs", value) for value in (0, 0.9, -1, 3601, "5", True, None, math.inf, math.nan)],
     *[("idleTimeout", 5), ("isenabled", True), ("", 1)],
 ]
 

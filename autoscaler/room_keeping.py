@@ -1,0 +1,153 @@
+"""Room between those who know of it: what is taken, by whom; who waits for some; what callers hear who wait in vain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from autoscaler.policy.deciding import Decision
+from autoscaler.policy.observing import Observation, RunSeen
+from autoscaler.policy.room import Capacity, Claim, Grants, Resident, Shortage, grant
+from gateway.core.errors import StandbyNoRoom
+from gateway.core.lifecycle import Readiness
+from gateway.core.standby import Generation, PoolKey
+from gateway.state.ports import PoolBlocked
+
+_AWAY_SECS = 30.0
+"""What was sent away counts as leaving for so long; what still has not gone then may take much longer."""
+
+_PATIENCE_SECS = 10.0
+_COME_AGAIN_SECS = 10.0
+_NEVER_SECS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Other:
+    """A batch run, or (``is_run`` False) a build: they take room, and are nobody's to send away."""
+
+    run_id: str
+    owner: str
+    memory_mbytes: int
+    is_run: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What was decided for a pool on what was seen of it, as if there were room."""
+
+    pool: PoolKey
+    generation: Generation
+    seen: Observation
+    decision: Decision
+
+    def claim(self) -> Claim:
+        """Those who wait come first: what all open requests need, and then the rest."""
+        seen, start = self.seen, self.decision.start
+        requests = seen.waiting + sum(run.in_flight for run in seen.runs)
+        needed = math.ceil(requests / seen.limits.max_requests_per_run) - self.decision.present_runs
+        asked = min(start, max(0, needed)) if seen.waiting else 0
+        return Claim(pool=self.pool, memory_mbytes=self.generation.memory_mbytes, asked=asked, more=start - asked)
+
+
+@dataclass(slots=True, kw_only=True)
+class RoomKeeping:
+    """The room of one machine. *clock* is monotonic; ``is_short``: somebody waits for room."""
+
+    capacity: Capacity
+    longest_drain_secs: float
+    clock: Callable[[], float]
+    is_short: bool = False
+    _away: dict[str, float] = field(default_factory=dict)
+    _short_since: dict[PoolKey, float] = field(default_factory=dict)
+
+    def grant(self, wishes: Sequence[Wish], residents: Sequence[Resident], pace: int) -> Grants:
+        """Who starts how many; what has to leave is taken as leaving from now on."""
+        claims = [wish.claim() for wish in wishes]
+        grants = grant(self.capacity, residents, claims, pace=pace)
+        now = self.clock()
+        self._away |= {run_id: now for run_id, _ in grants.leave}
+        self.is_short = any(grants.starts.get(claim.pool, 0) < claim.asked for claim in claims)
+        kept = {pool for pool, short in grants.short.items() if short is Shortage.OWNER}
+        self._short_since = {pool: self._short_since.get(pool, now) for pool in kept}
+        return grants
+
+    def residents(
+        self,
+        runs: Mapping[PoolKey, Sequence[tuple[RunSeen, int]]],
+        others: Iterable[Other],
+        min_runs: Mapping[PoolKey, int],
+        service_secs: Callable[[PoolKey], float | None],
+    ) -> list[Resident]:
+        """All that takes room: of the pools their runs with their memory, and what else there is."""
+        now = self.clock()
+        self._away = {run_id: at for run_id, at in self._away.items() if now - at < _AWAY_SECS}
+        found = [
+            Resident(run_id=one.run_id, owner=one.owner, memory_mbytes=one.memory_mbytes, is_run=one.is_run)
+            for one in others
+        ]
+        for pool, of_pool in runs.items():
+            secs = service_secs(pool)
+            is_quick = secs is not None and secs <= self.longest_drain_secs
+            warm = _warm([run for run, _ in of_pool], min_runs.get(pool, 0))
+            found += [self._resident(pool, run, memory_mbytes, is_quick, warm) for run, memory_mbytes in of_pool]
+        return found
+
+    def _resident(
+        self, pool: PoolKey, run: RunSeen, memory_mbytes: int, is_quick: bool, warm: AbstractSet[str]
+    ) -> Resident:
+        is_away = run.run_id in self._away
+        return Resident(
+            run_id=run.run_id,
+            owner=pool.user_id,
+            memory_mbytes=memory_mbytes,
+            pool=pool,
+            idle_secs=run.idle_secs if run.is_up and not run.is_used and not is_away else None,
+            is_lent=is_quick and run.is_up and run.in_flight > 0 and not run.viewers and not is_away,
+            in_flight=run.in_flight,
+            age_secs=run.age_secs,
+            is_leaving=is_away or (run.state is Readiness.DRAINING and not run.is_used),
+            is_warm=run.run_id in warm,
+        )
+
+    def refusal(self, pool: PoolKey, generation: Generation, short: Shortage | None) -> PoolBlocked | None:
+        """What those hear at once who wait for a run of *pool* in vain; None: they may wait, it may help."""
+        if short is Shortage.NEVER:
+            why = self.capacity.never(generation.memory_mbytes)
+            return PoolBlocked(
+                pool=pool,
+                message=f"No run of this Actor can be started. {why}: give it less memory, or raise the limit.",
+                error_type=StandbyNoRoom.error_type,
+                retry_after_secs=_NEVER_SECS,
+                generation=generation,
+                facts={"memoryMbytes": generation.memory_mbytes},
+            )
+        since = self._short_since.get(pool)
+        if short is not Shortage.OWNER or since is None or self.clock() - since < _PATIENCE_SECS:
+            return None
+        limits = _limits_of_user(self.capacity)
+        return PoolBlocked(
+            pool=pool,
+            message=f"Whose run it would be may have no more than {limits}, and all of his runs are in use: "
+            "try again later.",
+            error_type=StandbyNoRoom.error_type,
+            retry_after_secs=_COME_AGAIN_SECS,
+            generation=generation,
+            facts={"memoryMbytes": generation.memory_mbytes},
+        )
+
+
+def _warm(runs: Sequence[RunSeen], min_runs: int) -> AbstractSet[str]:
+    """Those of a pool that ``minRuns`` keeps: all but the ones beyond it that have been idle longest."""
+    up = sorted((run for run in runs if run.is_up), key=lambda run: (run.is_used, -run.idle_secs))
+    return {run.run_id for run in up[max(0, len(up) - min_runs) :]}
+
+
+def _limits_of_user(capacity: Capacity) -> str:
+    parts = []
+    if capacity.max_memory_mbytes_per_user is not None:
+        parts.append(f"{capacity.max_memory_mbytes_per_user} MB of memory (setting: max_memory_mbytes_per_user)")
+    if capacity.max_runs_per_user is not None:
+        parts.append(f"{capacity.max_runs_per_user} runs (setting: max_runs_per_user)")
+    return " and ".join(parts)
