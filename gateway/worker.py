@@ -288,17 +288,23 @@ async def _let_waiters_in(gateway: Gateway, server: Server, sockets: list[socket
     left over which another such request could still come: each has its last answer before. What waits for longer is
     told to try again.
     """
+
+    def nobody_waits() -> bool:
+        return not gateway.desk.held and not gateway.splicing.is_deciding
+
     server.say_last()
     await _linger(stop)
-    await _until(lambda: not gateway.desk.held, _HELD_SECS)
+    await _until(nobody_waits, _HELD_SECS)
     await server.stop_accepting(sockets, _FRESH_SECS)
-    await _until(lambda: not gateway.desk.held, _LAST_HELD_SECS)
+    await _until(nobody_waits, _LAST_HELD_SECS)
     gateway.desk.refuse_all(ShuttingDown())
 
 
 async def _until(holds: Callable[[], bool], limit_secs: float) -> None:
+    """Not at once: what has come in this very moment has first to get as far as where it is looked for."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(limit_secs):
+            await asyncio.sleep(_POLL_SECS)
             while not holds():  # noqa: ASYNC110 - nobody tells of it
                 await asyncio.sleep(_POLL_SECS)
 

@@ -123,6 +123,7 @@ class Server(uvicorn.Server):
                 connection.shutdown()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_secs):
+                await asyncio.sleep(_POLL_SECS)  # for the protocol of a connection that was accepted just now
                 while self._has_fresh():  # noqa: ASYNC110 - uvicorn has no event for it
                     await asyncio.sleep(_POLL_SECS)
 

@@ -35,6 +35,7 @@ class Splicing:
     answers: AnswerHeads = field(default_factory=AnswerHeads)
     pools: Pools = field(init=False)
     _group: asyncio.TaskGroup | None = None
+    _waiting: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         requests, answers = self.lobby.requests, self.answers
@@ -61,7 +62,15 @@ class Splicing:
         if self._group is None:
             waiting.close()
             return None
-        return self._group.create_task(waiting)
+        task = self._group.create_task(waiting)
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
+        return task
+
+    @property
+    def is_deciding(self) -> bool:
+        """Whether any request waits for something before it is sent: for whose it is, a slot or a connection."""
+        return bool(self._waiting)
 
     def close_idle(self, run: LiveRun) -> None:
         """*run* is to stand still."""
