@@ -7,6 +7,7 @@ tokens, runs or errors of Greenroom: the others are asked of nginx and HAProxy a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +18,9 @@ from proxy.suite.stage import Door, greenroom_door
 from proxy.suite.wire import Message
 
 Play = Callable[[Door], None]
+GONE_SECS = 1.0
+"""So soon the gateway ends a connection to the Actor that nobody needs any more."""
+
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -93,6 +97,14 @@ def says(door: Door, *pieces: bytes, path: bytes = b"/x", closes: bool = False) 
 def plays(door: Door, script: Script, *, path: bytes = b"/x") -> None:
     """The Actor does this upon a request for *path*."""
     door.recorder.scripts[path] = script
+
+
+def wait_gone(door: Door, number: int) -> None:
+    """The gateway has ended that connection to the Actor, within the second that is promised (and a busy machine's)."""
+    ends = [one for one in door.recorder.connections if one.number == number]
+    began = time.monotonic()
+    door.recorder.wait_until(lambda: all(one.has_ended for one in ends), "the end of the Actor's connection")
+    assert time.monotonic() - began < GONE_SECS + 1.0
 
 
 def is_in_step(door: Door, client: Client) -> None:

@@ -1,268 +1,12 @@
-"""Scenes: connections, bodies and what becomes of both when one side breaks off."""
+"""Scenes: what becomes of a connection and of the one behind it when either side breaks off."""
 
 from __future__ import annotations
 
-import hashlib
-import threading
 import time
 
 from proxy.suite.recorder import Turn
-from proxy.suite.scenes import OK, ask, is_in_step, only_request, own_scene, plays, request_of, says, scene
+from proxy.suite.scenes import GONE_SECS, OK, ask, only_request, own_scene, plays, request_of, says, scene, wait_gone
 from proxy.suite.stage import Door
-
-MIB = 1024 * 1024
-_BLOCK = bytes(range(256)) * 256
-_GONE_SECS = 1.0
-# The kernel's buffers of four sockets may take 20 MiB of it, the gateway's own little more: never all of the flood.
-_FLOOD = 128 * MIB
-_MOST_WAITING = 48 * MIB
-
-
-def _blocks(count: int) -> bytes:
-    total = hashlib.sha256()
-    for _ in range(count):
-        total.update(_BLOCK)
-    return total.digest()
-
-
-def _wait_gone(door: Door, number: int) -> None:
-    """The gateway has ended that connection to the Actor, within the second that is promised (and a busy machine's)."""
-    ends = [one for one in door.recorder.connections if one.number == number]
-    began = time.monotonic()
-    door.recorder.wait_until(lambda: all(one.has_ended for one in ends), "the end of the Actor's connection")
-    assert time.monotonic() - began < _GONE_SECS + 1.0
-
-
-@scene
-def fifty_requests_in_one_write(door: Door) -> None:
-    """Pipelined requests are answered in order."""
-    with door.connect() as client:
-        client.send(b"".join(request_of(door, target=b"/%d" % number) for number in range(50)))
-        assert [client.final().body for _ in range(50)] == [b"/%d" % number for number in range(50)]
-
-
-@scene
-def a_slow_answer_before_a_quick_one(door: Door) -> None:
-    """A pipelined request waits for its turn."""
-
-    async def slow(turn: Turn) -> None:
-        await turn.body()
-        await go.opened()
-        await turn.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow")
-
-    go = door.recorder.gate()
-    plays(door, slow, path=b"/slow")
-    with door.connect() as client:
-        client.send(request_of(door, target=b"/slow") + request_of(door, target=b"/quick"))
-        door.recorder.wait_until(lambda: door.recorder.requests, "the slow request")
-        go.open()
-        assert [client.final().body for _ in range(2)] == [b"slow", b"/quick"]
-
-
-@scene
-def answers_without_bodies_in_a_row(door: Door) -> None:
-    """HEAD, 204 and 304 in one write, then a GET: none takes the other's bytes for its body."""
-    says(door, b"HTTP/1.1 204 No\r\n\r\n", path=b"/204")
-    says(door, b"HTTP/1.1 304 No\r\nContent-Length: 5\r\n\r\n", path=b"/304")
-    with door.connect() as client:
-        client.send(
-            request_of(door, method=b"HEAD")
-            + request_of(door, target=b"/204")
-            + request_of(door, target=b"/304")
-            + request_of(door, target=b"/last")
-        )
-        statuses = [client.final(method).status for method in (b"HEAD", b"GET", b"GET")]
-        assert statuses == [200, 204, 304]
-        assert client.final().body == b"/last"
-
-
-@own_scene
-def a_page_of_greenrooms_own_between_two_of_an_actor(door: Door) -> None:
-    """Requests to both on one connection, in one write, are answered in order."""
-    with door.connect() as client:
-        own = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        client.send(request_of(door, target=b"/1") + own + request_of(door, target=b"/2") + own)
-        assert [client.final().body for _ in range(4)] == [b"/1", b"live\n", b"/2", b"live\n"]
-
-
-@scene
-def connections_to_the_actor_are_used_again(door: Door) -> None:
-    """Requests one after the other share one, whoever sends them."""
-    for _ in range(5):
-        assert ask(door).status == 200
-    assert len({request.connection.number for request in door.recorder.requests}) == 1
-
-
-@scene
-def two_requests_at_once(door: Door) -> None:
-    """They don't wait for each other."""
-
-    async def slow(turn: Turn) -> None:
-        await turn.body()
-        await go.opened()
-        await turn.write(OK)
-
-    go = door.recorder.gate()
-    plays(door, slow)
-    with door.connect() as first, door.connect() as second:
-        first.send(request_of(door))
-        second.send(request_of(door))
-        door.recorder.wait_until(lambda: len(door.recorder.requests) == 2, "both requests")
-        go.open()
-        assert first.final().status == second.final().status == 200
-
-
-@scene
-def the_caller_asks_to_close(door: Door) -> None:
-    """Connection: close is told to be heard, and done."""
-    with door.connect() as client:
-        client.send(request_of(door, b"Connection: close"))
-        answer = client.final()
-        assert (answer.body, answer.keeps_alive) == (b"/x", False)
-        assert client.rest() == b""
-
-
-@scene
-def http_1_0_with_keep_alive(door: Door) -> None:
-    """The answer can be told from the next, or the connection ends."""
-    with door.connect() as client:
-        client.send(request_of(door, b"Connection: keep-alive", minor=0))
-        answer = client.final()
-        assert answer.body == b"/x"
-        if answer.keeps_alive:
-            is_in_step(door, client)
-        else:
-            assert client.rest() == b""
-
-
-# -- bodies ------------------------------------------------------------------------------------------------------------
-
-
-async def _digest(turn: Turn) -> None:
-    """Answer with the checksum of the body."""
-    body = await turn.body()
-    await turn.write(b"HTTP/1.1 200 OK\r\nContent-Length: 32\r\n\r\n" + hashlib.sha256(body).digest())
-
-
-@scene
-def ten_mib_up(door: Door) -> None:
-    """A large body of known length arrives as it was sent."""
-    plays(door, _digest)
-    with door.connect() as client:
-        client.send(request_of(door, b"Content-Length: %d" % (10 * MIB), method=b"POST") + _BLOCK * 160)
-        assert client.final().body == _blocks(160)
-        is_in_step(door, client)
-
-
-@scene
-def ten_mib_up_in_chunks(door: Door) -> None:
-    """A large body of unknown length arrives as it was sent."""
-    plays(door, _digest)
-    with door.connect() as client:
-        client.send(request_of(door, b"Transfer-Encoding: chunked", method=b"POST"))
-        client.send((b"10000\r\n" + _BLOCK + b"\r\n") * 160 + b"0\r\n\r\n")
-        assert client.final().body == _blocks(160)
-        is_in_step(door, client)
-
-
-@scene
-def ten_mib_down(door: Door) -> None:
-    """A large answer of known length arrives as it was sent."""
-    says(door, b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (10 * MIB), *[_BLOCK] * 160)
-    with door.connect() as client:
-        client.send(request_of(door))
-        assert hashlib.sha256(client.final().body).digest() == _blocks(160)
-        is_in_step(door, client)
-
-
-@scene
-def ten_mib_down_in_chunks(door: Door) -> None:
-    """A large answer of unknown length arrives as it was sent."""
-    chunk = b"10000\r\n" + _BLOCK + b"\r\n"
-    says(door, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *[chunk] * 160, b"0\r\n\r\n")
-    with door.connect() as client:
-        client.send(request_of(door))
-        assert hashlib.sha256(client.final().body).digest() == _blocks(160)
-        is_in_step(door, client)
-
-
-@scene
-def ten_mib_both_ways_at_once(door: Door) -> None:
-    """An Actor that sends back what it gets, while it gets it, is no dead-lock."""
-
-    async def echo(turn: Turn) -> None:
-        await turn.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (10 * MIB))
-        left = 10 * MIB
-        while left:
-            piece = await turn.some_body()
-            left -= len(piece)
-            await turn.write(piece)
-        turn.close()
-
-    plays(door, echo)
-    with door.connect() as client:
-        sender = threading.Thread(
-            target=client.send,
-            args=(request_of(door, b"Content-Length: %d" % (10 * MIB), method=b"POST") + _BLOCK * 160,),
-        )
-        sender.start()
-        try:
-            assert hashlib.sha256(client.final().body).digest() == _blocks(160)
-        finally:
-            sender.join(20)
-
-
-@scene
-def a_caller_who_reads_slowly(door: Door) -> None:
-    """The Actor is slowed down: not more than some MiB wait between the two."""
-    written = 0
-
-    async def flood(turn: Turn) -> None:
-        nonlocal written
-        await turn.body()
-        await turn.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (_FLOOD))
-        for _ in range(_FLOOD // len(_BLOCK)):
-            await turn.write(_BLOCK)
-            written += len(_BLOCK)
-
-    plays(door, flood)
-    with door.connect(read_buffer_bytes=65_536) as client:
-        client.send(request_of(door))
-        client.head()
-        before = -1
-        while before != written:  # until nothing moves any more
-            before = written
-            time.sleep(0.1)
-        assert written < _MOST_WAITING
-        number = only_request(door).connection.number
-    _wait_gone(door, number)
-
-
-@scene
-def an_actor_that_reads_slowly(door: Door) -> None:
-    """The caller is slowed down: not more than some MiB wait between the two."""
-
-    async def stall(turn: Turn) -> None:
-        begun.open()
-        await go.opened()
-        turn.reset()
-
-    begun, go = door.recorder.gate(), door.recorder.gate()
-    plays(door, stall)
-    with door.connect() as client:
-        client.send(request_of(door, b"Content-Length: %d" % (_FLOOD), method=b"POST"))
-        begun.wait()
-        client.sock.settimeout(0.3)
-        sent = 0
-        try:
-            while sent < _FLOOD:
-                sent += client.sock.send(_BLOCK)
-        except TimeoutError:
-            pass
-        finally:
-            go.open()
-        assert sent < _MOST_WAITING
-
 
 # -- the Actor breaks off ----------------------------------------------------------------------------------------------
 
@@ -413,7 +157,7 @@ def a_caller_who_leaves_while_the_actor_thinks(door: Door) -> None:
         client.send(request_of(door))
         door.recorder.wait_until(lambda: door.recorder.requests, "the request")
         number = only_request(door).connection.number
-    _wait_gone(door, number)
+    wait_gone(door, number)
 
 
 @scene
@@ -430,7 +174,7 @@ def a_caller_who_leaves_amid_an_answer(door: Door) -> None:
         client.send(request_of(door))
         client.head()
         number = only_request(door).connection.number
-    _wait_gone(door, number)
+    wait_gone(door, number)
 
 
 @scene
@@ -448,7 +192,7 @@ def a_caller_who_leaves_amid_a_stream_that_is_silent(door: Door) -> None:
         client.head()
         number = only_request(door).connection.number
         client.reset()
-    _wait_gone(door, number)
+    wait_gone(door, number)
 
 
 @scene
@@ -466,7 +210,7 @@ def a_caller_who_leaves_amid_his_body(door: Door) -> None:
         client.send(request_of(door, b"Content-Length: 100", method=b"POST") + b"half")
         begun.wait()
         number = only_request(door).connection.number
-    _wait_gone(door, number)
+    wait_gone(door, number)
     assert not only_request(door).is_whole
 
 
@@ -485,7 +229,7 @@ def a_caller_who_leaves_amid_a_chunked_body(door: Door) -> None:
         client.send(request_of(door, b"Transfer-Encoding: chunked", method=b"POST") + b"4\r\nhalf\r\n")
         begun.wait()
         request = only_request(door)
-    _wait_gone(door, request.connection.number)
+    wait_gone(door, request.connection.number)
     assert b"0\r\n\r\n" not in bytes(request.connection.raw).partition(b"\r\n\r\n")[2]
 
 
@@ -504,7 +248,7 @@ def a_caller_who_leaves_while_he_waits_for_a_run(door: Door) -> None:
             door.stage.call(stand.until(lambda: stand.gateway.desk.held == 1))
         began = time.monotonic()
         door.stage.call(stand.until(lambda: not stand.gateway.desk.held))
-        assert time.monotonic() - began < _GONE_SECS + 1.0
+        assert time.monotonic() - began < GONE_SECS + 1.0
     finally:
         stand.supplies_cold = True
     assert ask(door, target=b"/next").status == 200
