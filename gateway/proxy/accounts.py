@@ -70,17 +70,17 @@ class Accounts:
             tally = self._metrics.tally(kind, "none")
         else:
             run_id = run.route.run_id
-            if timing.was_held:
+            if not timing.was_held:
+                tally = self._warm[kind]
+            else:
                 held_secs = timing.admitted - timing.arrived
                 self._metrics.wake_seconds.observe(held_secs)
                 tally = self._metrics.tally(kind, "cold")
-            else:
-                tally = self._warm[kind]
         outcome: int | str | None = status
         if timing.was_cut:
-            outcome = ended = "cut"
+            outcome = "cut"
+            tally.add("cut", secs)
         else:
-            ended = "cut" if status is None else _CLASSES[status]
-        tally.add(ended, secs)
+            tally.add("cut" if status is None else _CLASSES[status], secs)
         error_type = None if error is None else error.error_type
         self._log.line(kind, method, outcome, request_id, run_id, error_type, secs, held_secs)

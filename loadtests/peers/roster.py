@@ -74,6 +74,11 @@ def _python(site: Site, program: Path) -> list[str]:
     return [str(program), "-m", "loadtests.peers.python_stack", str(site.port), *routes]
 
 
+def _relay(site: Site, program: Path) -> list[str]:
+    routes = [f"{one.host}=127.0.0.1:{one.port}" for one in site.upstreams]
+    return [str(program), "-m", "loadtests.peers.relay", str(site.port), *routes]
+
+
 def _chp(site: Site, program: Path) -> list[str]:
     return [
         str(program),
@@ -202,5 +207,13 @@ PEERS: tuple[Peer, ...] = (
         command=_python,
         has_sockets=False,
     ),
+    Peer(
+        name="relay",
+        tool="python",
+        title="bytes back and forth on uvloop, unread",
+        command=_relay,
+        only_in="steady",
+        lacks="all but that",
+    ),
 )
-QUICK = ("nginx", "nginx_large_buffers", "haproxy", "go", "go_buffer_pool")
+QUICK = ("nginx", "nginx_large_buffers", "haproxy", "go", "go_buffer_pool", "relay")

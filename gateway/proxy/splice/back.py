@@ -223,15 +223,17 @@ class Back(asyncio.Protocol):
         self.can_stay = seen.facts.keeps_alive
         if length >= 0:
             have = len(data) - at
-            if have < length:
+            if have == length:
+                self._left = 0
+                receiver.begun(seen, length, (data[at:],) if length else (), is_whole=True)
+            elif have < length:
                 self._left = length - have
                 receiver.begun(seen, length, (data[at:],) if have else (), is_whole=False)
                 acknowledge_at_once(self._socket)
-                return
-            if have > length:
+            else:
                 self.can_stay = False
-            self._left = 0
-            receiver.begun(seen, length, (data[at : at + length],) if length else (), is_whole=True)
+                self._left = 0
+                receiver.begun(seen, length, (data[at : at + length],) if length else (), is_whole=True)
             return
         pieces: Sequence[bytes] = ()
         is_whole = False

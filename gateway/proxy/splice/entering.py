@@ -135,11 +135,8 @@ class Entering(ABC):
         self.method, self._target, minor, _ = line
         self.host = host
         self._seen = seen
-        self.upgrade = None
         self.takes_chunks = minor == 1
-        self._kind = "own"
-        self._status = None
-        self._kept = None
+        self._status = self._kept = None
         self._has_repeated = False
         self._problem = ""
         self._id = self._shared.request_ids.next_bytes()
@@ -153,6 +150,7 @@ class Entering(ABC):
                 self._kind = "live_view"
                 self._live_view(where.label)
             else:
+                self._kind = "own"
                 # The same words as for an Actor that does not exist or may not be called.
                 raise RecordNotFound("Actor")
         except GreenroomError as error:
@@ -172,24 +170,23 @@ class Entering(ABC):
     # Who may, and which run
 
     def _standby(self, label: str) -> None:
-        decisions = self._shared.decisions
+        decisions, timing = self._shared.decisions, self.timing
         target = decisions.target(label)
         head = self._seen.head
         if self.method == b"OPTIONS" and self._entrance.is_preflight(target, head.lowered):
             self._answer_preflight()
             return
-        terms = self._entrance.standby_at_once(target, head, self._target, self.host, self.timing.arrived)
+        terms = self._entrance.standby_at_once(target, head, self._target, self.host, timing.arrived)
         if terms is None:
             self._wait(partial(self._ask, label, target))
             return
-        assert terms.want is not None
         self._terms = terms
+        assert terms.want is not None
         run = decisions.take(terms.want)
         if run is None:
-            self.timing.was_held = True
+            timing.was_held = True
             self._wait(self._through)
             return
-        timing = self.timing
         self._run = timing.run = run
         timing.admitted = timing.arrived
         self._forward()
@@ -371,24 +368,22 @@ class Entering(ABC):
         """The request has ended, *now* (which is returned): its slot is free, it is counted and noted."""
         if now is None:
             now = monotonic()
-        if not self.is_open:
-            return now
-        self.is_open = False
-        self._give_back()
-        method = b"WEBSOCKET" if self._seen.head.upgrade == b"websocket" else self.method
-        self._shared.accounts.ended(self._kind, method, self._status, self.timing, self._id, error, now)
+        if self.is_open:
+            self.is_open = False
+            self._give_back()
+            method = self.method if self._seen.head.upgrade != b"websocket" else b"WEBSOCKET"
+            self._shared.accounts.ended(self._kind, method, self._status, self.timing, self._id, error, now)
         return now
 
     def _may_keep(self) -> bool:
         """Whether another request may follow, as far as this one goes."""
-        if not self.upload.is_over or self._front.is_last:
-            return False
-        if self._shared.lobby.is_leaving and not self._front.has_more:
-            return False
-        head = self._seen.head
-        if self.takes_chunks:
-            return not head.options or not head.wants_close
-        return head.wants_keep_alive
+        front = self._front
+        return (
+            self._seen.head.keeps_alive
+            and self.upload.is_over
+            and not front.is_last
+            and (not self._shared.lobby.is_leaving or front.has_more)
+        )
 
     def _connection(self, keeps: bool) -> bytes | None:
         if not keeps:

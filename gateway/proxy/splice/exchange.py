@@ -82,14 +82,15 @@ class Exchange(Entering):
             back.transport.write(b"".join(again))
             self._wait_for_more()
             return
-        seen, terms = self._seen, self._terms
-        self.upgrade = seen.head.upgrade
-        target = self._target
+        head, values, _ = self._seen
+        terms, method, target = self._terms, self.method, self._target
+        self.upgrade = head.upgrade
         if b"?" in target:
             target = target_for_actor(target, terms.keep_credentials)
-        parts = [self.method, b" ", target]
-        for segment, value in zip(terms.segments, seen.values, strict=False):
-            parts += (segment, value)
+        parts = [method, b" ", target]
+        if values:
+            for segment, value in zip(terms.segments, values, strict=False):
+                parts += (segment, value)
         parts += (terms.segments[-1], self._id, b"\r\n\r\n")
         pieces, size = self._pending, self._pending_bytes
         if pieces:
@@ -99,7 +100,7 @@ class Exchange(Entering):
                 parts += pieces
                 pieces = []
         sent = b"".join(parts)
-        if back.is_reused and self.method in IDEMPOTENT and len(sent) + size <= 2 * MAX_KEPT_BYTES:
+        if back.is_reused and method in IDEMPOTENT and len(sent) + size <= 2 * MAX_KEPT_BYTES:
             self._kept, self._kept_bytes = [sent, *pieces], size
         if pieces:
             back.transport.writelines([sent, *pieces])
@@ -142,26 +143,30 @@ class Exchange(Entering):
 
     def begun(self, seen: SeenAnswer, length: int, pieces: Sequence[bytes], *, is_whole: bool) -> None:
         """The answer begins."""
-        front = self._front
+        transport, takes_chunks = self._front.transport, self.takes_chunks
         self._status = seen.facts.status
-        is_open_ended = self._is_open_ended = length < 0 and (length != CHUNKED or not self.takes_chunks)
-        keeps = self._keeps = not is_open_ended and self._may_keep()
         parts = [seen.head, b"X-Actor-Request-ID: ", self._id]
         if self.timing.was_held and (told := self.timing.told(monotonic())) is not None:
             parts += (b"\r\nServer-Timing: ", told)
-        if length == CHUNKED and self.takes_chunks:
-            parts.append(b"\r\nTransfer-Encoding: chunked")
+        keeps, size = self._may_keep(), length
+        if length < 0:
+            size = sum(map(len, pieces))
+            if length == CHUNKED and takes_chunks:
+                parts.append(b"\r\nTransfer-Encoding: chunked")
+            else:
+                self._is_open_ended, keeps = True, False
+        self._keeps = keeps
         if not keeps:
             parts.append(b"\r\nConnection: close\r\n\r\n")
-        elif self.takes_chunks:
+        elif takes_chunks:
             parts.append(b"\r\n\r\n")
         else:
             parts.append(b"\r\nConnection: keep-alive\r\n\r\n")
-        if not pieces or (len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))) <= _JOINED_BYTES:
+        if size <= _JOINED_BYTES or not pieces:
             parts += pieces
-            front.transport.write(b"".join(parts))
+            transport.write(b"".join(parts))
         else:
-            front.transport.writelines([b"".join(parts), *pieces])
+            transport.writelines([b"".join(parts), *pieces])
         if is_whole:
             self._done()
             return

@@ -63,8 +63,9 @@ class RequestHead:
 
     ``telling`` are the headers that admission looks at (tokens, CORS, addresses), names in lower case. ``host`` is
     empty only where HTTP/1.0 left it out. ``length`` is the body's Content-Length, CHUNKED or None. ``options`` are
-    what ``Connection`` names, in lower case. ``upgrade`` is the one protocol that is asked for, in lower case, where
-    ``Connection`` says so too. ``tokens`` are the candidates for a token in headers, most telling first.
+    what ``Connection`` names, in lower case; ``keeps_alive`` is what they say of another request. ``upgrade`` is the
+    one protocol that is asked for, in lower case, where ``Connection`` says so too. ``tokens`` are the candidates for a
+    token in headers, most telling first.
 
     ``headers`` and ``lowered`` are made from ``block`` when asked for: thousands of heads are kept, and few are asked.
     ``length_at`` and ``made`` belong to ``request_cache``.
@@ -76,6 +77,7 @@ class RequestHead:
     host: bytes
     length: int | None
     options: frozenset[bytes]
+    keeps_alive: bool
     upgrade: bytes | None
     expects_continue: bool
     tokens: tuple[str, ...]
@@ -137,6 +139,7 @@ def analyse(block: bytes, *, minor: int, limits: HeadLimits = HeadLimits()) -> R
         host=_host(told.get(b"host", ()), minor),
         length=length,
         options=options,
+        keeps_alive=b"close" not in options if minor else b"keep-alive" in options,
         upgrade=_upgrade(told, options) if minor and not length else None,
         expects_continue=minor > 0 and b"100-continue" in [value.lower() for value in told.get(b"expect", ())],
         tokens=tuple(candidates_of(telling, b"")),
