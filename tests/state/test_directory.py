@@ -3,67 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import update
+from state.known_actors import AT, BOB, HELLO, OTHER, THIRD, name, present, told
 
 from gateway.core.lifecycle import RunStatus
-from gateway.core.model import Actor, Build, Origin, TaggedBuild, User
+from gateway.core.model import Build, Origin
 from gateway.core.names import ActorName, NameKind
 from gateway.core.standby import Generation
 from gateway.state.directory import Directory
 from gateway.state.ports import Changed, Records
-from gateway.state.records import open_records
 from gateway.state.signals_memory import MemorySignals
-from gateway.state.tables import users
-
-AT = datetime(2026, 1, 2, tzinfo=UTC)
-BOB = User(id="BobId000000000001", username="Bob.Smith", is_admin=False, created_at=AT)
-HELLO = Actor(
-    id="HelloId0000000001",
-    user_id=BOB.id,
-    name="Hello",
-    created_at=AT,
-    modified_at=AT,
-    standby_from_file={"isEnabled": True},
-    tagged_builds={"latest": TaggedBuild(build_id="b", build_number="0.1.1", finished_at=AT)},
-)
-OTHER = replace(HELLO, id="OtherId0000000001", name="other", created_at=AT + timedelta(seconds=1))
-THIRD = replace(HELLO, id="ThirdId0000000001", name="third")
-FIRST_NAMES = {actor.id: actor.name for actor in (HELLO, OTHER, THIRD)}
-
-
-@pytest.fixture
-async def records(tmp_path: Path) -> AsyncIterator[Records]:
-    async with open_records(f"sqlite+aiosqlite:///{tmp_path}/records.sqlite3") as opened:
-        await opened.add_user(BOB)
-        await opened.add_actor(HELLO)
-        yield opened
-
-
-@pytest.fixture
-async def directory(records: Records) -> Directory:
-    made = Directory(records)
-    await made.load()
-    return made
-
-
-def name(directory: Directory, label: str) -> str | None:
-    """What its Actor was called when it was made."""
-    target = directory.target(label)
-    return FIRST_NAMES[target.actor_id] if target else None
-
-
-async def told(directory: Directory, *actors: Actor) -> None:
-    for actor in actors:
-        await directory._hear(Changed(kind="actor", id=actor.id))
 
 
 @pytest.mark.parametrize(
@@ -173,6 +126,20 @@ async def test_a_name_that_was_taken_over_and_given_up(records: Records, directo
     assert [name(directory, f"bob-smith--{label}") for label in ("hello", "aside", "third")] == [None, "Hello", "other"]
 
 
+async def test_a_name_that_was_taken_over_and_comes_back(records: Records, directory: Directory) -> None:
+    """It leads to its first holder again, also where nothing told of the time between."""
+    await records.add_actor(OTHER)
+    await told(directory, OTHER)
+    hello = await records.replace_actor(replace(HELLO, name="aside"))
+    other = await records.replace_actor(replace(OTHER, name="hello"))
+    await told(directory, other)
+    assert name(directory, "bob-smith--hello") == "other"
+    await told(directory, await records.replace_actor(replace(other, name="third")))
+    hello = await records.replace_actor(replace(hello, name="Hello"))
+    await told(directory, hello)
+    assert name(directory, "bob-smith--hello") == "Hello"
+
+
 async def test_settings_that_no_longer_hold(
     records: Records, directory: Directory, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -273,17 +240,11 @@ async def test_a_build_named_by_its_number_is_found_although_no_tag_points_to_it
     await records.add_build(build)
     await records.add_build(replace(build, id="b7", build_number="0.1.7", status=RunStatus.FAILED))
     for number, expected in (("0.1.6", Generation(build_id="b6", memory_mbytes=1024)), ("0.1.7", None)):
-        await records.replace_actor(replace(await _present(records), standby_from_api={"build": number}))
+        await records.replace_actor(replace(await present(records), standby_from_api={"build": number}))
         await told(directory, HELLO)
         target = directory.target("bob-smith--hello")
         assert target is not None
         assert target.generation == expected
-
-
-async def _present(records: Records) -> Actor:
-    actor = await records.actor(HELLO.id)
-    assert actor is not None
-    return actor
 
 
 # Further names
@@ -426,164 +387,10 @@ async def test_a_slow_look_undoes_nothing(records: Records, slow: str) -> None:
 
 async def test_what_is_gone_leaves_nothing_behind(records: Records, with_names: Directory) -> None:
     """Not even that it was looked for."""
-    await records.delete_actor(OTHER.id)
-    await told(with_names, OTHER)
+    await with_names.actor(HELLO.id)
+    for actor in (OTHER, HELLO):
+        await records.delete_actor(actor.id)
+        await told(with_names, actor)
     await with_names.load()
-    assert (set(with_names._known), with_names._gone) == ({HELLO.id}, {})
-
-
-# What it costs
-
-
-class Counted:
-    """Records that count what is asked of them."""
-
-    def __init__(self, records: Records) -> None:
-        self._records = records
-        self.asked: Counter[str] = Counter()
-
-    def __getattr__(self, name: str) -> Any:
-        self.asked[name] += 1
-        return getattr(self._records, name)
-
-
-async def add_many(records: Records, count: int, **changes: Any) -> list[Actor]:
-    made = [replace(OTHER, id=f"NumberId{number:09d}", name=f"number-{number}", **changes) for number in range(count)]
-    for actor in made:
-        await records.add_actor(actor)
-    return made
-
-
-@pytest.mark.parametrize(
-    ("changes", "more"),
-    [
-        pytest.param({}, set(), id="tagged builds"),
-        pytest.param({"tagged_builds": {}}, set(), id="no build"),
-        pytest.param({"standby_from_api": {"build": "0.1.6"}}, {"succeeded_builds"}, id="builds named by number"),
-    ],
-)
-async def test_reading_all_costs_a_few_questions_a_page(
-    records: Records, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], more: set[str]
-) -> None:
-    """However many Actors there are in it, and whatever they need; the second time those that stayed are not read."""
-    monkeypatch.setattr("gateway.state.directory._PAGE", 5)
-    await add_many(records, 14, **changes)
-    counted = Counted(records)
-    directory = Directory(cast(Records, counted))
-    await directory.load()
-    assert len(directory.targets()) == 15
-    once = {"list_users": 1, "list_names": 1, "actor_stamps": 4}
-    assert counted.asked == {**once, "actors_by_id": 3, **dict.fromkeys(more, 3)}
-    counted.asked.clear()
-    await directory.load()
-    read_again = {"actors_by_id": 3, **dict.fromkeys(more, 3)} if more else {}
-    assert counted.asked == {**once, **read_again}
-
-
-@pytest.mark.parametrize("what", ["settings", "owner's name", "is_public"])
-async def test_reading_all_again_finds_what_has_changed(records: Records, what: str) -> None:
-    """And only that is read."""
-    await add_many(records, 3)
-    counted = Counted(records)
-    directory = Directory(cast(Records, counted))
-    await directory.load()
-    before = directory.target("bob-smith--number-1")
-    hello = await _present(records)
-    if what == "owner's name":
-        await rename_owner(records, "Robert")
-    else:
-        change = {"standby_from_api": {"memoryMbytes": 512}} if what == "settings" else {"is_public": True}
-        await records.replace_actor(replace(hello, **change))
-    counted.asked.clear()
-    await directory.load()
-    target = directory.target("helloid0000000001")
-    assert target is not None
-    assert {
-        "settings": target.config.memory_mbytes == 512,
-        "owner's name": directory.target("robert--hello") is target,
-        "is_public": target.is_public_actor,
-    }[what]
-    assert counted.asked["actors_by_id"] == 1
-    assert (directory.target("bob-smith--number-1") is before) == (what != "owner's name")
-
-
-async def rename_owner(records: Records, username: str) -> None:
-    database = cast(Any, records)._database
-    await database.write(lambda connection: connection.execute(update(users).values(username=username)))
-
-
-async def test_what_is_equal_is_kept_once(records: Records, directory: Directory) -> None:
-    """Settings and owners of thousands of Actors are mostly the same."""
-    many = await add_many(records, 3)
-    await records.replace_actor(replace(many[0], standby_from_api={"minRuns": 1}))
-    await directory.load()
-    targets = {target.actor_id: target for target in directory.targets()}
-    assert len({id(target.config) for target in targets.values()}) == 2
-    assert len({id(target.owner_id) for target in targets.values()}) == 1
-    assert len({id(target.owner_name) for target in targets.values()}) == 1
-    await told(directory, many[1])
-    assert directory.target("bob-smith--number-1") is targets[many[1].id]
-
-
-async def test_settings_are_remembered_within_bounds(
-    records: Records, directory: Directory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever changes his settings all day fills no memory."""
-    monkeypatch.setattr("gateway.state.directory._MAX_CONFIGS", 4)
-    hello = await _present(records)
-    for secs in range(1, 20):
-        hello = await records.replace_actor(replace(hello, standby_from_api={"idleTimeoutSecs": secs}))
-        await told(directory, hello)
-        assert len(directory._configs) <= 4
-
-
-async def test_an_actor_that_is_asked_for_again_is_not_read_again(records: Records) -> None:
-    """Until it changes: whoever starts a run of it gets it as it is."""
-    counted = Counted(records)
-    directory = Directory(cast(Records, counted))
-    await directory.load()
-    assert await directory.actor(HELLO.id) == await directory.actor(HELLO.id) == (HELLO, BOB)
-    assert counted.asked["actor"] == 1
-    changed = await records.replace_actor(replace(HELLO, title="Hello!"))
-    await told(directory, changed)
-    assert await directory.actor(HELLO.id) == (changed, BOB)
-    await rename_owner(records, "Robert")
-    await directory._hear(Changed(kind="user", id=BOB.id))
-    assert await directory.actor(HELLO.id) == (changed, replace(BOB, username="Robert"))
-    await records.delete_actor(HELLO.id)
-    await told(directory, HELLO)
-    assert await directory.actor(HELLO.id) is None
-
-
-async def test_the_actors_asked_for_are_remembered_within_bounds(
-    records: Records, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The last few, and as many more as are kept warm."""
-    monkeypatch.setattr("gateway.state.directory._MAX_RECENT", 3)
-    many = await add_many(records, 6)
-    counted = Counted(records)
-    directory = Directory(cast(Records, counted))
-    await directory.load()
-    for actor in many:
-        await directory.actor(actor.id)
-    counted.asked.clear()
-    for actor in many[3:]:
-        await directory.actor(actor.id)
-    assert not counted.asked
-    await directory.actor(many[0].id)
-    assert counted.asked["actor"] == 1
-    assert len(directory._recent) == 3
-
-
-async def test_a_name_that_was_taken_over_and_comes_back(records: Records, directory: Directory) -> None:
-    """It leads to its first holder again, also where nothing told of the time between."""
-    await records.add_actor(OTHER)
-    await told(directory, OTHER)
-    hello = await records.replace_actor(replace(HELLO, name="aside"))
-    other = await records.replace_actor(replace(OTHER, name="hello"))
-    await told(directory, other)
-    assert name(directory, "bob-smith--hello") == "other"
-    await told(directory, await records.replace_actor(replace(other, name="third")))
-    hello = await records.replace_actor(replace(hello, name="Hello"))
-    await told(directory, hello)
-    assert name(directory, "bob-smith--hello") == "Hello"
+    kept = ("_known", "_by_label", "_warm", "_domains", "_claims", "_recent", "_gone")
+    assert {what: len(getattr(with_names, what)) for what in kept} == dict.fromkeys(kept, 0)
