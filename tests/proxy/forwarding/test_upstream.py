@@ -56,6 +56,19 @@ async def test_the_last_used_connection_is_used_next(rig: Rig) -> None:
     assert (rig.connections, rig.upstreams.idle_connections(rig.plan.address)) == (2, 2)
 
 
+async def test_of_a_run_that_is_to_stand_still_no_idle_connection_is_kept(rig: Rig) -> None:
+    """One in use is; and once it goes on, new ones are kept as ever."""
+    await rig.actor(always_ok)
+    first = await rig.upstreams.send(rig.plan.address, HEAD)
+    await get(rig)
+    rig.upstreams.close_idle(rig.plan.address)
+    assert rig.upstreams.idle_connections(rig.plan.address) == 0
+    assert await read_all(first) == b"ok"
+    assert rig.upstreams.idle_connections(rig.plan.address) == 1
+    assert await get(rig) == b"ok"
+    assert rig.connections == 2
+
+
 async def test_idle_connections_end(rig: Rig) -> None:
     """What lies idle for its time is closed, though nobody asks for it."""
     ended = asyncio.Event()
