@@ -349,8 +349,10 @@ class BoundedHead(asyncio.Protocol):
         # The target as it was understood: of a whole address, the path. What curl sends as it was typed, uvicorn can't
         # read.
         target = line.target if line.target.isascii() else _NOT_ASCII.sub(_percent_encoded, line.target)
-        first = b"%b %b HTTP/1.1" % (line.method, target)
-        protocol.data_received(first + data[data.find(b"\r\n") :])
+        # uvicorn takes the names of headers as they come, where ASGI has them in small letters.
+        lines = [b"%b %b HTTP/1.1" % (line.method, target)]
+        lines += [b"%b: %b" % header for header in self._headers(seen)]
+        protocol.data_received(b"\r\n".join([*lines, b"", data[at:]]))
         self.transport.set_protocol(protocol)
 
     def _may_leave(self) -> bool:
