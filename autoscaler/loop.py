@@ -24,7 +24,7 @@ from autoscaler.policy.quarantine import FREE, RunNews
 from autoscaler.policy.room import Grants
 from autoscaler.policy.seeing import generation_of, limits_of, runs_seen
 from autoscaler.policy.thresholds import Policy, chosen
-from autoscaler.room_keeping import Other, RoomKeeping, Wish
+from autoscaler.room_keeping import HINDRANCES, Other, RoomKeeping, Wish
 from autoscaler.supervisor import Supervisor
 from autoscaler.troubles import Troubles
 from gateway.core.demand import DemandReport, RunUse, merge_pools, merge_runs
@@ -33,7 +33,7 @@ from gateway.core.model import DecisionRecord
 from gateway.core.standby import Generation, PoolKey, StandbyConfig, StandbyTarget
 from gateway.settings import Settings
 from gateway.state.directory import Directory
-from gateway.state.ports import PoolBlocked, State
+from gateway.state.ports import PoolBlocked, PoolFreed, State
 from gateway.state.steady import steadily
 
 _log = logging.getLogger(__name__)
@@ -46,7 +46,9 @@ _TROUBLES_TICKS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Case:
-    """One pool in one look: what was seen of it *at* that moment, and decided."""
+    """
+    One pool in one look: what was seen of it *at* that moment, and decided; ``hindrance``: what keeps it from starts.
+    """
 
     pool: PoolKey
     target: StandbyTarget | None
@@ -54,6 +56,7 @@ class _Case:
     seen: Observation
     at: float
     decision: Decision
+    hindrance: str | None = None
 
     @property
     def has_no_run(self) -> bool:
@@ -89,7 +92,8 @@ class Autoscaler:
     _liveness: Liveness = field(init=False)
     _freed: asyncio.Event = field(default_factory=asyncio.Event)
     _lead: int | None = None
-    _last: dict[PoolKey, tuple[int, int, bool]] = field(default_factory=dict)
+    _last: dict[PoolKey, tuple[int, int, bool, str | None]] = field(default_factory=dict)
+    _remarks: dict[PoolKey, list[str]] = field(default_factory=dict)
     _memories: dict[PoolKey, Memory] = field(default_factory=dict)
     _told: dict[PoolKey, ToldBefore] = field(default_factory=dict)
     _book: DecisionBook = field(init=False)
@@ -156,6 +160,8 @@ class Autoscaler:
         while True:
             await self._freed.wait()
             self._freed.clear()
+            for pool in self._room.refused():
+                await self.state.signals.free_pool(PoolFreed(pool=pool))
             if self._room.is_short:
                 await self.state.signals.poke()
 
@@ -176,6 +182,7 @@ class Autoscaler:
         pools = {*views, *(key for key, (_, waiting) in demand.items() if waiting), *warm}
         self._forget_others(pools)
         look_again = self.settings.tick_secs
+        self._room.begin_look()
         waited_for = [pool for pool, (_, waiting) in demand.items() if waiting]
         # Who waits for a run gets it before anything is decided for the others, and before them where room is short.
         for some in (waited_for, pools.difference(waited_for)):
@@ -202,30 +209,35 @@ class Autoscaler:
         if not wishes:
             return cases
         runs, min_runs = {}, {}
-        for pool, of_pool in self.supervisor.views().items():
+        for pool, views in self.supervisor.views().items():
             target = self.directory.target(pool.target_id.lower())
-            seen = runs_seen(of_pool, uses, generation_of(target))
-            runs[pool] = [(run, view.generation.memory_mbytes) for run, view in zip(seen, of_pool, strict=True)]
+            seen = runs_seen(views, uses, generation_of(target))
+            runs[pool] = [(run, view.generation.memory_mbytes) for run, view in zip(seen, views, strict=True)]
             min_runs[pool] = target.config.min_runs if target is not None else 0
         residents = self._room.residents(
             runs, [*self.supervisor.others(), *self.builds()], min_runs, self._service_secs
         )
         grants = self._room.grant(wishes, residents, self._pace.allowance(self.clock()))
+        pool_of = {resident.run_id: resident.pool for resident in residents}
         for run_id, reason in grants.leave:
             _log.info("winding a run down to make room: %s", reason, extra={"run_id": run_id})
             self.supervisor.drain(run_id, reason)
+            if (of_pool := pool_of[run_id]) is not None:
+                self._remarks.setdefault(of_pool, []).append(f"wind down {run_id}: {reason}")
         return [await self._within_grant(case, grants) for case in cases]
 
     async def _within_grant(self, case: _Case, grants: Grants) -> _Case:
         granted = grants.starts.get(case.pool, 0)
         if granted >= case.decision.start or case.generation is None:
             return case
+        short = grants.short.get(case.pool)
         if case.has_no_run:
-            blocked = self._room.refusal(case.pool, case.generation, grants.short.get(case.pool))
+            blocked = self._room.refusal(case.pool, case.generation, short)
             if blocked is not None:
                 await self.state.signals.block_pool(blocked)
         seen = replace(case.seen, may_start=granted)
-        return replace(case, seen=seen, decision=decide(self.policy, seen, case.at))
+        decision = decide(self.policy, seen, case.at)
+        return replace(case, seen=seen, decision=decision, hindrance=HINDRANCES[short] if short is not None else None)
 
     def _service_secs(self, pool: PoolKey) -> float | None:
         memory = self._memories.get(pool)
@@ -263,8 +275,15 @@ class Autoscaler:
             has_cpu_left=self._has_cpu_left,
             memory=self._memories.get(pool, Memory()),
         )
-        decision = decide(self.policy, seen, now)
-        return _Case(pool=pool, target=target, generation=generation, seen=seen, at=now, decision=decision)
+        return _Case(
+            pool=pool,
+            target=target,
+            generation=generation,
+            seen=seen,
+            at=now,
+            decision=decide(self.policy, seen, now),
+            hindrance="nothing is started for a while, after failures" if standing.quarantined is not None else None,
+        )
 
     async def _act(self, case: _Case) -> None:
         pool, decision = case.pool, case.decision
@@ -272,7 +291,7 @@ class Autoscaler:
         if case.target is not None and case.generation is not None:
             await self._start(pool, case.target, case.generation, case.seen, decision)
         self._freeze_and_wind_down(decision)
-        self._keep_record(pool, case.seen, decision, case.at)
+        self._keep_record(case)
 
     async def _start(
         self, pool: PoolKey, target: StandbyTarget, generation: Generation, seen: Observation, decision: Decision
@@ -305,12 +324,16 @@ class Autoscaler:
             _log.info("winding a run down: %s", reason, extra={"run_id": run_id})
             self.supervisor.drain(run_id, reason)
 
-    def _keep_record(self, pool: PoolKey, seen: Observation, decision: Decision, now: float) -> None:
+    def _keep_record(self, case: _Case) -> None:
         """A change of mind or an act is kept; the same again is not."""
+        pool, decision = case.pool, case.decision
         lacks_cpu = any(reason.startswith(NO_CPU) for reason in decision.reasons)
-        mind = (decision.wanted_runs, decision.present_runs, lacks_cpu)
-        if self._last.get(pool) == mind and not decision.acts:
+        mind = (decision.wanted_runs, decision.present_runs, lacks_cpu, case.hindrance)
+        remarks = tuple(self._remarks.pop(pool, ()))
+        if self._last.get(pool) == mind and not decision.acts and not remarks:
             return
+        if case.hindrance is not None:
+            remarks = (case.hindrance, *remarks)
         self._last[pool] = mind
         self.on_decision()
         self._book.note(
@@ -321,8 +344,8 @@ class Autoscaler:
                 at=self.now(),
                 wanted_runs=decision.wanted_runs,
                 present_runs=decision.present_runs,
-                reasons=decision.reasons + decision.said_of_runs(),
-                inputs=inputs(self.policy, seen, now),
+                reasons=decision.reasons + decision.said_of_runs() + remarks,
+                inputs=inputs(self.policy, case.seen, case.at),
                 decision=decision.to_json(),
             )
         )

@@ -21,6 +21,18 @@ _AWAY_SECS = 30.0
 _PATIENCE_SECS = 10.0
 _COME_AGAIN_SECS = 10.0
 _NEVER_SECS = 60.0
+_TOLD_PER_LOOK = 100
+
+
+HINDRANCES = {
+    Shortage.PACE: "others are being started first (setting: max_starts_per_sec)",
+    Shortage.MACHINE: "the machine has no room for another run (settings: max_runs, max_memory_mbytes), and none that "
+    "is idle can make room",
+    Shortage.OWNER: "all runs that its owner may have are in use (settings: max_runs_per_user, "
+    "max_memory_mbytes_per_user)",
+    Shortage.NEVER: "a run of it takes more memory than there may be (settings: max_memory_mbytes, "
+    "max_memory_mbytes_per_user)",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +72,19 @@ class RoomKeeping:
     clock: Callable[[], float]
     is_short: bool = False
     _away: dict[str, float] = field(default_factory=dict)
+    _short_now: set[PoolKey] = field(default_factory=set)
     _short_since: dict[PoolKey, float] = field(default_factory=dict)
+    _told_at: dict[PoolKey, float] = field(default_factory=dict)
+    _refused: set[PoolKey] = field(default_factory=set)
+    _may_tell: int = _TOLD_PER_LOOK
+
+    def begin_look(self) -> None:
+        """Who was short of room at the last look has been so since; all others are not."""
+        self._short_since = {pool: self._short_since[pool] for pool in self._short_now}
+        self._told_at = {pool: at for pool, at in self._told_at.items() if pool in self._short_now}
+        self._short_now = set()
+        self.is_short = False
+        self._may_tell = _TOLD_PER_LOOK
 
     def grant(self, wishes: Sequence[Wish], residents: Sequence[Resident], pace: int) -> Grants:
         """Who starts how many; what has to leave is taken as leaving from now on."""
@@ -68,10 +92,17 @@ class RoomKeeping:
         grants = grant(self.capacity, residents, claims, pace=pace)
         now = self.clock()
         self._away |= {run_id: now for run_id, _ in grants.leave}
-        self.is_short = any(grants.starts.get(claim.pool, 0) < claim.asked for claim in claims)
-        kept = {pool for pool, short in grants.short.items() if short is Shortage.OWNER}
-        self._short_since = {pool: self._short_since.get(pool, now) for pool in kept}
+        self.is_short |= any(grants.starts.get(claim.pool, 0) < claim.asked for claim in claims)
+        for pool in grants.short:
+            self._short_now.add(pool)
+            self._short_since.setdefault(pool, now)
         return grants
+
+    def refused(self) -> list[PoolKey]:
+        """Those that were told that their owner's runs are all in use, each once: one may not be any more."""
+        pools = list(self._refused)
+        self._refused.clear()
+        return pools
 
     def residents(
         self,
@@ -112,7 +143,7 @@ class RoomKeeping:
         )
 
     def refusal(self, pool: PoolKey, generation: Generation, short: Shortage | None) -> PoolBlocked | None:
-        """What those hear at once who wait for a run of *pool* in vain; None: they may wait, it may help."""
+        """What those hear who wait for a run of *pool* in vain, at once or late; None: nothing new."""
         if short is Shortage.NEVER:
             why = self.capacity.never(generation.memory_mbytes)
             return PoolBlocked(
@@ -123,18 +154,29 @@ class RoomKeeping:
                 generation=generation,
                 facts={"memoryMbytes": generation.memory_mbytes},
             )
-        since = self._short_since.get(pool)
-        if short is not Shortage.OWNER or since is None or self.clock() - since < _PATIENCE_SECS:
+        now, since = self.clock(), self._short_since.get(pool)
+        if short is None or since is None or now - self._told_at.get(pool, -math.inf) < _COME_AGAIN_SECS:
             return None
-        limits = _limits_of_user(self.capacity)
+        if not self._may_tell:  # the others hear at the next look: gateways read only so many at once
+            return None
+        self._may_tell -= 1
+        self._told_at[pool] = now
+        if short is Shortage.OWNER and now - since >= _PATIENCE_SECS:
+            self._refused.add(pool)
+            return PoolBlocked(
+                pool=pool,
+                message=f"Whose run it would be may have no more than {_limits_of_user(self.capacity)}, and all of his "
+                "runs are in use: try again later.",
+                error_type=StandbyNoRoom.error_type,
+                retry_after_secs=_COME_AGAIN_SECS,
+                generation=generation,
+                facts={"memoryMbytes": generation.memory_mbytes},
+            )
         return PoolBlocked(
             pool=pool,
-            message=f"Whose run it would be may have no more than {limits}, and all of his runs are in use: "
-            "try again later.",
-            error_type=StandbyNoRoom.error_type,
-            retry_after_secs=_COME_AGAIN_SECS,
-            generation=generation,
-            facts={"memoryMbytes": generation.memory_mbytes},
+            message=f"What keeps one from being started: {HINDRANCES[short]}.",
+            retry_after_secs=2 * _COME_AGAIN_SECS,
+            is_late=True,
         )
 
 

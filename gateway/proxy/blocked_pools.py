@@ -23,26 +23,34 @@ class BlockedPools:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._blocks: dict[PoolKey, tuple[float, PoolBlocked]] = {}
+        self._late: dict[PoolKey, tuple[float, PoolBlocked]] = {}
 
     def block(self, blocked: PoolBlocked) -> None:
         """From now on, unless it only speaks to those who wait at this moment."""
         if blocked.retry_after_secs is None:
             return
-        now = self._clock()
-        if len(self._blocks) >= _MOST_KEPT:
-            # Who is forgotten too early is only held, and hears again.
-            self._blocks = {pool: kept for pool, kept in self._blocks.items() if kept[0] > now}
-            if len(self._blocks) >= _MOST_KEPT:
-                self._blocks.clear()
-        self._blocks[blocked.pool] = now + blocked.retry_after_secs, blocked
+        blocks, now = self._late if blocked.is_late else self._blocks, self._clock()
+        if len(blocks) >= _MOST_KEPT:
+            for pool in [pool for pool, (until, _) in blocks.items() if until <= now]:
+                del blocks[pool]
+            if len(blocks) >= _MOST_KEPT:
+                blocks.clear()  # who is forgotten too early is only held, and hears again
+        blocks[blocked.pool] = now + blocked.retry_after_secs, blocked
 
     def free(self, pool: PoolKey) -> None:
         """It is no longer so."""
         self._blocks.pop(pool, None)
+        self._late.pop(pool, None)
 
     def forget_all(self) -> None:
         """Changes were missed: nobody is refused by what may have changed."""
         self._blocks.clear()
+        self._late.clear()
+
+    def late_words(self, pool: PoolKey) -> str | None:
+        """What those are told besides who have waited in vain."""
+        until, blocked = self._late.get(pool, (0.0, None))
+        return blocked.message if blocked is not None and until > self._clock() else None
 
     def refusal(self, pool: PoolKey, generation: Generation, *, is_owner: bool) -> GreenroomError | None:
         """What a request is told for which a run of *generation* would have to be started; None: it may wait for it."""

@@ -238,7 +238,8 @@ class SlotDesk:
                         self._tidy(run.route.pool)
             case PoolBlocked():
                 self._blocked.block(change)
-                self._fail_all(change)
+                if not change.is_late:
+                    self._fail_all(change)
             case PoolFreed():
                 self._blocked.free(change.pool)
             case RunRoute():
@@ -274,9 +275,9 @@ class SlotDesk:
                 "listen on the port in ACTOR_WEB_SERVER_PORT. Its log tells more.",
                 data={**facts, "startingRuns": starting},
             )
+        remedy = self._blocked.late_words(want.pool) or "Try again later, or raise maxRuns or maxRequestsPerActorRun."
         return WaitedTooLong(
-            f"No run of this Actor had room within {waited_secs:.0f} s (setting: pick_timeout_secs). Try again later, "
-            "or raise maxRuns or maxRequestsPerActorRun.",
+            f"No run of this Actor had room within {waited_secs:.0f} s (setting: pick_timeout_secs). {remedy}",
             data=facts,
         )
 

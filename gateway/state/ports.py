@@ -275,7 +275,8 @@ class PoolBlocked:
 
     ``retry_after_secs``: so do those who come for so long, or until PoolFreed, whose requests no run that there is can
     take; None: it speaks only to those that wait at this moment. ``generation``: only to those who want a run of it.
-    ``log_tail`` is for owners alone; ``facts`` go into the error's data.
+    ``log_tail`` is for owners alone; ``facts`` go into the error's data. ``is_late``: nobody is refused; only those
+    hear it whose time to wait is over.
     """
 
     pool: PoolKey
@@ -285,6 +286,7 @@ class PoolBlocked:
     generation: Generation | None = None
     facts: Mapping[str, object] = field(default_factory=dict)
     log_tail: tuple[str, ...] = ()
+    is_late: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -175,3 +175,14 @@ def test_the_end_of_a_run_that_failed_is_told_to_who_waited_for_it(bench: Bench)
         "standby-run-finished"
     ]
     assert isinstance(bench.refusal(want()), StandbyQuarantined)
+
+
+def test_what_is_only_told_late_refuses_nobody(bench: Bench) -> None:
+    """Who waits goes on waiting, who comes is held; those whose time is over hear it, as long as it holds."""
+    bench.hold(want())
+    bench.apply(PoolBlocked(pool=POOL, message="It is full.", retry_after_secs=10.0, is_late=True))
+    assert bench.refusal(want()) is None
+    assert bench.outcomes == []
+    assert "It is full." in bench.desk.error_for_late(want(), 3.0).message
+    bench.now += 10
+    assert "raise maxRuns" in bench.desk.error_for_late(want(), 3.0).message
