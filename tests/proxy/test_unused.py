@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.core.demand import RunUse, is_drained, merge_runs
 from gateway.core.lifecycle import Readiness
@@ -194,3 +197,60 @@ def test_a_silent_stream_that_ends_is_no_use_either(desk: Desk) -> None:
     run.streams.discard(one)
     desk.desk.give_back(run, used_at=one.heard_at)
     assert desk.use() == RunUse(in_flight=0, idle_secs=25.0)
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("stream"), st.sampled_from([5.0, 10.0, 40.0])),
+        st.tuples(st.just("request"), st.booleans()),
+        st.tuples(st.just("hear"), st.integers(0, 5)),
+        st.tuples(st.just("end"), st.integers(0, 5)),
+        st.tuples(st.just("pass"), st.sampled_from([0.5, 4.0, 11.0, 35.0])),
+    ),
+    max_size=30,
+)
+
+
+@given(STEPS)
+def test_a_run_is_in_use_exactly_as_long_as_something_open_is(steps: list[tuple[str, Any]]) -> None:
+    """Whatever opens, speaks, falls silent and ends in whatever order: use and idle time are those of a model."""
+    desk = Desk()
+    want = replace(WANT, limit=100, desired=100)
+    run = desk.desk.routes.run("run")
+    assert run is not None
+    opened: list[OpenStream | bool] = []  # streams, and of requests whether they are use
+    last_use = desk.now
+
+    def silent(one: OpenStream | bool) -> bool:
+        return isinstance(one, OpenStream) and one.heard_at + one.limit_secs <= desk.now
+
+    for what, detail in steps:
+        match what:
+            case "stream":
+                assert desk.desk.take(want) is run
+                new = OpenStream(detail, desk.now, lambda _code, _reason: None)
+                opened.append(new)
+                run.streams.add(new)
+            case "request":
+                assert desk.desk.take(want) is run
+                opened.append(detail)
+            case "hear" if detail < len(opened) and isinstance(stream := opened[detail], OpenStream):
+                stream.heard(desk.now)
+            case "end" if detail < len(opened):
+                one = opened.pop(detail)
+                if isinstance(one, OpenStream):
+                    run.streams.discard(one)
+                    used_at = one.heard_at if silent(one) else None
+                else:
+                    used_at = None if one else 0.0
+                last_use = max(last_use, desk.now if used_at is None else used_at)
+                desk.desk.give_back(run, used_at=used_at)
+            case "pass":
+                desk.now += detail
+        use = desk.use()
+        is_used = any(not silent(one) for one in opened)
+        assert use.is_used is is_used
+        assert use.silent == (0 if is_used else len(opened))
+        assert is_drained("run", 0, [desk.desk.report()]) is not bool(opened)
+        heard = max([last_use, *(one.heard_at for one in opened if isinstance(one, OpenStream))])
+        assert use.idle_secs == (0.0 if is_used else desk.now - heard)
