@@ -291,6 +291,15 @@ async def test_freeze_and_resume_at_once(launcher, start):
         await until(lambda count=count: counts(run)["main"] > count + 2)
 
 
+async def test_a_run_that_is_not_frozen_can_be_resumed(launcher, start):
+    """After a restart nobody knows which runs stand still, so all of them are told to go on."""
+    run = await start(COUNTER)
+    await until(lambda: len(counts(run)) == 2)
+    await launcher.resume(run.id)
+    before = counts(run)
+    await until(lambda: all(counts(run)[name] > number for name, number in before.items()))
+
+
 async def test_frozen_run_can_be_stopped(launcher, start):
     """SIGTERM wakes a frozen run, so that it can end in its own way."""
     run = await start("""
