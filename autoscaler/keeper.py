@@ -207,6 +207,7 @@ class Keeper(RunFreezing):
         if self.run.status is RunStatus.TIMING_OUT:
             await self._tell_changed()
             self._say(f"Actor run exceeded its timeout of {timeout_secs} s, stopping it.")
+            await self._take_no_more()
             await self._ask_to_end(self.tools.settings.abort_grace_secs, sigterm_grace_secs=0)
 
     async def _fulfil_wishes(self) -> None:

@@ -12,7 +12,7 @@ from autoscaler.policy.quarantine import RunNews
 from autoscaler.run_record import RunRecord
 from gateway.core.demand import is_drained
 from gateway.core.errors import StandbyRunNotReady
-from gateway.core.lifecycle import Readiness, StartOutcome, may_become
+from gateway.core.lifecycle import Readiness, RunStatus, StartOutcome, may_become
 from gateway.core.load import Load, is_overloaded
 from gateway.core.model import Address
 from gateway.core.standby import Generation, PoolKey
@@ -145,8 +145,12 @@ class RunReadiness(RunRecord):
         Its end is certain, its record not yet written: a request sent there meanwhile could fail, since what stands
         before a container may accept connections for one that is gone.
         """
-        if self._become(Readiness.DRAINING):
+        if self._become(Readiness.DRAINING) or self._is_ending:
             await self._publish()
+
+    @property
+    def _is_ending(self) -> bool:
+        return self.run.status in (RunStatus.ABORTING, RunStatus.TIMING_OUT)
 
     def _become(self, readiness: Readiness) -> bool:
         """Whether it stands there now for the first time; what the table of changes forbids is not done."""
@@ -190,5 +194,6 @@ class RunReadiness(RunRecord):
                 start_secs=self._start_secs,
                 ready_secs=self._ready_secs,
                 is_overloaded=self._is_overloaded,
+                is_ending=self._is_ending,
             )
         )

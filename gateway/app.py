@@ -202,6 +202,8 @@ class Gateway:
                         self._upstreams.forget(gone.route.address)
                     # Its sockets end with it; of those that did not hear of its end, a vanished machine's, see to that.
                     asyncio.get_running_loop().call_later(_LAST_BYTES_SECS, self.sockets.close, gone.route.run_id)
+                if isinstance(change, RunRoute) and change.is_ending:
+                    self.sockets.close(change.run_id)
 
     def _close_idle(self, route: RunRoute) -> None:
         run = self.desk.routes.run(route.run_id)

@@ -230,7 +230,8 @@ class RunRoute:
 
     ``pool`` is None for runs that only have a live view. ``address`` is None until the run has been placed.
     ``start_secs`` (until its process was there) and ``ready_secs`` (then until it served) are known once it serves.
-    ``is_overloaded``: new requests better go to another run, as long as one has room.
+    ``is_overloaded``: new requests better go to another run, as long as one has room. ``is_ending``: somebody has asked
+    for its end, or its time is over, so that its sockets are not waited for.
     """
 
     run_id: str
@@ -244,6 +245,7 @@ class RunRoute:
     start_secs: float | None = None
     ready_secs: float | None = None
     is_overloaded: bool = False
+    is_ending: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

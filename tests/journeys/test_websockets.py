@@ -185,6 +185,23 @@ async def test_a_run_that_is_killed_is_an_error(greenroom: Greenroom) -> None:
         assert (await closed(socket))[0] == 1011
 
 
+@pytest.mark.parametrize("gracefully", [False, True], ids=["at once", "gracefully"])
+async def test_a_run_that_is_aborted_says_goodbye(greenroom: Greenroom, gracefully: bool) -> None:
+    """At once, and before its process is gone: the caller hears 1001, and his next socket is another run's."""
+    name = f"aborted-{gracefully}".lower()
+    actor = await push(greenroom, name)
+    async with greenroom.websocket(name, "/") as socket:
+        await socket.send("hello")
+        await socket.recv()
+        (run,) = await greenroom.runs_of(actor)
+        await greenroom.data_of("POST", f"/actor-runs/{run['id']}/abort?gracefully={int(gracefully)}")
+        assert await closed(socket) == (1001, "going away")
+    async with greenroom.websocket(name, "/") as socket:
+        await socket.send("again")
+        assert await socket.recv() == "again"
+    assert (await greenroom.ended(run["id"], within_secs=60))["status"] == "ABORTED"
+
+
 async def test_a_run_that_is_drained_says_goodbye_amid_a_message(tmp_path: Path) -> None:
     """The caller has had one frame of an unfinished message: 1001 comes between two frames, and no other code."""
     async with Greenroom(tmp_path / "data", settings={"drain_timeout_secs": 2}) as server:
