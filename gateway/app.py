@@ -74,7 +74,8 @@ class Gateway:
             chance=random.random,
             poke=self._poke.set,
         )
-        self._upstreams = Upstreams(connect_timeout_secs=settings.connect_timeout_secs)
+        lobby = Lobby(settings)
+        self._upstreams = Upstreams(connect_timeout_secs=settings.connect_timeout_secs, wheel=lobby.wheel)
         self.decisions = Decisions(
             settings=settings,
             records=services.state.records,
@@ -91,7 +92,7 @@ class Gateway:
             sockets=self.sockets,
         )
         self.splicing = Splicing(
-            lobby=Lobby(settings),
+            lobby=lobby,
             decisions=self.decisions,
             hosts=self.hosts,
             metrics=self.metrics,
@@ -177,6 +178,7 @@ class Gateway:
             with contextlib.suppress(StateUnavailable):  # then the report ends by its time
                 await signals.forget_demand(self.gateway_id)
             await self._upstreams.aclose()
+            self.admission.clear()
 
     def stop_taking(self, *, is_reload: bool = False) -> None:
         """

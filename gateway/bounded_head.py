@@ -214,6 +214,7 @@ class BoundedHead(asyncio.Protocol):
         request = self._request = AsgiRequest(
             self,
             self._scope(line, seen),
+            line.target,
             minor=line.minor,
             is_empty=not seen.length,
             asks_first=seen.head.expects_continue,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -55,16 +56,25 @@ class Connection(Protocol):
 
 
 class AsgiRequest:
-    """*scope* for an app. *minor* is that of HTTP/1.``minor``; *asks_first*: the body is held until a 100."""
+    """
+    *scope* for an app, with *target* as it was sent. It is itself the extension ``greenroom`` (``proxy.asgi.Wire``).
+
+    *minor* is that of HTTP/1.``minor``; *asks_first*: the body is held until a 100.
+    """
 
     __slots__ = (
         "_connection", "_has_chunks", "_has_no_body", "_head", "_is_given", "_keeps", "_left", "_minor", "_news",
-        "_pieces", "_size", "asks_first", "has_status", "has_whole_body", "is_answered", "is_disconnected", "scope",
+        "_on_gone", "_pieces", "_size", "asks_first", "has_status", "has_whole_body", "is_answered", "is_disconnected",
+        "scope", "target",
     )  # fmt: skip
 
-    def __init__(self, connection: Connection, scope: Scope, *, minor: int, is_empty: bool, asks_first: bool) -> None:
+    def __init__(
+        self, connection: Connection, scope: Scope, target: bytes, *, minor: int, is_empty: bool, asks_first: bool
+    ) -> None:
         self._connection = connection
         self.scope = scope
+        scope["extensions"] = {"greenroom": self}
+        self.target = target
         self._minor = minor
         self.asks_first = asks_first
         self.has_whole_body = is_empty
@@ -73,6 +83,7 @@ class AsgiRequest:
         self._size = 0
         self._is_given = False  # all of the body
         self._news: asyncio.Event | None = None
+        self._on_gone: Callable[[], None] | None = None
         self.has_status = False
         self.is_answered = False
         self._head = b""  # which was not written yet
@@ -98,6 +109,8 @@ class AsgiRequest:
         """Nobody listens any more."""
         self.is_disconnected = True
         self.wake()
+        if self._on_gone is not None:
+            self._on_gone()
 
     def wake(self) -> None:
         """There is news for whoever waits in ``receive``."""
@@ -105,6 +118,12 @@ class AsgiRequest:
             self._news.set()
 
     # What the app does
+
+    def when_gone(self, tell: Callable[[], None] | None) -> None:
+        """Call *tell*, and none before it, when the caller leaves before he is answered; at once if he has left."""
+        self._on_gone = tell
+        if tell is not None and self.is_disconnected:
+            tell()
 
     async def run(self, app: Any) -> None:
         """Until the app has returned."""
@@ -122,6 +141,7 @@ class AsgiRequest:
                 _log.error("ASGI callable returned without completing response.")
                 self._fail()
         finally:
+            self.scope = {}  # which refers to this
             self._connection.is_over(asyncio.current_task())
 
     async def receive(self) -> Message:

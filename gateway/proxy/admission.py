@@ -7,25 +7,21 @@ What is decided stands in ``decisions``, which the protocol class asks too; this
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 
-from gateway.client_address import client_of
 from gateway.core.errors import GreenroomError
-from gateway.observability import Metrics, RequestKind, log_context
+from gateway.core.standby import StandbyTarget
+from gateway.observability import Metrics, RequestKind, request_id_var
 from gateway.proxy import http, preflight, replies, websocket
 from gateway.proxy.accounts import Accounts, Timing
-from gateway.proxy.asgi import Message, Receive, Scope, Send, host_of, raw_path_of
-from gateway.proxy.callers import caller_of, own_tokens
+from gateway.proxy.asgi import Message, Receive, Scope, Send, raw_path_of, wire_of
+from gateway.proxy.asgi_terms import Terms, TermsBook
 from gateway.proxy.decisions import CallerGone, Decisions, bad_gateway, monotonic, no_first_byte
-from gateway.proxy.headers import candidates_of, credentials_of
-from gateway.proxy.ignored import ignoring
 from gateway.proxy.open_sockets import OpenSockets
-from gateway.proxy.plan import Credentials, ForwardPlan, Headers
+from gateway.proxy.plan import Errand, ForwardPlan, Headers
 from gateway.proxy.replay import ReplayReceive
 from gateway.proxy.route_table import LiveRun
 from gateway.proxy.slots import Want
@@ -35,7 +31,7 @@ from gateway.proxy.use import Use
 _log = logging.getLogger(__name__)
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")
 
-Serve = Callable[[ReplayReceive, Send, Timing, str], Awaitable[None]]
+Serve = Callable[["_Errand"], Awaitable[None]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,203 +44,158 @@ class Admission:
     new_request_id: Callable[[], str]
     sockets: OpenSockets = field(default_factory=OpenSockets)
     _accounts: Accounts = field(init=False)
+    _terms: TermsBook = field(init=False)
 
     def __post_init__(self) -> None:
         self._accounts = Accounts(self.metrics)
+        self._terms = TermsBook(self.decisions)
 
     async def standby(self, scope: Scope, receive: Receive, send: Send, label: str, prefix: str) -> None:
         """One request to a standby host; *prefix* is the path form's, empty at hosts."""
-        await self._answered(scope, receive, send, "standby", partial(self._standby, scope, label, prefix))
+        await self._answered(scope, receive, send, "standby", self._standby, label, prefix)
 
     async def live_view(self, scope: Scope, receive: Receive, send: Send, label: str, prefix: str) -> None:
         """One request to a run's live-view host."""
-        await self._answered(scope, receive, send, "live_view", partial(self._live_view, scope, label, prefix))
+        await self._answered(scope, receive, send, "live_view", self._live_view, label, prefix)
 
-    async def _answered(self, scope: Scope, receive: Receive, send: Send, kind: RequestKind, serve: Serve) -> None:
+    def clear(self) -> None:
+        """Forget what was seen."""
+        self._terms.clear()
+
+    async def _answered(
+        self, scope: Scope, receive: Receive, send: Send, kind: RequestKind, serve: Serve, label: str, prefix: str
+    ) -> None:
         """Run *serve*; turn errors into answers, count, and log one line."""
-        request_id = self.new_request_id()
-        timing = Timing(arrived=monotonic())
-        watched = _Watched(send)
+        errand = _Errand(scope, receive, send, label, prefix, self.new_request_id())
         error: GreenroomError | None = None
-        with log_context(request_id=request_id):
+        told = request_id_var.set(errand.request_id)
+        try:
             try:
-                await serve(ReplayReceive(receive), watched, timing, request_id)
+                await serve(errand)
             except GreenroomError as raised:
                 error = raised
             except CallerGone:
                 pass
             except Exception:
                 _log.exception("a request met an internal error")
-                error = GreenroomError(f"Greenroom had an internal error; its log tells more (request {request_id}).")
-            if error is not None and watched.status is None:
-                extra = [(b"x-actor-request-id", request_id.encode())]
-                await replies.send_error(scope, watched, error, extra)
+                error = GreenroomError(
+                    f"Greenroom had an internal error; its log tells more (request {errand.request_id})."
+                )
+            if error is not None and errand.status is None:
+                extra = [(b"x-actor-request-id", errand.request_id.encode())]
+                await replies.send_error(scope, errand.send, error, extra)
             method = scope.get("method", "WEBSOCKET")
             method = method if _METHOD.fullmatch(method) else "?"  # nothing else goes into the log
-            self._accounts.ended(kind, method, watched.status, timing, request_id, error, monotonic())
+            self._accounts.ended(kind, method, errand.status, errand.timing, errand.request_id, error, monotonic())
+        finally:
+            request_id_var.reset(told)
 
-    async def _standby(
-        self,
-        scope: Scope,
-        label: str,
-        prefix: str,
-        receive: ReplayReceive,
-        send: Send,
-        timing: Timing,
-        request_id: str,
-    ) -> None:
-        decisions = self.decisions
-        target = decisions.target(label)
-        headers: Headers = scope["headers"]
-        if preflight.is_preflight(scope.get("method", ""), headers) and not decisions.is_warm_and_public(target):
-            await replies.send_reply(scope, send, 204, preflight.preflight_answer(headers), b"")
+    async def _standby(self, errand: _Errand) -> None:
+        decisions, scope, timing = self.decisions, errand.scope, errand.timing
+        target = decisions.target(errand.label)
+        if scope.get("method") == "OPTIONS" and self._is_preflight(target, scope["headers"]):
+            await replies.send_reply(scope, errand.send, 204, preflight.preflight_answer(scope["headers"]), b"")
             return
-        caller = await caller_of(_tokens(scope), target, decisions.auth)
-        want = decisions.want(target, caller) or await decisions.want_with_build(label, target, caller)
-        config, first_byte_secs = target.config, decisions.first_byte_secs(target)
-        ignores = ignoring(config, lambda: headers)
-        use = Use(
-            is_none=ignores is not None and ignores(raw_path_of(scope)[len(prefix) :]),
-            silence_secs=config.stream_silence_timeout_secs,
-        )
-        avoid: set[str] = set()
+        terms = self._terms.standby_at_once(scope, target, errand.prefix, timing.arrived)
+        if terms is None:
+            terms = await self._terms.standby(scope, errand.label, target, errand.prefix)
+        want = terms.want
+        assert want is not None
+        use = _use(terms, errand)
+        avoid: frozenset[str] = frozenset()
         while True:
-            deadline = timing.arrived + decisions.pick_secs(target)
-            async with self._slot(want, receive, timing, deadline, avoid, use) as run:
-                plan = replace(
-                    self._plan(scope, run, request_id, _credentials(scope, caller.own), prefix, timing),
-                    keep_credentials=config.forward_credentials,
-                    first_byte_deadline=timing.arrived + first_byte_secs,
-                    stream_idle_timeout_secs=config.stream_idle_timeout_secs,
-                )
-                try:
-                    await self._forward(scope, receive, send, plan, run, timing, use)
-                except UpstreamRefused:
-                    # Nothing was sent: the same request goes to another run, or waits until this one is probed again.
-                    decisions.desk.refused(run)
-                    avoid.add(run.route.run_id)
-                    continue
-                except UpstreamTimeout:
-                    waited_secs = monotonic() - timing.arrived
-                    raise no_first_byte(run, waited_secs, first_byte_secs, is_view=False) from None
-                return
+            run = decisions.take(want, avoid)
+            if run is None:
+                run = await self._wait(errand, terms, want, use)
+                avoid = frozenset()
+            timing.run, timing.admitted = run, monotonic() if timing.was_held else timing.arrived
+            try:
+                await self._forward(errand, terms, run, use)
+            except UpstreamRefused:
+                # Nothing was sent: the same request goes to another run, or waits until this one is probed again.
+                decisions.desk.refused(run)
+                avoid = avoid | {run.route.run_id}
+                continue
+            except UpstreamTimeout:
+                waited_secs = monotonic() - timing.arrived
+                raise no_first_byte(run, waited_secs, terms.first_byte_secs, is_view=False) from None
+            finally:
+                decisions.desk.give_back(run, used_at=use.used_at(monotonic()) if use is not None else None)
+            return
 
-    async def _live_view(
-        self,
-        scope: Scope,
-        label: str,
-        prefix: str,
-        receive: ReplayReceive,
-        send: Send,
-        timing: Timing,
-        request_id: str,
-    ) -> None:
-        decisions = self.decisions
+    async def _wait(self, errand: _Errand, terms: Terms, want: Want, use: Use | None) -> LiveRun:
+        """A slot, taken, once there is one."""
+        if use is not None and use.is_none:
+            self.decisions.let_sleep(want)
+        arrived = errand.timing.arrived
+        errand.timing.was_held = True
+        return await self.decisions.slot_later(
+            want, arrived, arrived + terms.pick_secs, errand.listen().wait_until_gone
+        )
+
+    def _is_preflight(self, target: StandbyTarget, headers: Headers) -> bool:
+        return preflight.is_preflight("OPTIONS", headers) and not self.decisions.is_warm_and_public(target)
+
+    async def _live_view(self, errand: _Errand) -> None:
+        decisions, timing, label = self.decisions, errand.timing, errand.label
         run = decisions.desk.routes.by_label(label)
         if run is None:
             raise await decisions.why_no_view(label)
-        credentials = _credentials(scope, await own_tokens(_tokens(scope), decisions.auth))
-        timing.run, timing.admitted = run, monotonic()
-        first_byte_secs = decisions.first_byte_secs(None)
+        terms = self._terms.view_at_once(errand.scope, label, errand.prefix, timing.arrived)
+        if terms is None:
+            terms = await self._terms.view(errand.scope, label, errand.prefix)
+        timing.run, timing.admitted = run, timing.arrived
         decisions.desk.view(run)
         try:
             if run.route.address is None:
                 raise await decisions.why_no_view(label)
             if run.is_frozen:
                 timing.was_held = True
-                await decisions.until_awake(run, timing.arrived, receive.wait_until_gone)
+                await decisions.until_awake(run, timing.arrived, errand.listen().wait_until_gone)
                 timing.admitted = monotonic()
-            plan = self._plan(scope, run, request_id, credentials, prefix, timing)
-            plan = replace(plan, first_byte_deadline=timing.arrived + first_byte_secs)
-            await self._forward(scope, receive, send, plan, run, timing, Use())
+            await self._forward(errand, terms, run, None)
         except UpstreamRefused:
             # It may have ended a moment ago, before its route was taken back.
             raise await decisions.why_no_view(label) from None
         except UpstreamTimeout:
-            raise no_first_byte(run, monotonic() - timing.arrived, first_byte_secs, is_view=True) from None
+            raise no_first_byte(run, monotonic() - timing.arrived, terms.first_byte_secs, is_view=True) from None
         finally:
             decisions.desk.end_view(run)
 
-    @contextlib.asynccontextmanager
-    async def _slot(
-        self, want: Want, receive: ReplayReceive, timing: Timing, deadline: float, avoid: set[str], use: Use
-    ) -> AsyncIterator[LiveRun]:
-        """A slot, at once or after waiting; given back however the request ends."""
-        run = self.decisions.take(want, frozenset(avoid))
-        if run is None:
-            if use.is_none:
-                self.decisions.let_sleep(want)
-            timing.was_held = True
-            run = await self.decisions.slot_later(want, timing.arrived, deadline, receive.wait_until_gone)
-            avoid.clear()
-        timing.run, timing.admitted = run, monotonic()
+    async def _forward(self, errand: _Errand, terms: Terms, run: LiveRun, use: Use | None) -> None:
+        own = errand.of(run, terms)
         try:
-            yield run
-        finally:
-            self.decisions.desk.give_back(run, used_at=use.used_at(monotonic()))
-
-    def _plan(
-        self, scope: Scope, run: LiveRun, request_id: str, credentials: Credentials, prefix: str, timing: Timing
-    ) -> ForwardPlan:
-        settings = self.decisions.settings
-        address = run.route.address
-        assert address is not None
-        client = client_of(
-            scope["client"][0] if scope.get("client") else "",
-            scope["headers"],
-            trusted=settings.trusted_proxies,
-            scheme="https" if scope.get("scheme") in ("https", "wss") else settings.public_scheme,
-        )
-        return ForwardPlan(
-            address=address,
-            request_id=request_id,
-            credentials=credentials,
-            prefix=prefix,
-            is_sandboxed=bool(prefix),
-            client_host=client.address,
-            proxies=client.proxies,
-            scheme=client.scheme,
-            host=host_of(scope).decode("latin-1"),
-            answer_headers=lambda: [
-                (b"x-actor-request-id", request_id.encode("latin-1")),
-                *timing.header(monotonic()),
-            ],
-        )
-
-    async def _forward(
-        self, scope: Scope, receive: Receive, send: Send, plan: ForwardPlan, run: LiveRun, timing: Timing, use: Use
-    ) -> None:
-        try:
-            if scope["type"] != "http":
-                await self._relay(scope, receive, send, plan, run, use)
-            elif use.silence_secs is None:
-                await http.forward(scope, receive, send, plan, self.upstreams)
-            elif not await use.until_closed(run, send, lambda send: self._answer(scope, receive, send, plan)):
+            if errand.scope["type"] != "http":
+                await self._relay(errand, replace(terms.plan, **own._asdict()), run, use or Use())
+            elif use is None or use.silence_secs is None:
+                await self._answer(errand, terms, own, errand.send)
+            elif not await use.until_closed(run, errand.send, lambda send: self._answer(errand, terms, own, send)):
                 http.cut_here()
-                timing.was_cut = True
+                errand.timing.was_cut = True
         except UpstreamCut:
             # Returning without the rest makes the server cut the caller off: it never looks as if it were whole.
-            timing.was_cut = True
+            errand.timing.was_cut = True
         except (UpstreamRefused, UpstreamTimeout):
             raise
         except UpstreamError as error:
             raise bad_gateway(run, str(error)) from error
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, plan: ForwardPlan) -> None:
-        await http.forward(scope, receive, send, plan, self.upstreams)
+    async def _answer(self, errand: _Errand, terms: Terms, own: Errand, send: Send) -> None:
+        plan, prepared = terms.plan, terms.prepared
+        if prepared is None:
+            plan = replace(plan, address=own.address)
+        await http.forward(errand.scope, errand.receive, send, plan, self.upstreams, own, prepared)
 
-    async def _relay(
-        self, scope: Scope, receive: Receive, send: Send, plan: ForwardPlan, run: LiveRun, use: Use
-    ) -> None:
+    async def _relay(self, errand: _Errand, plan: ForwardPlan, run: LiveRun, use: Use) -> None:
         closing = asyncio.Event()
         with (
             self.sockets.open(run.route.run_id, lambda _code, _reason: closing.set()),
             self.metrics.open_websocket(),
-            use.listening(run, send, closing.set) as send,
+            use.listening(run, errand.send, closing.set) as send,
         ):
             await websocket.relay(
-                scope,
-                receive,
+                errand.scope,
+                errand.receive,
                 send,
                 plan,
                 upstreams=self.upstreams,
@@ -254,24 +205,51 @@ class Admission:
             )
 
 
-class _Watched:
-    """An ASGI ``send`` that remembers the status."""
+class _Errand:
+    """One request as it goes through here. Its ``send`` remembers the status."""
 
-    def __init__(self, send: Send) -> None:
+    __slots__ = ("_send", "label", "prefix", "receive", "request_id", "scope", "status", "timing")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, label: str, prefix: str, request_id: str) -> None:
+        self.scope = scope
+        self.receive = receive
         self._send = send
+        self.label = label
+        self.prefix = prefix
+        self.request_id = request_id
+        self.timing = Timing(arrived=monotonic())
         self.status: int | None = None
 
-    async def __call__(self, message: Message) -> None:
-        if message["type"] in ("http.response.start", "websocket.http.response.start"):
-            self.status = message["status"]
-        elif message["type"] == "websocket.accept":
-            self.status = 101
+    def listen(self) -> ReplayReceive:
+        """What tells when the caller leaves while the request is held; the body is to be had from it from now on."""
+        if not isinstance(self.receive, ReplayReceive):
+            self.receive = ReplayReceive(self.receive, wire_of(self.scope))
+        return self.receive
+
+    def of(self, run: LiveRun, terms: Terms) -> Errand:
+        """What is this request's own, on its way to *run*."""
+        address = run.route.address
+        assert address is not None
+        return Errand(address, self.request_id, self.timing.arrived + terms.first_byte_secs, self._own_headers)
+
+    def _own_headers(self) -> Headers:
+        own = [(b"x-actor-request-id", self.request_id.encode())]
+        return [*own, *self.timing.header(monotonic())] if self.timing.was_held else own
+
+    async def send(self, message: Message) -> None:
+        """As ASGI has it."""
+        if self.status is None:
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
+                self.status = message["status"]
+            elif message["type"] == "websocket.accept":
+                self.status = 101
         await self._send(message)
 
 
-def _tokens(scope: Scope) -> list[str]:
-    return candidates_of(scope["headers"], scope["query_string"])
-
-
-def _credentials(scope: Scope, own: frozenset[str]) -> Credentials:
-    return credentials_of(scope["headers"], scope["query_string"], own)
+def _use(terms: Terms, errand: _Errand) -> Use | None:
+    """Whether the request is use of its run; None: it is, for as long as it is open."""
+    ignores = terms.ignores
+    if ignores is None and terms.silence_secs is None:
+        return None
+    is_none = ignores is not None and ignores(raw_path_of(errand.scope)[len(errand.prefix) :])
+    return Use(is_none=is_none, silence_secs=terms.silence_secs)

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+
+class Wire(Protocol):
+    """
+    What Greenroom's own server for HTTP/1.1 tells of a request beyond ASGI, as the extension ``greenroom``.
+
+    ``target`` is as it was sent: ASGI can't tell ``/a?`` from ``/a``. A server that says so much knows of itself which
+    answers have no body, whatever their headers say.
+    """
+
+    target: bytes
+    has_whole_body: bool
+
+    def when_gone(self, tell: Callable[[], None] | None) -> None:
+        """Call *tell*, and none before it, when the caller leaves before he is answered; at once if he has left."""
+
+
+def wire_of(scope: Scope) -> Wire | None:
+    """The extension, where the server has it."""
+    extensions = scope.get("extensions")
+    return extensions.get("greenroom") if extensions else None
 
 
 def host_of(scope: Scope) -> bytes:

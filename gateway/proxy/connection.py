@@ -2,7 +2,8 @@
 One connection to a run as an asyncio protocol, and where connections lie between two requests.
 
 A connection carries one request at a time. Bytes go through an ``AnswerReader``; its one reader and its one writer
-wait on a future each. Reading pauses while ``MAX_QUEUED_BYTES`` of body wait to be taken.
+wait on a future each, and a wheel keeps the reader's limits. Reading pauses while ``MAX_QUEUED_BYTES`` of body wait to
+be taken.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections import deque
 from typing import cast
 
 from gateway.core.model import Address
-from gateway.proxy.answer_reader import AnswerReader, NotHttp
+from gateway.proxy.answer_reader import AnswerReader, LastHead, NotHttp
 from gateway.proxy.sockets import acknowledge_at_once, is_quiet, keep_watch
+from gateway.proxy.splice.wheel import NEVER, Wheel
 
 MAX_QUEUED_BYTES = 256 * 1024
 """Of an answer's body, before reading pauses; one more read may come on top."""
@@ -24,14 +26,15 @@ class Connection(asyncio.Protocol):
     """One connection to a run: carries one request at a time, or lies idle in its pool."""
 
     __slots__ = (
-        "_is_read_paused", "_is_write_paused", "_loop", "_open", "_reading", "_socket", "_writing",
-        "error", "has_news", "idle_until", "is_lost", "is_reused", "pieces", "pool", "queued_bytes", "reader",
-        "transport",
+        "_is_read_paused", "_is_write_paused", "_loop", "_open", "_reading", "_socket", "_wheel", "_writing",
+        "deadline", "error", "has_news", "idle_until", "is_lost", "is_reused", "last", "pieces", "pool", "queued_bytes",
+        "reader", "transport", "visit_at",
     )  # fmt: skip
 
-    def __init__(self, pool: Pool, all_open: OpenConnections, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, pool: Pool, all_open: OpenConnections, loop: asyncio.AbstractEventLoop, wheel: Wheel) -> None:
         self._open = all_open
         self._loop = loop
+        self._wheel = wheel
         self.pool = pool
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # from connection_made on
         self._socket: socket.socket | None = None
@@ -44,6 +47,10 @@ class Connection(asyncio.Protocol):
         self._writing: asyncio.Future[None] | None = None
         self._is_read_paused = False
         self._is_write_paused = False
+        self.last = LastHead()
+        # For the wheel
+        self.deadline = NEVER
+        self.visit_at = NEVER
         # Of the present request
         self.reader: AnswerReader | None = None
         self.pieces: deque[bytes] = deque()
@@ -83,6 +90,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost = True
+        self._wheel.forget(self)
+        self.deadline = NEVER
         self.pool.drop(self)
         self._open.discard(self)
         self.wake()
@@ -93,6 +102,10 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._is_write_paused = False
         _wake(self._writing)
+
+    def expired(self, now: float) -> None:
+        """The wheel comes by: whoever waits for bytes looks at the time."""
+        _wake(self._reading)
 
     # For the exchange
 
@@ -118,13 +131,13 @@ class Connection(asyncio.Protocol):
     async def wait_for_bytes(self, until: float | None) -> None:
         """Until something came or happened, or *until* on the loop's clock."""
         self._reading = waiter = self._loop.create_future()
-        timer = None if until is None else self._loop.call_at(until, _wake, waiter)
+        self.deadline = NEVER if until is None else until
+        if self.deadline < self.visit_at:
+            self._wheel.watch(self)
         try:
             await waiter
         finally:
             self._reading = None
-            if timer is not None:
-                timer.cancel()
 
     async def wait_for_room(self) -> None:
         """Until the Actor has read enough, or reads no more."""

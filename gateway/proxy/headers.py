@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from gateway.core.errors import CodingNotSupported, InvalidRequest, LoopDetected, MethodNotAllowed
@@ -66,6 +67,16 @@ _LONGEST_LENGTH = 18
 _SPACE_TO_ANYBODY = b" \t\x85\xa0"  # the last two to clients that read headers as ISO 8859-1 and trim them as text
 _PORT = re.compile(rb":[0-9]*$")
 _PLAIN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+class Prepared(NamedTuple):
+    """
+    What requests with the same headers have in common: the *text* of those for the Actor, as far as the value of the
+    request id, which comes last, and the body's *length*, CHUNKED or None.
+    """
+
+    text: bytes
+    length: int | None
 
 
 def candidates_of(headers: Iterable[tuple[bytes, bytes]], query_string: bytes) -> list[str]:
@@ -195,15 +206,27 @@ def upstream_head(
     does (in HTTP/2 none has to).
     Raises InvalidRequest and its relatives for a head that can't be sent on without changing its meaning.
     """
-    verb = method.encode("latin-1", "replace")
-    refuse_method(verb)
+    prepared = prepare(headers, plan, is_chunked=is_chunked, version=version)
+    return head_of(method, target(raw_path, query_string, plan), prepared, plan.request_id)
+
+
+def prepare(headers: Headers, plan: ForwardPlan, *, is_chunked: bool, version: str) -> Prepared:
+    """What ``upstream_head`` makes of *headers*; the plan's address and request id are not looked at."""
     length = body_length(headers)
     refuse_chunks_in_old_http(length, version)
     refuse_bad_headers(headers)
     lines = lines_for_actor(headers, plan)
     if length is None and is_chunked:
+        length = CHUNKED
         lines.append((b"Transfer-Encoding", b"chunked"))
-    return _head(verb, target(raw_path, query_string, plan), lines, plan, version)
+    return Prepared(_with_ours(lines, plan, version), length)
+
+
+def head_of(method: str, whole_target: bytes, prepared: Prepared, request_id: str) -> bytes:
+    """A whole head. Raises InvalidRequest and MethodNotAllowed for a method that goes to no Actor."""
+    verb = method.encode("latin-1", "replace")
+    refuse_method(verb)
+    return b"%b %b HTTP/1.1\r\n%b%b\r\n\r\n" % (verb, whole_target, prepared.text, request_id.encode("latin-1"))
 
 
 def upgrade_head(raw_path: bytes, query_string: bytes, headers: Headers, plan: ForwardPlan, key: bytes) -> bytes:
@@ -221,7 +244,9 @@ def upgrade_head(raw_path: bytes, query_string: bytes, headers: Headers, plan: F
         (b"Sec-WebSocket-Version", b"13"),
         (b"Sec-WebSocket-Key", key),
     ]
-    return _head(b"GET", target(raw_path, query_string, plan), lines, plan)
+    return head_of(
+        "GET", target(raw_path, query_string, plan), Prepared(_with_ours(lines, plan), None), plan.request_id
+    )
 
 
 def answer_headers(headers: Headers, plan: ForwardPlan) -> Headers:
@@ -230,12 +255,16 @@ def answer_headers(headers: Headers, plan: ForwardPlan) -> Headers:
 
     A cookie stays with the host that set it: a ``Domain`` other than the very host is cut.
     """
-    lines = lines_for_caller(headers, plan.host.encode("latin-1", "replace"), is_sandboxed=plan.is_sandboxed)
+    kept = kept_headers(headers, plan.host, is_sandboxed=plan.is_sandboxed)
+    return kept if plan.answer_headers is None else [*kept, *plan.answer_headers()]
+
+
+def kept_headers(headers: Headers, host: str, *, is_sandboxed: bool) -> Headers:
+    """What ``answer_headers`` keeps of *headers* for a caller who asked *host*."""
+    lines = lines_for_caller(headers, host.encode("latin-1", "replace"), is_sandboxed=is_sandboxed)
     kept = [(name.lower(), value) for name, value in lines]
-    if plan.is_sandboxed:
+    if is_sandboxed:
         kept.append((b"content-security-policy", b"sandbox"))
-    if plan.answer_headers is not None:
-        kept += plan.answer_headers()
     return kept
 
 
@@ -362,7 +391,8 @@ def as_text(lines: Headers) -> bytes:
     return b"".join([part for name, value in lines for part in (name, b": ", value, b"\r\n")])
 
 
-def _head(method: bytes, whole_target: bytes, lines: Headers, plan: ForwardPlan, version: str = "1.1") -> bytes:
+def _with_ours(lines: Headers, plan: ForwardPlan, version: str = "1.1") -> bytes:
+    """*lines* and what only we say, up to the value of the request id."""
     said = said_by_us(
         client_host=plan.client_host,
         proxies=plan.proxies,
@@ -371,8 +401,7 @@ def _head(method: bytes, whole_target: bytes, lines: Headers, plan: ForwardPlan,
         prefix=plan.prefix,
         version=version,
     )
-    last = (b"X-Actor-Request-ID", plan.request_id.encode("latin-1"))
-    return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, whole_target, as_text([*lines, *said, last]))
+    return as_text([*lines, *said]) + b"X-Actor-Request-ID: "
 
 
 def _named_by_connection(headers: Headers) -> frozenset[bytes]:

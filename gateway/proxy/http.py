@@ -2,7 +2,8 @@
 Carries one HTTP request to its run and the answer back, both as they come, with back-pressure both ways.
 
 The caller's side is watched by one task, started only where the answer is not there within some milliseconds or a
-body has to be sent; so a quick request without a body costs no task. A caller who leaves cuts the Actor's side.
+body has to be sent; so a quick request without a body costs no task. Greenroom's own server tells when a caller leaves,
+so there the task is for bodies that have not come whole. A caller who leaves cuts the Actor's side.
 
 An answer that breaks off must not look whole to the caller. ASGI has no word for that: ``forward`` raises UpstreamCut,
 and the app catches it and returns without completing the response. Upon that uvicorn closes the connection (the caller
@@ -15,18 +16,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextvars import ContextVar
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from gateway.proxy.answer_reader import AnswerHead
-from gateway.proxy.asgi import Message, Receive, Scope, Send, raw_path_of
-from gateway.proxy.headers import CHUNKED, answer_headers, body_length, upstream_head
-from gateway.proxy.plan import ForwardPlan, Headers
+from gateway.proxy.asgi import Message, Receive, Scope, Send, Wire, raw_path_of, wire_of
+from gateway.proxy.headers import Prepared, head_of, kept_headers, prepare, target
+from gateway.proxy.plan import Errand, ForwardPlan, Headers
 from gateway.proxy.upstream import Abandoned, Exchange, UpstreamCut, Upstreams
 
 _UNWATCHED_SECS = 0.05  # a caller who leaves within these is noticed after them
 _CONTINUE_SECS = 1.0  # what curl waits for a 100 before it sends its body all the same
 _DRAIN_SECS = 1.0  # for the rest of a body that the Actor didn't want
+_MAX_HOSTS_OF_A_HEAD = 8
 
 _is_cut: ContextVar[bool] = ContextVar("greenroom_answer_is_cut", default=False)
 
@@ -38,8 +40,7 @@ class Ended(StrEnum):
     CALLER_GONE = "caller-gone"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForwardOutcome:
+class ForwardOutcome(NamedTuple):
     """
     What became of one request: *status* and *first_byte_at* (the loop's clock) are None where the caller left before.
 
@@ -54,10 +55,18 @@ class ForwardOutcome:
 
 
 async def forward(
-    scope: Scope, receive: Receive, send: Send, plan: ForwardPlan, upstreams: Upstreams
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    plan: ForwardPlan,
+    upstreams: Upstreams,
+    errand: Errand | None = None,
+    prepared: Prepared | None = None,
 ) -> ForwardOutcome:
     """
     Carry the request of *scope* to ``plan.address`` and its answer to the caller.
+
+    With an *errand*, what it has in common with the plan is its own; *prepared* is what ``headers.prepare`` says.
 
     Raises, before anything was sent to the caller, InvalidRequest for a request that may not be passed on, and
     UpstreamRefused, UpstreamDropped, UpstreamInvalid or UpstreamTimeout; after UpstreamRefused nothing of the body was
@@ -65,45 +74,82 @@ async def forward(
     Raises UpstreamCut when the answer broke off or stood still in the middle: the app must return without completing
     the response. To be awaited in the request's own task, or ``quiet_cut_answers`` can't know of it.
     """
+    wire = wire_of(scope)
     method: str = scope["method"]
-    headers: Headers = list(scope["headers"])
-    length = body_length(headers)
-    # HTTP/1 says in its head whether a body follows; from HTTP/2 on only the first message does.
-    has_unsized_body = length is None and not scope.get("http_version", "1.1").startswith("1")
-    if has_unsized_body and method not in ("GET", "HEAD"):
-        length = CHUNKED
-    head = upstream_head(
-        method,
-        raw_path_of(scope),
-        scope.get("query_string", b""),
-        headers,
-        plan,
-        is_chunked=length == CHUNKED,
-        version=scope.get("http_version", "1.1"),
+    query: bytes = scope.get("query_string", b"")
+    if errand is None:
+        errand = Errand(plan.address, plan.request_id, plan.first_byte_deadline, plan.answer_headers)
+    if prepared is None:
+        version = scope.get("http_version", "1.1")
+        prepared = prepare(list(scope["headers"]), plan, is_chunked=may_be_unsized(scope), version=version)
+    whole = target(raw_path_of(scope), query, plan)
+    if wire is not None and not query and wire.target.endswith(b"?"):
+        whole += b"?"
+    exchange = await upstreams.send(
+        errand.address,
+        head_of(method, whole, prepared, errand.request_id),
+        method=method,
+        body_length=prepared.length,
+        is_held=bool(prepared.length) and wire is not None and wire.has_whole_body,
     )
-    exchange = await upstreams.send(plan.address, head, method=method, body_length=length)
     try:
-        return await _Forwarding(scope, receive, send, plan, exchange).run()
+        return await _Forwarding(scope, receive, send, plan, exchange, errand, wire).run()
     finally:
+        if wire is not None:
+            wire.when_gone(None)
         exchange.release()
+
+
+def may_be_unsized(scope: Scope) -> bool:
+    """
+    Whether a request whose headers say nothing of a body may have one.
+
+    HTTP/1 says in its head whether a body follows; from HTTP/2 on only the first message does.
+    """
+    return not scope.get("http_version", "1.1").startswith("1") and scope["method"] not in ("GET", "HEAD")
 
 
 class _CallerGone(Exception):
     """The server's ``send`` says that nobody listens."""
 
 
+class _Upload:
+    """What sender and receiver of a body tell each other: it was read as far as it will be; its answer has begun."""
+
+    __slots__ = ("answered", "read")
+
+    def __init__(self) -> None:
+        self.read = asyncio.Event()
+        self.answered = asyncio.Event()
+
+
 class _Forwarding:
     """One request under way."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, plan: ForwardPlan, exchange: Exchange) -> None:
+    __slots__ = (
+        "_bytes_down", "_bytes_up", "_errand", "_exchange", "_first_byte_at", "_loop", "_plan", "_receive", "_scope",
+        "_send_message", "_status", "_upload", "_wire",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        plan: ForwardPlan,
+        exchange: Exchange,
+        errand: Errand,
+        wire: Wire | None,
+    ) -> None:
         self._scope = scope
         self._receive = receive
         self._send_message = send
         self._plan = plan
         self._exchange = exchange
+        self._errand = errand
+        self._wire = wire
         self._loop = asyncio.get_running_loop()
-        self._body_read = asyncio.Event()
-        self._answer_started = asyncio.Event()
+        self._upload: _Upload | None = None  # while the body may not have been read
         self._status: int | None = None
         self._first_byte_at: float | None = None
         self._bytes_up = 0
@@ -111,14 +157,13 @@ class _Forwarding:
 
     async def run(self) -> ForwardOutcome:
         try:
-            if self._exchange.is_sent:
-                if not await self._take_empty_body():
-                    return self._outcome(Ended.CALLER_GONE)
-                await self._exchange.wait_for_head(self._loop.time() + _UNWATCHED_SECS)
-            if self._exchange.is_sent and self._exchange.has_answer and self._exchange.is_over:
+            if self._wire is not None and (self._exchange.is_sent or self._wire.has_whole_body):
+                self._wire.when_gone(self._leave)
+                if not self._exchange.is_sent:
+                    await self._send_whole_body()
                 await self._answer()
             else:
-                await self._answer_watched()
+                await self._run_watched()
         except (Abandoned, _CallerGone):
             return self._outcome(Ended.CALLER_GONE)
         except UpstreamCut:
@@ -126,10 +171,34 @@ class _Forwarding:
             raise
         return self._outcome(Ended.COMPLETE)
 
-    async def _answer_watched(self) -> None:
+    async def _run_watched(self) -> None:
+        """Where nobody tells when the caller leaves, or where there is a body to wait for."""
+        exchange = self._exchange
+        if exchange.is_sent:
+            if (await self._receive())["type"] == "http.disconnect":
+                raise _CallerGone
+            await exchange.wait_for_head(self._loop.time() + _UNWATCHED_SECS)
+            if exchange.has_answer and exchange.is_over:
+                await self._answer()
+                return
+        self._upload = _Upload()
+        if exchange.is_sent:
+            self._upload.read.set()
+        await self._answer_watched(self._upload)
+
+    async def _send_whole_body(self) -> None:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise _CallerGone
+        body: bytes = message["body"]
+        self._bytes_up = len(body)
+        if await self._exchange.write(body) and not self._exchange.is_sent:
+            self._exchange.finish()
+
+    async def _answer_watched(self, upload: _Upload) -> None:
         error: Exception | None = None
         async with asyncio.TaskGroup() as group:
-            watch = group.create_task(self._watch_caller())
+            watch = group.create_task(self._watch_caller(upload))
             try:
                 await self._answer()
             except Exception as caught:  # kept aside: a TaskGroup would wrap it
@@ -140,22 +209,25 @@ class _Forwarding:
             raise error
 
     async def _answer(self) -> None:
-        head = await self._exchange.head(self._plan.first_byte_deadline)
+        exchange = self._exchange
+        head = await exchange.head(self._errand.first_byte_deadline)
         self._first_byte_at = self._loop.time()
         self._status = head.status
         await self._send({"type": "http.response.start", "status": head.status, "headers": self._headers(head)})
-        self._answer_started.set()
+        upload = self._upload
+        if upload is not None:
+            upload.answered.set()
         while True:
-            piece = await self._exchange.next_piece(self._plan.stream_idle_timeout_secs)
-            if self._exchange.is_complete:  # the last piece, or none
+            piece = await exchange.next_piece(self._plan.stream_idle_timeout_secs)
+            if exchange.is_complete:  # the last piece, or none
                 break
             await self._send_body(piece, more=True)
-        if self._body_read.is_set():
+        if upload is None or upload.read.is_set():
             await self._send_body(piece, more=False)
         else:
-            await self._finish_early(piece)
+            await self._finish_early(piece, upload)
 
-    async def _finish_early(self, piece: bytes) -> None:
+    async def _finish_early(self, piece: bytes, upload: _Upload) -> None:
         """
         The Actor has answered without reading the whole body (413, say).
 
@@ -166,18 +238,34 @@ class _Forwarding:
             await self._send_body(piece, more=True)
         try:
             async with asyncio.timeout(_DRAIN_SECS):
-                await self._body_read.wait()
+                await upload.read.wait()
         except TimeoutError:
             pass
         await self._send_body(b"", more=False)
 
     def _headers(self, head: AnswerHead) -> Headers:
-        headers = answer_headers(head.headers, self._plan)
-        if head.status in (204, 304):  # uvicorn would insist on the bytes that a 304's Content-Length tells of
-            headers = [(name, value) for name, value in headers if name != b"content-length"]
-        if not self._body_read.is_set() and self._scope.get("http_version", "1.1").startswith("1"):
-            headers.append((b"connection", b"close"))
+        plan, ours = self._plan, self._errand.answer_headers
+        kept = head.kept.get((plan.host, plan.is_sandboxed))
+        if kept is None:
+            kept = self._kept(head)
+        headers = [*kept, *ours()] if ours is not None else kept
+        upload = self._upload
+        if upload is not None and not upload.read.is_set() and self._scope.get("http_version", "1.1").startswith("1"):
+            headers = [*headers, (b"connection", b"close")]
         return headers
+
+    def _kept(self, head: AnswerHead) -> Headers:
+        """What of *head* goes to every such caller."""
+        plan = self._plan
+        kept = kept_headers(head.headers, plan.host, is_sandboxed=plan.is_sandboxed)
+        # uvicorn would insist on the bytes that a 304's Content-Length tells of.
+        if head.status == 204 or (head.status == 304 and self._wire is None):
+            kept = [(name, value) for name, value in kept if name != b"content-length"]
+        if self._wire is not None:
+            if len(head.kept) >= _MAX_HOSTS_OF_A_HEAD:
+                head.kept.clear()
+            head.kept[plan.host, plan.is_sandboxed] = kept
+        return kept
 
     async def _send_body(self, piece: bytes, *, more: bool) -> None:
         self._bytes_down += len(piece)
@@ -190,18 +278,14 @@ class _Forwarding:
             self._exchange.abandon()
             raise _CallerGone from error
 
-    async def _take_empty_body(self) -> bool:
-        self._body_read.set()
-        message = await self._receive()
-        return bool(message["type"] != "http.disconnect")
-
-    async def _watch_caller(self) -> None:
+    async def _watch_caller(self, upload: _Upload) -> None:
         """Send the caller's body up as it comes, then wait for the caller to leave."""
-        if await self._is_body_wanted():
+        if await self._is_body_wanted(upload):
             is_wanted = True
-            while not self._body_read.is_set():
+            while not upload.read.is_set():
                 message = await self._receive()
                 if message["type"] == "http.disconnect":
+                    upload.read.set()
                     self._leave()
                     return
                 chunk: bytes = message.get("body", b"")
@@ -209,7 +293,7 @@ class _Forwarding:
                     is_wanted = await self._exchange.write(chunk)
                     self._bytes_up += len(chunk)
                 if not message.get("more_body", False):
-                    self._body_read.set()
+                    upload.read.set()
             if is_wanted and not self._exchange.is_sent:
                 self._exchange.finish()
         while (await self._receive())["type"] != "http.disconnect":
@@ -217,11 +301,10 @@ class _Forwarding:
         self._leave()
 
     def _leave(self) -> None:
-        self._body_read.set()
         if not self._exchange.is_complete:  # else only the server's ``send`` is left, and it knows
             self._exchange.abandon()
 
-    async def _is_body_wanted(self) -> bool:
+    async def _is_body_wanted(self, upload: _Upload) -> bool:
         """
         False where the caller asked first (``Expect: 100-continue``) and the Actor gave its answer at once.
 
@@ -231,18 +314,12 @@ class _Forwarding:
             return True
         if await self._exchange.wait_for_continue(self._loop.time() + _CONTINUE_SECS):
             return True
-        await self._answer_started.wait()
-        self._body_read.set()  # as far as it will be: what the caller sends now is the server's to skip
+        await upload.answered.wait()
+        upload.read.set()  # as far as it will be: what the caller sends now is the server's to skip
         return False
 
     def _outcome(self, ended: Ended) -> ForwardOutcome:
-        return ForwardOutcome(
-            ended=ended,
-            status=self._status,
-            first_byte_at=self._first_byte_at,
-            bytes_up=self._bytes_up,
-            bytes_down=self._bytes_down,
-        )
+        return ForwardOutcome(ended, self._status, self._first_byte_at, self._bytes_up, self._bytes_down)
 
 
 class _WithoutCuts(logging.Filter):

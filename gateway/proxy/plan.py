@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.core.model import Address
 
@@ -48,3 +49,12 @@ class ForwardPlan:
     first_byte_deadline: float | None = None
     stream_idle_timeout_secs: float | None = None
     answer_headers: Callable[[], Headers] | None = None
+
+
+class Errand(NamedTuple):
+    """What one request has of its own among those of one plan: the plan's fields of the same names."""
+
+    address: Address
+    request_id: str
+    first_byte_deadline: float | None
+    answer_headers: Callable[[], Headers] | None

@@ -9,7 +9,7 @@ What may be called when::
     exchange.release()                                            always, in ``finally``
 
 A connection is used again only if request and answer ended as their framing says and not a byte was left over. There
-is no task, queue or timer per request: one future per wait, and a timer only for waits that have a limit.
+is no task, queue or timer per request: one future per wait, and one wheel for the limits of all waits for an answer.
 
     UpstreamError
     ├── UpstreamRefused   no connection: not a byte was sent, so any other run may take the request
@@ -29,8 +29,10 @@ from gateway.core.model import Address
 from gateway.proxy.answer_reader import AnswerHead, AnswerReader, NotHttp
 from gateway.proxy.connection import Connection, OpenConnections, Pool
 from gateway.proxy.headers import CHUNKED
+from gateway.proxy.splice.wheel import Wheel
 
 _MAX_KEPT_BODY_BYTES = 64 * 1024  # of a request, to be sent once more on a new connection
+_JOINED_BYTES = 32 * 1024  # up to here a copy costs less than a second buffer for the kernel
 _LAST_BYTES_SECS = 1.0
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 
@@ -79,21 +81,33 @@ class Exchange:
     the request was sent whole (a body of up to 64 KiB is kept for that), ``head`` sends it once more on a new one.
     """
 
-    __slots__ = ("_connection", "_head", "_is_chunked", "_kept", "_method", "_remaining", "_upstreams", "is_sent")
+    __slots__ = (
+        "_connection", "_is_chunked", "_kept", "_kept_bytes", "_method", "_remaining", "_unsent", "_upstreams",
+        "is_sent",
+    )  # fmt: skip
 
     def __init__(
-        self, upstreams: Upstreams, connection: Connection, head: bytes, method: str, body_length: int | None
+        self,
+        upstreams: Upstreams,
+        connection: Connection,
+        head: bytes,
+        method: str,
+        body_length: int | None,
+        *,
+        is_held: bool,
     ) -> None:
         self._upstreams = upstreams
         self._connection = connection
-        self._head = head
         self._method = method
         self._is_chunked = body_length == CHUNKED
         self._remaining = body_length or 0
         self.is_sent = body_length is None or body_length == 0
         is_repeatable = connection.is_reused and method in _IDEMPOTENT and self._remaining <= _MAX_KEPT_BODY_BYTES
-        self._kept: bytearray | None = bytearray(head) if is_repeatable else None
-        connection.transport.write(head)
+        self._kept: list[bytes] | None = [head] if is_repeatable else None
+        self._kept_bytes = 0  # of the body
+        self._unsent = head if is_held else b""
+        if not is_held:
+            connection.transport.write(head)
 
     @property
     def has_answer(self) -> bool:
@@ -133,7 +147,7 @@ class Exchange:
         framed = b"".join((b"%x\r\n" % len(chunk), chunk, b"\r\n")) if self._is_chunked else chunk
         self._keep(framed)
         if connection.is_wanted():
-            connection.transport.write(framed)
+            self._write(framed)
             await connection.wait_for_room()
         return connection.is_wanted() or self._may_repeat()
 
@@ -144,7 +158,7 @@ class Exchange:
         if self._is_chunked:
             self._keep(b"0\r\n\r\n")
             if self._connection.is_wanted():
-                self._connection.transport.write(b"0\r\n\r\n")
+                self._write(b"0\r\n\r\n")
         elif self._remaining:
             self._connection.fail(UpstreamDropped(self._address, "was sent less body than announced"))
             return
@@ -276,13 +290,23 @@ class Exchange:
     def _address(self) -> Address:
         return self._connection.pool.address
 
+    def _write(self, framed: bytes) -> None:
+        head, self._unsent = self._unsent, b""
+        if not head:
+            self._connection.transport.write(framed)
+        elif len(framed) <= _JOINED_BYTES:
+            self._connection.transport.write(head + framed)
+        else:
+            self._connection.transport.writelines([head, framed])
+
     def _keep(self, framed: bytes) -> None:
         if self._kept is not None:
-            if len(self._kept) - len(self._head) + len(framed) > _MAX_KEPT_BODY_BYTES:
+            self._kept_bytes += len(framed)
+            if self._kept_bytes > _MAX_KEPT_BODY_BYTES:
                 self._kept = None
                 self._connection.wake()
             else:
-                self._kept += framed
+                self._kept.append(framed)
 
     def _may_repeat(self) -> bool:
         reader = self._connection.reader
@@ -296,13 +320,13 @@ class Exchange:
 
     async def _repeat(self) -> None:
         assert self._kept is not None
-        again, self._kept = bytes(self._kept), None
+        again, self._kept = b"".join(self._kept), None
         stale = self._connection
         self._connection = await self._upstreams.connect(stale.pool)
         if stale.error is not None:  # abandoned meanwhile
             self._connection.error = stale.error
             self._connection.transport.abort()
-        self._connection.reader = AnswerReader(self._method)
+        self._connection.reader = AnswerReader(self._method, last=self._connection.last)
         self._connection.transport.write(again)
 
 
@@ -314,9 +338,15 @@ class Upstreams:
     """
 
     def __init__(
-        self, *, connect_timeout_secs: float = 5.0, idle_secs: float = 4.0, max_idle_per_address: int = 64
+        self,
+        *,
+        connect_timeout_secs: float = 5.0,
+        idle_secs: float = 4.0,
+        max_idle_per_address: int = 64,
+        wheel: Wheel | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
+        self._wheel = Wheel() if wheel is None else wheel
         self._connect_timeout_secs = connect_timeout_secs
         self._idle_secs = idle_secs
         self._max_idle_per_address = max_idle_per_address
@@ -332,9 +362,12 @@ class Upstreams:
         method: str = "GET",
         body_length: int | None = None,
         is_upgrade: bool = False,
+        is_held: bool = False,
     ) -> Exchange:
         """
         Connect, or take a kept connection, and send *head*; the body (*body_length*: bytes, CHUNKED or None) follows.
+
+        *is_held*: it follows at once, so the head waits for it.
 
         Raises UpstreamRefused where no connection comes about in time; then nothing was sent.
         """
@@ -345,8 +378,8 @@ class Upstreams:
         connection = None if is_upgrade else self._take(pool, must_look=method not in _IDEMPOTENT)
         if connection is None:
             connection = await self.connect(pool)
-        connection.reader = AnswerReader(method, is_upgrade=is_upgrade)
-        return Exchange(self, connection, head, method, body_length)
+        connection.reader = AnswerReader(method, is_upgrade=is_upgrade, last=connection.last)
+        return Exchange(self, connection, head, method, body_length, is_held=is_held)
 
     def forget(self, address: Address) -> None:
         """
@@ -398,7 +431,7 @@ class Upstreams:
         try:
             async with asyncio.timeout(self._connect_timeout_secs):
                 _, connection = await self.loop.create_connection(
-                    lambda: Connection(pool, self._open, self.loop), pool.address.host, pool.address.port
+                    lambda: Connection(pool, self._open, self.loop, self._wheel), pool.address.host, pool.address.port
                 )
         except TimeoutError as error:
             raise UpstreamRefused(
