@@ -16,6 +16,7 @@ from autoscaler.machine import capacity_of
 from autoscaler.machine_cpu import MachineCpu
 from autoscaler.policy.asked import ToldBefore, asked_since
 from autoscaler.policy.deciding import Decision, decide, inputs
+from autoscaler.policy.due import Due, sign_of
 from autoscaler.policy.load_rule import NO_CPU
 from autoscaler.policy.memory import Memory
 from autoscaler.policy.observing import Observation, RunSeen
@@ -41,6 +42,7 @@ _log = logging.getLogger(__name__)
 _LEASE = "autoscaler"
 _LEASE_SECS = 10.0
 _MEMORY_SECS = 3600.0
+_FORGET_EVERY_SECS = 60.0
 _TROUBLES_TICKS = 10
 
 
@@ -96,12 +98,15 @@ class Autoscaler:
     _remarks: dict[PoolKey, list[str]] = field(default_factory=dict)
     _memories: dict[PoolKey, Memory] = field(default_factory=dict)
     _told: dict[PoolKey, ToldBefore] = field(default_factory=dict)
+    _due: Due = field(init=False)
+    _forget_at: float = 0.0
     _book: DecisionBook = field(init=False)
 
     def __post_init__(self) -> None:
         self._book = DecisionBook(self.state.records)
         self.policy = chosen(self.settings.autoscaler_preset, self.settings.autoscaler_thresholds)
         self._machine = MachineCpu.where_runs_are(self.settings)
+        self._due = Due(every_secs=self.settings.tick_secs)
         self._pace = Pace(starts_per_sec=self.settings.max_starts_per_sec)
         self._room = RoomKeeping(
             capacity=capacity_of(self.settings),
@@ -181,23 +186,27 @@ class Autoscaler:
         warm = (target.pool_for(target.owner_id) for target in self.directory.warm_targets())
         pools = {*views, *(key for key, (_, waiting) in demand.items() if waiting), *warm}
         self._forget_others(pools)
-        look_again = self.settings.tick_secs
+        now = self.clock()
         self._room.begin_look()
         waited_for = [pool for pool, (_, waiting) in demand.items() if waiting]
         # Who waits for a run gets it before anything is decided for the others, and before them where room is short.
         for some in (waited_for, pools.difference(waited_for)):
-            cases = []
+            cases, signs = [], {}
             for pool in some:
                 target = self.directory.target(pool.target_id.lower())
                 seen_runs = runs_seen(views.get(pool, ()), uses, generation_of(target), loads)
-                cases.append(await self._decide_pool(pool, target, reports, seen_runs))
+                signs[pool] = sign_of(seen_runs, target)
+                if some is waited_for or self._due.is_due(pool, signs[pool], now):
+                    cases.append(await self._decide_pool(pool, target, reports, seen_runs))
             cases = await self._within_room(cases, uses)
             for case in cases:
                 await self._act(case)
-                if case.decision.look_again_in_secs is not None:
-                    look_again = min(look_again, case.decision.look_again_in_secs)
+                if case.decision.is_fulfilled:
+                    self._due.decided(case.pool, signs[case.pool], now, case.decision.look_again_in_secs)
+                else:
+                    self._due.still_wants(case.pool)
         await self._troubles.report()
-        return look_again
+        return min(self.settings.tick_secs, self._due.secs_to_next(self.clock()))
 
     async def _within_room(self, cases: list[_Case], uses: Mapping[str, RunUse]) -> list[_Case]:
         """The cases with as many starts as pace and room allow to each; who has to make room for them is sent away."""
@@ -354,8 +363,15 @@ class Autoscaler:
         """Of pools without runs and requests, the last decision, and after an hour all that was learned of them."""
         for pool in self._last.keys() - pools:
             del self._last[pool]
+        self._due.keep(pools)
         now = self.clock()
+        if now < self._forget_at:
+            return
+        self._forget_at = now + _FORGET_EVERY_SECS
         for pool in self._memories.keys() - pools:
-            if now - (self._memories[pool].at or 0.0) > _MEMORY_SECS:
+            memory = self._memories[pool].asleep(now)
+            if now - (memory.at or 0.0) > _MEMORY_SECS:
                 del self._memories[pool]
                 self._told.pop(pool, None)
+            else:
+                self._memories[pool] = memory

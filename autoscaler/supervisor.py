@@ -164,8 +164,6 @@ class Supervisor:
                         run_id=keeper.run.id,
                         generation=keeper.generation,
                         readiness=keeper.readiness,
-                        in_flight=0,
-                        idle_secs=0.0,
                         age_secs=now - keeper.began,
                         leaves_because=keeper.leaves_because,
                         may_freeze=keeper.may_freeze and keeper.run.id not in connected,

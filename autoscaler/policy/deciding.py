@@ -53,6 +53,11 @@ class Decision:
         done = (("resume", self.resume), ("freeze", self.freeze), ("wind down", self.drain))
         return tuple(f"{what} {run_id}: {reason}" for what, runs in done for run_id, reason in runs)
 
+    @property
+    def is_fulfilled(self) -> bool:
+        """Whether no start is held back, by pace, room or failures."""
+        return self.present_runs + self.start >= self.wanted_runs
+
     def to_json(self) -> dict[str, Any]:
         """What is shown and stored, without the memory, which the next decision's inputs have."""
         return {

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from autoscaler.policy.gaps import Gaps
-from autoscaler.policy.windows import Window
+from autoscaler.policy.windows import NOTHING, SECS, Window
 
 _HALF_LIFE_SECS = 300.0
 _NEWEST_SHARE = 0.3
@@ -57,6 +57,14 @@ class Memory:
     def service_secs(self) -> float | None:
         """How long a request takes in a run, by what was seen; None: none has ended yet."""
         return self.busy_secs / self.finished if self.finished >= 1 else None
+
+    def asleep(self, now: float) -> Memory:
+        """The same in less room, for a pool that sleeps: what was longer ago than a window is zero by now anyway."""
+        windows = (self.in_flight, self.waiting, self.arrivals)
+        if self.at is None or now - self.at <= SECS or all(window.areas is NOTHING for window in windows):
+            return self
+        in_flight, waiting, arrivals = (replace(window, areas=NOTHING) for window in windows)
+        return replace(self, in_flight=in_flight, waiting=waiting, arrivals=arrivals)
 
     def with_need(self, now: float, needed: int, delay_secs: float) -> Memory:
         """After *needed* now; what is older than *delay_secs* is forgotten."""

@@ -18,7 +18,7 @@ _UNKNOWN: Mapping[str, Load] = {}
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunView:
     """
-    One live run of the pool: its use over all gateways (viewers are use, but no load), and its age.
+    One live run of the pool as the supervisor knows it.
 
     ``leaves_because``: why it must leave its machine; it is replaced as one of an old build is. ``may_freeze`` and
     ``cpu_ratio``: see ``RunSeen``.
@@ -27,18 +27,10 @@ class RunView:
     run_id: str
     generation: Generation
     readiness: Readiness
-    in_flight: int
-    idle_secs: float
     age_secs: float
-    viewers: int = 0
     leaves_because: str | None = None
     may_freeze: bool = True
     cpu_ratio: float | None = None
-
-    @property
-    def is_used(self) -> bool:
-        """Whether anything is open."""
-        return bool(self.in_flight or self.viewers)
 
 
 def generation_of(target: StandbyTarget | None) -> Generation | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 SECS = 60
-_NOTHING = (0.0,) * SECS
+NOTHING = (0.0,) * SECS
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Window:
 
     since: float
     until: float
-    areas: tuple[float, ...] = _NOTHING
+    areas: tuple[float, ...] = NOTHING
 
     def add(self, now: float, average: float) -> Window:
         """The window after *average* since ``until``. Costs one copy of the buckets."""
@@ -35,7 +35,7 @@ class Window:
         ahead = newest - last
         if not average:
             # Most pools sleep most of the time.
-            areas = _NOTHING if ahead >= SECS else self.areas[ahead:] + _NOTHING[:ahead] if ahead else self.areas
+            areas = NOTHING if ahead >= SECS else self.areas[ahead:] + NOTHING[:ahead] if ahead else self.areas
             return Window(self.since, now, areas)
         if not ahead:
             return Window(self.since, now, (*self.areas[:-1], self.areas[-1] + average * (now - self.until)))
@@ -66,7 +66,7 @@ class Window:
     def from_json(cls, stored: Mapping[str, Any]) -> Window:
         """The window again, exactly."""
         areas = tuple(stored["areas"])
-        return cls(stored["since"], stored["until"], _NOTHING[len(areas) :] + areas)
+        return cls(stored["since"], stored["until"], NOTHING[len(areas) :] + areas)
 
 
 def _bucket(moment: float) -> int:

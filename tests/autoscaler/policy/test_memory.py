@@ -142,3 +142,24 @@ def test_it_survives_being_stored(seen: list[Since]) -> None:
     memory = told(*seen).with_need(1.5, 2, 10)
     assert Memory.from_json(json.loads(json.dumps(memory.to_json()))) == memory
     assert memory.service_secs is None or memory.service_secs >= 0
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.1, 20), st.floats(0, 9, allow_subnormal=False), st.integers(0, 9)), max_size=20),
+    st.floats(0, 300),
+    st.floats(0, 300),
+    st.floats(0, 9, allow_subnormal=False),
+)
+def test_what_sleeps_needs_little_room(
+    steps: list[tuple[float, float, int]], until_noticed: float, until_woken: float, average: float
+) -> None:
+    """Made small amid its sleep, a memory wakes as it would have done otherwise."""
+    at, memory = 0.0, told(since(0))
+    for secs, in_flight, arrivals in steps:
+        at += secs
+        memory = after(memory, since(at, average_in_flight=in_flight, average_waiting=in_flight, arrivals=arrivals))
+    small = memory.asleep(at + until_noticed)
+    woken = since(at + until_noticed + until_woken, average_in_flight=average, average_waiting=average, arrivals=3)
+    assert after(small, woken) == after(memory, woken)
+    if until_noticed > 60:
+        assert sum(map(sum, (small.in_flight.areas, small.waiting.areas, small.arrivals.areas))) == 0
