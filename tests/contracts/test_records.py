@@ -921,6 +921,11 @@ async def test_the_settings_of_sqlite(in_sqlite: SqlRecords, path: Path):
     expected = {"synchronous": 2, "foreign_keys": 1, "journal_mode": "wal"}
     assert await in_sqlite._database.read(look) == expected
     assert await in_sqlite._database.write(look) == expected
+
+    async def cache_kib(connection: AsyncConnection) -> int:
+        return -int((await connection.exec_driver_sql("PRAGMA cache_size")).scalar() or 0)
+
+    assert await in_sqlite._database.read(cache_kib) <= 256, "there are several readers, each with its own"
     assert [file.stat().st_mode & 0o777 for file in path.parent.iterdir()] == [0o600] * 3
 
 
