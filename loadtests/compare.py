@@ -17,6 +17,7 @@ CPU is the proxy's own, from the kernel's account, by request; medians of interl
                         of one without them
 ``mem_1k_ws_mb``        1,000 silent WebSockets, above the same process before
 ``route_add_p95_ms``    from the answer to an Actor's creation until its host is known, 50 created at once
+``sse_first_byte_p95_ms`` from an Actor's write of the first event of a stream to its caller's read of it
 
 The proxies are set up as their manuals advise. Beside nginx and Go stands a variant of each that is tuned further:
 ``stream_cpu_vs_nginx_large_buffers`` and ``cpu_vs_go_buffer_pool``, which have no limit. They are fetched where
@@ -33,7 +34,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from loadtests.compare_chart import Bar, chart
-from loadtests.compare_figures import ADDED, LIMITS, MEMORY, ROUTES, STEADY, Comparison, Plan, memory, routes
+from loadtests.compare_figures import (
+    ADDED,
+    FIRST_EVENT,
+    LIMITS,
+    MEMORY,
+    ROUTES,
+    STEADY,
+    Comparison,
+    Plan,
+    first_events,
+    memory,
+    routes,
+)
 from loadtests.compare_greenroom import serving_greenroom
 from loadtests.compare_profile import profile
 from loadtests.compare_rounds import Outcome
@@ -57,15 +70,14 @@ def compare(given: argparse.Namespace, outcome: Outcome, folder: Path) -> None:
     with contextlib.ExitStack() as stack:
         upstreams = stack.enter_context(serving_upstreams(bench.programs, cores.load, folder / "upstreams"))
         targets: dict[str, Target] = {}
-        server: Server | None = None
+        servers: dict[str, Server] = {}
         for path in ("splice", "asgi"):
             try:
                 target, started = stack.enter_context(serving_greenroom(path, folder / path, bench.programs, cores))
             except NotMeasured as error:
                 print(f"Greenroom ({path}) can't be measured: {error}", flush=True)
                 continue
-            targets[path] = target
-            server = server or started
+            targets[path], servers[path] = target, started
         for peer in PEERS:
             if peer.name not in plan.peers:
                 continue
@@ -87,10 +99,12 @@ def compare(given: argparse.Namespace, outcome: Outcome, folder: Path) -> None:
             _attempt(outcome, here.memory_beside, "mem_1k_ws_mb")
         if given.profile and "splice" in targets:
             profile(targets["splice"], bench, given.profile)
-        if server is not None:
+        if servers:
+            server = next(iter(servers.values()))
             _attempt(outcome, lambda: routes(server, outcome), ROUTES)
+            _attempt(outcome, lambda: first_events(servers, outcome), FIRST_EVENT)
         else:
-            outcome.miss("Greenroom did not serve", ROUTES)
+            outcome.miss("Greenroom did not serve", ROUTES, FIRST_EVENT)
     _attempt(outcome, lambda: memory(bench, cores, folder / "memory", outcome), *MEMORY)
     if given.chart:
         titles = {name: target.title for name, target in targets.items() if not target.only_in}

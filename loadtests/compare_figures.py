@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from loadtests.compare_events import first_events_ms
 from loadtests.compare_greenroom import serving_greenroom
 from loadtests.compare_hosts import ADDED_AT_ONCE, MANY_HOSTS, add_hosts, added_hosts_ms, visit
 from loadtests.compare_rounds import Outcome, cpu, interleaved, median, median_ratio
@@ -33,14 +34,17 @@ LIMITS = {
     "mem_10k_hosts_mb": 15.0,
     "mem_1k_ws_mb": 10.0,
     "route_add_p95_ms": 10.0,
+    "sse_first_byte_p95_ms": 5.0,
 }
 STEADY = ("cpu_vs_go", "cpu_vs_nginx", "asgi_cpu_vs_go")
 ADDED = ("added_p50_ms", "added_p95_ms", "added_p99_ms")
 MEMORY = ("mem_10k_hosts_mb", "mem_1k_ws_mb")
 ROUTES = "route_add_p95_ms"
+FIRST_EVENT = "sse_first_byte_p95_ms"
 MANY_SOCKETS = 1000
 _SOCKETS_BEFORE = 50
 _WARM_REQUESTS = 3000
+_STREAMS = 200
 _BESIDE_ADDED = ("nginx",)
 
 
@@ -236,3 +240,14 @@ def routes(server: Server, outcome: Outcome) -> None:
     took = asyncio.run(added_hosts_ms(server, ADDED_AT_ONCE))
     outcome.report.raw["route_add_ms"] = [round(value, 3) for value in took]
     outcome.add(ROUTES, percentile(took, 0.95), "ms", LIMITS[ROUTES])
+
+
+def first_events(servers: dict[str, Server], outcome: Outcome) -> None:
+    """How soon an event passes; the figure is the protocol class's, the ASGI proxy's stands beside it."""
+    for path, server in servers.items():
+        took = asyncio.run(first_events_ms(server, _STREAMS))
+        outcome.report.raw[f"sse_first_byte_ms_{path}"] = [round(value, 3) for value in took]
+        if path == "splice":
+            outcome.add(FIRST_EVENT, percentile(took, 0.95), "ms", LIMITS[FIRST_EVENT])
+        else:
+            outcome.add(f"{path}_{FIRST_EVENT}", percentile(took, 0.95), "ms")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from loadtests.compare_events import EVENTS
 from loadtests.compare_targets import Cores, NotMeasured, Target, ask, children_of, tail_of
 from loadtests.compare_upstreams import SMALL, Programs, small_configuration
 from loadtests.server import TOKEN, Server, running
@@ -24,7 +26,7 @@ TOKEN_LINE = f"Authorization: Bearer {TOKEN}\r\n"
 
 def make_actors(folder: Path, programs: Programs, cores: Cores) -> list[Path]:
     """
-    An Actor for each of ``SMALL``, which runs nginx, and one named ``big``, which runs our Go upstream.
+    An Actor for each of ``SMALL``, which runs nginx, one named ``big``, which runs our Go upstream, and ``EVENTS``.
 
     They are ordinary Actors (access by token, one pool each) but that their programs move to the other core.
     """
@@ -41,6 +43,8 @@ def make_actors(folder: Path, programs: Programs, cores: Cores) -> list[Path]:
         )
         made.append(_actor(folder, name, start))
     made.append(_actor(folder, "big", f"exec {pinned} {programs.upstream.path}"))
+    events = Path(__file__).parent / "actors" / EVENTS / "main.py"
+    made.append(_actor(folder, EVENTS, f"exec {pinned} {sys.executable} {events}"))
     return made
 
 

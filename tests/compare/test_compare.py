@@ -173,6 +173,7 @@ def test_the_limits_are_those_that_were_promised() -> None:
         "mem_10k_hosts_mb": 15,
         "mem_1k_ws_mb": 10,
         "route_add_p95_ms": 10,
+        "sse_first_byte_p95_ms": 5.0,
     }
 
 
