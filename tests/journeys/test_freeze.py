@@ -276,3 +276,16 @@ async def test_greenrooms_own_end_ends_frozen_runs_in_order(tmp_path: Path) -> N
     async with Greenroom(tmp_path / "data", settings=SETTINGS) as again:
         assert (await again.run(run["id"]))["status"] == "SUCCEEDED"
         assert "asked to end" in await again.log_of(run["id"])
+
+
+async def test_a_reload_leaves_no_run_standing_still_for_ever(tmp_path: Path) -> None:
+    """The next worker has it go on, serves with it, and freezes it in its turn."""
+    folder = actor_folder(tmp_path / "actors", "probe", FREEZE)
+    async with Greenroom(tmp_path / "data", (folder,), SETTINGS) as greenroom:
+        before = (await greenroom.call("probe")).text
+        run_id = before.removeprefix("hello from ")
+        for _ in range(2):
+            await until_frozen(greenroom, run_id)
+            await greenroom.command("reload")
+            assert (await greenroom.call("probe")).text == before
+        await until_frozen(greenroom, run_id)

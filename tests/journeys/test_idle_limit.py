@@ -68,7 +68,9 @@ async def test_requests_aimed_at_a_limit_never_fail(tmp_path: Path, aim: Aim, ac
         outcomes = await asyncio.gather(*(_aimed(greenroom, name, aim, chance, rounds) for name in names))
         assert [problem for problems in outcomes for problem in problems] == []
         if "freezeAfterSecs" in aim.standby:
-            assert await greenroom.metric("greenroom_run_freezes_total") > 0, "none was ever frozen: nothing was tested"
+            frozen = await greenroom.metric("greenroom_run_freezes_total")
+            print(f"{frozen:.0f} freezes")
+            assert frozen >= actors, "few were ever frozen, so little was tested"
         if aim.standby["idleTimeoutSecs"] <= aim.secs:
             runs = await greenroom.wait_until_no_run_lives(within_secs=30)
             assert {run["status"] for run in runs} == {"SUCCEEDED"}, json.dumps(runs[:3])
