@@ -133,16 +133,15 @@ class AnswerHeads:
             self.hits += 1
         return seen_with(known, values, host)
 
-    def shape(self, known: KnownAnswer) -> Shape | None:
+    def shape(self, known: KnownAnswer, is_to_make: bool = True) -> Shape | None:
         """
-        What matches heads with the empty line that ``look`` would say *known* of; None where no value was cut out.
+        What matches heads with the empty line that ``look`` would say *known* of; None where no value was cut out, or
+        where nobody has asked to make it.
 
         Its groups are the values, for ``seen_with``.
         """
-        if len(known.pieces) == 1:
-            return None
         shape = self._shapes.get(known.pieces)
-        if shape is None:
+        if shape is None and is_to_make and len(known.pieces) > 1:
             if len(self._shapes) >= _MAX_SHAPES:
                 self._shapes.clear()
             *texts, last = known.pieces

@@ -117,14 +117,14 @@ class Back(asyncio.Protocol):
         self.receiver = None
         if self.is_lost:
             return
-        transport = self.transport
-        if self.can_stay and is_request_over and not transport.is_closing() and not transport.get_write_buffer_size():
+        # One that is about to close may lie there for a moment: whoever takes it looks.
+        if self.can_stay and is_request_over and not self.transport.get_write_buffer_size():
             self.is_reused = True
             if self.is_read_paused:
                 self.resume_reading()
             self.pool.keep(self, now)
         else:
-            transport.abort()
+            self.transport.abort()
 
     def pause_reading(self) -> None:
         """Until the caller has taken what was written to it."""

@@ -107,16 +107,15 @@ class RequestHeads:
         self.hits += 1
         return seen_with(head, tuple(values))
 
-    def shape(self, head: RequestHead) -> Shape | None:
+    def shape(self, head: RequestHead, is_to_make: bool = True) -> Shape | None:
         """
-        What matches heads with the empty line that ``look`` would say *head* of; None where no value was cut out.
+        What matches heads with the empty line that ``look`` would say *head* of; None where no value was cut out, or
+        where nobody has asked to make it.
 
         Its groups are the values, for ``seen_with``.
         """
-        if CUT not in head.block:
-            return None
         shape = self._shapes.get(head)
-        if shape is None:
+        if shape is None and is_to_make and CUT in head.block:
             if len(self._shapes) >= _MAX_SHAPES:
                 self._shapes.clear()
             shape = self._shapes[head] = shape_of(head.block.split(CUT), head.length_at)

@@ -47,22 +47,23 @@ class _Slot(Generic[Known]):
 
     __slots__ = ("count", "known", "shape")
 
-    def __init__(self, known: Known) -> None:
+    def __init__(self, known: Known, shape: Shape | None) -> None:
         self.known = known
+        self.shape = shape
         self.count = 1  # in a row, without a shape; with one, how many were others
-        self.shape: Shape | None = None
 
 
 class Shapes(Generic[Known]):
     """
     Those of one connection, by the first lines of its heads, which tell hosts apart, or statuses.
 
-    *shape* makes the shape of what is known of a head, or None where no value was cut out.
+    *shape* is asked for the shape of what is known of a head, and whether to make it where nobody has yet; it may have
+    none.
     """
 
     __slots__ = ("_shape", "_slots")
 
-    def __init__(self, shape: Callable[[Known], Shape | None]) -> None:
+    def __init__(self, shape: Callable[[Known, bool], Shape | None]) -> None:
         self._shape = shape
         self._slots: dict[bytes, _Slot[Known]] = {}
 
@@ -81,14 +82,14 @@ class Shapes(Generic[Known]):
         if slot is None:
             if len(self._slots) >= _MOST:
                 self._slots.clear()
-            self._slots[first] = _Slot(known)
+            self._slots[first] = _Slot(known, self._shape(known, False))
         elif slot.shape is not None:
             slot.count += 1
             if slot.count > _DROPPED_AFTER:
                 del self._slots[first]
         elif slot.known is not known:
-            slot.known, slot.count = known, 1
+            self._slots[first] = _Slot(known, self._shape(known, False))
         else:
             slot.count += 1
             if slot.count == _MADE_AFTER:
-                slot.shape, slot.count = self._shape(known), 0
+                slot.shape, slot.count = self._shape(known, True), 0

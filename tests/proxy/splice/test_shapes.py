@@ -164,6 +164,18 @@ def test_a_shape_is_made_of_heads_that_keep_coming() -> None:
     assert "split" not in calls_of(reader, others[1])
 
 
+def test_a_shape_that_was_made_is_there_for_other_connections() -> None:
+    """From the second of their heads on."""
+    heads = RequestHeads()
+    for _ in range(3):
+        reader = HeadReader(heads)
+        for number in range(30):
+            reader.read(alike(number))
+    reader = HeadReader(heads)
+    assert "split" in calls_of(reader, alike(99))
+    assert "split" not in calls_of(reader, alike(100))
+
+
 def test_of_many_hosts_some_have_a_shape() -> None:
     """What is kept for a connection is bounded."""
     reader = HeadReader(RequestHeads())
@@ -208,7 +220,7 @@ def test_a_shape_takes_no_longer_than_the_head_is_long(value: bytes) -> None:
 
 def test_no_shape_until_one_is_asked_for() -> None:
     """And what the maker of shapes declines stays looked up."""
-    shapes: Shapes[str] = Shapes(lambda _known: None)
+    shapes: Shapes[str] = Shapes(lambda _known, _is_to_make: None)
     for _ in range(40):
         shapes.note(b"a\r\n", 0, "x")
         assert shapes.find(b"a\r\n", 0) is None
