@@ -96,6 +96,14 @@ def test_look(hosts: HostMap, host: bytes, expected: object) -> None:
     assert [hosts.look(host), hosts.look(host)] == [expected, expected]
 
 
+def test_a_label_is_kept_once(directory: Directory, hosts: HostMap) -> None:
+    """However many headers name it, and in the directory: there may be ten thousand."""
+    plain, spelled = hosts.look(b"bob--hello.greenroom.test"), hosts.look(b"Bob--Hello.greenroom.test:80")
+    assert isinstance(plain, Standby)
+    assert isinstance(spelled, Standby)
+    assert plain.label is spelled.label is directory.own_label("bob--hello")
+
+
 @given(host=st.binary(max_size=60))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_comes(hosts: HostMap, host: bytes) -> None:
