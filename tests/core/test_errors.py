@@ -47,6 +47,7 @@ PUBLISHED = {
     "RequestTooLarge": (413, "request-too-large"),
     "HeadTooLarge": (431, "request-too-large"),
     "StandbyNotEnabled": (400, "standby-not-enabled"),
+    "StandbyAsleep": (503, "standby-asleep"),
     "StandbyRunFailed": (503, "standby-run-failed"),
     "StandbyRunFinished": (503, "standby-run-finished"),
     "StandbyRunNotReady": (504, "standby-run-not-ready"),

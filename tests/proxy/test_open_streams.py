@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,7 +37,8 @@ def stream(headers: Headers, *, is_chunked: bool = False) -> OpenStream:
 def test_what_an_event_stream_says(pieces: list[bytes], says: bool) -> None:
     """Comments and empty lines say nothing."""
     text = EventText()
-    assert any([text.feed(piece) for piece in pieces]) is says
+    heard = [text.feed(piece) for piece in pieces]
+    assert any(heard) is says
 
 
 @given(
@@ -47,8 +50,8 @@ def test_an_event_stream_says_the_same_however_it_is_cut(lines: list[tuple[bytes
     whole = b"".join(line + end for line, end in lines)
     ends = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
     text = EventText()
-    says = any([text.feed(whole[begin:end]) for begin, end in zip(ends, ends[1:], strict=False)])
-    assert says is any(line and not line.startswith(b":") for line, _ in lines)
+    heard = [text.feed(whole[begin:end]) for begin, end in pairwise(ends)]
+    assert any(heard) is any(line and not line.startswith(b":") for line, _ in lines)
 
 
 def test_every_byte_of_other_answers_says_something() -> None:
