@@ -6,7 +6,6 @@ What is decided stands in ``decisions``, which the protocol class asks too; this
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
@@ -187,9 +186,9 @@ class Admission:
         await http.forward(errand.scope, errand.receive, send, plan, self.upstreams, own, prepared)
 
     async def _relay(self, errand: _Errand, plan: ForwardPlan, run: LiveRun, use: Use) -> None:
-        closing = asyncio.Event()
+        closing = websocket.Closing()
         with (
-            self.sockets.open(run.route.run_id, lambda _code, _reason: closing.set()),
+            self.sockets.open(run.route.run_id, closing.set),
             self.metrics.open_websocket(),
             use.listening(run, errand.send, closing.set) as send,
         ):

@@ -26,7 +26,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
 from gateway.proxy.actor_socket import LOST, NO_CODE, TOO_BIG, ActorSocket
 from gateway.proxy.answer_reader import AnswerHead
@@ -43,10 +42,23 @@ GOING_AWAY = 1001
 INTERNAL_ERROR = 1011
 
 
-class Closing(Protocol):
-    """What tells a relay to close: an ``asyncio.Event`` will do."""
+class Closing:
+    """What tells a relay to close, and with which words."""
 
-    async def wait(self) -> object: ...
+    def __init__(self) -> None:
+        self._asked = asyncio.Event()
+        self._words = (GOING_AWAY, "going away")
+
+    def set(self, code: int = GOING_AWAY, reason: str = "going away") -> None:
+        """Close; who asks first is heard."""
+        if not self._asked.is_set():
+            self._words = (code, reason)
+            self._asked.set()
+
+    async def wait(self) -> tuple[int, str]:
+        """The code and the reason, once somebody has asked."""
+        await self._asked.wait()
+        return self._words
 
 
 class ClosedBy(StrEnum):
@@ -88,7 +100,7 @@ async def relay(
     on_activity: Callable[[], None] | None = None,
 ) -> RelayOutcome:
     """
-    Relay until either side closes, or *closing* is set (then both get 1001, going away).
+    Relay until either side closes, or *closing* is set (then both get what that says).
 
     *on_activity* is called for each message either way; pings and pongs are no activity. Messages longer than
     *max_message_bytes* close both sides with 1009. Raises InvalidRequest, UpstreamRefused, UpstreamDropped,
@@ -314,8 +326,7 @@ class _Session:
         self._end(by, self._actor.close_code, self._actor.close_reason)
 
     async def _drain(self, closing: Closing) -> None:
-        await closing.wait()
-        self._end(ClosedBy.GATEWAY, GOING_AWAY, "going away")
+        self._end(ClosedBy.GATEWAY, *await closing.wait())
 
     def _end(self, by: ClosedBy, code: int, reason: str) -> None:
         if not self._ended.done():

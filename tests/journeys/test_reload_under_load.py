@@ -19,7 +19,8 @@ SLEEPERS = 4
 _ROOM = {"idleTimeoutSecs": 600, "desiredRequestsPerActorRun": 500, "maxRequestsPerActorRun": 500}
 
 
-async def test_ten_reloads_under_load_fail_no_request(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["splice", "asgi"])
+async def test_ten_reloads_under_load_fail_no_request(tmp_path: Path, path: str) -> None:
     """
     On kept connections, on new ones and in pipelines; streams, slow bodies in both directions, WebSockets (which are
     told to come again), and requests that wait for a run: at least 20,000 in all, and each ends as it should.
@@ -28,7 +29,8 @@ async def test_ten_reloads_under_load_fail_no_request(tmp_path: Path) -> None:
     sleepers = [
         actor_folder(tmp_path / "actors", f"sleeper-{number}", {"idleTimeoutSecs": 1}) for number in range(SLEEPERS)
     ]
-    async with Greenroom(tmp_path / "data", (awake, *sleepers), settings={"log_level": "warning"}) as greenroom:
+    settings = {"log_level": "warning", "proxy_protocol": path}
+    async with Greenroom(tmp_path / "data", (awake, *sleepers), settings=settings) as greenroom:
         assert greenroom.process is not None
         host, sleeping = greenroom.host("awake"), [greenroom.host(folder.name) for folder in sleepers]
         assert (await greenroom.call("awake")).status_code == 200

@@ -25,7 +25,7 @@ from gateway.proxy.headers import credentials_of
 from gateway.proxy.http import ForwardOutcome, forward, quiet_cut_answers
 from gateway.proxy.plan import Credentials, ForwardPlan
 from gateway.proxy.upstream import UpstreamCut, UpstreamError, Upstreams
-from gateway.proxy.websocket import RelayOutcome, relay
+from gateway.proxy.websocket import Closing, RelayOutcome, relay
 
 TOKEN = "greenroom_api_secret"
 MAX_MESSAGE_BYTES = 100_000
@@ -134,7 +134,7 @@ class Rig:
     port: int = 0
     plan: ForwardPlan = NOWHERE
     first_byte_secs: float | None = 20
-    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    closing: Closing = field(default_factory=Closing)
     connections: int = 0
     activity: int = 0
     forwarded: asyncio.Queue[ForwardOutcome | Exception] = field(default_factory=asyncio.Queue)

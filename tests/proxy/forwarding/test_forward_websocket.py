@@ -252,6 +252,21 @@ async def test_draining_says_goodbye(rig: Rig) -> None:
     assert (got.closed_by, got.code) == (ClosedBy.GATEWAY, 1001)
 
 
+async def test_both_sides_are_told_to_come_again(rig: Rig) -> None:
+    """Where that is why somebody closes; who asked for it first is heard."""
+    heard: asyncio.Queue[tuple[int | None, str | None]] = asyncio.Queue()
+
+    async def handler(socket: ServerConnection) -> None:
+        await wait_for_close(socket)
+        heard.put_nowait((socket.close_code, socket.close_reason))
+
+    async with actor(rig, handler), client(rig) as socket:
+        rig.closing.set(1012, "restarting")
+        rig.closing.set()
+        assert await closed(socket) == (1012, "restarting")
+        assert await heard.get() == (1012, "restarting")
+
+
 async def test_a_message_too_big_from_the_client(rig: Rig) -> None:
     """Beyond the limit both sides are closed with 1009, and the Actor gets nothing of it."""
     heard: asyncio.Queue[Any] = asyncio.Queue()
