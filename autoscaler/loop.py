@@ -21,7 +21,7 @@ from autoscaler.policy.load_rule import NO_CPU
 from autoscaler.policy.memory import Memory
 from autoscaler.policy.observing import Observation, RunSeen
 from autoscaler.policy.pace import Pace
-from autoscaler.policy.quarantine import FREE, RunNews
+from autoscaler.policy.quarantine import FREE, RunNews, Standing
 from autoscaler.policy.room import Grants
 from autoscaler.policy.seeing import generation_of, limits_of, runs_seen
 from autoscaler.policy.thresholds import Policy, chosen
@@ -83,6 +83,7 @@ class Autoscaler:
     new_id: Callable[[], str]
     on_decision: Callable[[], None]
     on_pause: Callable[[bool], None] = lambda _: None
+    on_quarantined: Callable[[int], None] = lambda _: None
     builds: Callable[[], Sequence[Other]] = lambda: ()
     clock: Callable[[], float] = time.monotonic
     policy: Policy = field(init=False)
@@ -126,6 +127,7 @@ class Autoscaler:
             ttl_secs=_TROUBLES_TICKS * self.settings.tick_secs,
             clock=self.clock,
             on_pause=self.on_pause,
+            on_count=self.on_quarantined,
         )
 
     async def run(self) -> None:
@@ -267,7 +269,7 @@ class Autoscaler:
         generation = generation_of(target)
         standing = self._troubles.standing(pool, generation, starting=starting) if generation is not None else FREE
         if generation is not None and asked.waiting and all(run.state is Readiness.DRAINING for run in runs):
-            await self._troubles.tell_waiting(pool, generation, standing)
+            await self._tell_quarantined(pool, generation, standing)
         if standing.may_start is not None:
             may_start = min(may_start, standing.may_start)
         seen = Observation(
@@ -293,6 +295,12 @@ class Autoscaler:
             decision=decide(self.policy, seen, now),
             hindrance="nothing is started for a while, after failures" if standing.quarantined is not None else None,
         )
+
+    async def _tell_quarantined(self, pool: PoolKey, generation: Generation, standing: Standing) -> None:
+        if standing.quarantined is not None:
+            known = await self.directory.actor(pool.target_id)
+            name = f"{known[1].username}/{known[0].name}" if known is not None else pool.target_id
+            await self._troubles.tell_waiting(pool, generation, standing, name)
 
     async def _act(self, case: _Case) -> None:
         pool, decision = case.pool, case.decision

@@ -143,8 +143,11 @@ class RunReadiness(RunRecord):
     async def _take_no_more(self) -> None:
         """
         Its end is certain, its record not yet written: a request sent there meanwhile could fail, since what stands
-        before a container may accept connections for one that is gone.
+        before a container may accept connections for one that is gone. To one that never served none is sent, and who
+        waits for it is to hear of its failure before another one is started for him.
         """
+        if not self._has_served and not self._is_ending:
+            return
         if self._become(Readiness.DRAINING) or self._is_ending:
             await self._publish()
 

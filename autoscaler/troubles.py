@@ -24,7 +24,7 @@ _LOG_TAIL_LINES = 20
 class Troubles:
     """
     The quarantine of one autoscaler. *clock* is monotonic; ``on_pause`` is told of each pause that begins, and whether
-    it is one for crashes.
+    it is one for crashes, ``on_count`` how many pools are in quarantine now.
     """
 
     signals: Signals
@@ -32,6 +32,7 @@ class Troubles:
     ttl_secs: float
     clock: Callable[[], float] = time.monotonic
     on_pause: Callable[[bool], None] = lambda _: None
+    on_count: Callable[[int], None] = lambda _: None
     _quarantine: Quarantine = field(default_factory=Quarantine)
     _freed: list[PoolKey] = field(default_factory=list)
     _has_reported: bool = False
@@ -61,8 +62,11 @@ class Troubles:
         """A new lead: what an earlier one knew is not known."""
         self._freed += self._quarantine.clear_all()
 
-    async def tell_waiting(self, pool: PoolKey, generation: Generation, standing: Standing) -> None:
-        """Those who wait for a run of *pool*, and those who come during the pause, hear why none is started."""
+    async def tell_waiting(self, pool: PoolKey, generation: Generation, standing: Standing, name: str) -> None:
+        """
+        Those who wait for a run of *pool*, and those who come during the pause, hear why none is started; *name* is the
+        Actor's.
+        """
         trouble = standing.quarantined
         if trouble is None:
             return
@@ -70,7 +74,7 @@ class Troubles:
             PoolBlocked(
                 pool=pool,
                 message=f"{_in_words(trouble, standing.left_secs)} Its owner mends that by a new build, or has it "
-                f"tried at once by 'greenroom retry {pool.target_id}'.",
+                f"tried at once by 'greenroom retry {name}'.",
                 error_type=StandbyQuarantined.error_type,
                 retry_after_secs=standing.left_secs,
                 generation=generation,
@@ -98,6 +102,7 @@ class Troubles:
             )
             for pool, generation, trouble in self._quarantine.quarantined()
         ]
+        self.on_count(len(troubles))
         if troubles or self._has_reported:
             await self.signals.report_troubles(troubles, ttl_secs=self.ttl_secs)
         self._has_reported = bool(troubles)

@@ -96,6 +96,9 @@ class Metrics:
             ("cause",),
             registry=registry,
         )
+        self.quarantined_pools = Gauge(
+            "greenroom_quarantined_pools", "Pools whose starts have failed too often.", registry=registry
+        )
         self._quarantines = {cause: quarantines.labels(cause) for cause in ("starts", "crashes")}
         self.decisions = Counter(
             "greenroom_autoscaler_decisions", "Changes of the autoscaler's mind about a pool.", registry=registry

@@ -190,6 +190,7 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
             new_id=new_id,
             on_decision=metrics.decisions.inc,
             on_pause=metrics.count_quarantine,
+            on_quarantined=metrics.quarantined_pools.set,
             builds=lambda: [
                 Other(run_id=build_id, owner=owner, memory_mbytes=settings.build_memory_mbytes, is_run=False)
                 for build_id, owner in jobs.under_way().items()

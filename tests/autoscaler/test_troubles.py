@@ -64,10 +64,10 @@ class Bench:
         async with self.signals.watch_routes() as changes:
             await anext(changes)
             yield told
-            last = await self.signals.free_pool(PoolFreed(pool=PoolKey(target_id="end", user_id="")))
-            assert last is None
+            last = PoolFreed(pool=PoolKey(target_id="end", user_id=""))
+            await self.signals.free_pool(last)
             async for numbered in changes:
-                if numbered.change == PoolFreed(pool=PoolKey(target_id="end", user_id="")):
+                if numbered.change == last:
                     return
                 told.append(numbered.change)
 
@@ -84,15 +84,15 @@ async def test_who_waits_hears_why_with_the_log_for_the_owner(bench: Bench) -> N
     bench.now += 4
     async with bench.heard() as told:
         standing = bench.troubles.standing(POOL, GENERATION)
-        await bench.troubles.tell_waiting(POOL, GENERATION, standing)
-        await bench.troubles.tell_waiting(OTHER, GENERATION, bench.troubles.standing(OTHER, GENERATION))
+        await bench.troubles.tell_waiting(POOL, GENERATION, standing, "jane/hello")
+        await bench.troubles.tell_waiting(OTHER, GENERATION, bench.troubles.standing(OTHER, GENERATION), "jane/other")
     (blocked,) = told
     assert isinstance(blocked, PoolBlocked)
     assert (blocked.pool, blocked.generation, blocked.retry_after_secs) == (POOL, GENERATION, 6)
     assert (blocked.error_type, blocked.facts) == ("standby-quarantined", {"runId": "run2", "failedStarts": 3})
     assert "Exit code 3." in blocked.message
     assert "another 6 s" in blocked.message
-    assert "greenroom retry a" in blocked.message
+    assert "greenroom retry jane/hello" in blocked.message
     assert blocked.log_tail[0].endswith("said at last")
 
 

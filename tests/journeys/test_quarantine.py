@@ -58,7 +58,7 @@ async def test_after_three_failed_starts_callers_hear_at_once(greenroom: Greenro
         assert 1 <= int(refused.headers["retry-after"]) <= 10
         assert error["data"]["failedStarts"] == 3
         assert "exit code 3" in error["message"]
-        assert f"greenroom retry {actor['id']}" in error["message"]
+        assert "greenroom retry local/never" in error["message"]
         assert any(line.endswith("told to exit with 3") for line in error["data"]["logTail"])
     assert len(await greenroom.runs_of(actor)) == 3
 
@@ -117,6 +117,7 @@ async def test_after_the_pause_there_is_one_attempt(tmp_path: Path) -> None:
         assert len(await greenroom.runs_of(actor)) == before + 1
         assert int((await greenroom.call("stubborn")).headers["retry-after"]) in range(15, 21)
         assert await greenroom.metric('greenroom_quarantines_total{cause="starts"}') == 2
+        assert await greenroom.metric("greenroom_quarantined_pools") == 1
 
 
 async def test_a_crash_loop_is_quarantined(greenroom: Greenroom) -> None:
