@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from journeys.greenroom import TOKEN, Greenroom
 from journeys.socket_actor import Place, raw_socket
-from proxy.splice.tunnel_rig import CLOSE, TEXT
+from proxy.splice.tunnel_rig import CLOSE, PING, PONG, TEXT
 
 SERVICE_RESTART = 1012
 
@@ -250,7 +250,8 @@ def talks(host: str, pause_secs: float) -> Callable[[Load], Awaitable[None]]:
                 text = b"message %d" % said
                 socket.send(TEXT, text)
                 async with asyncio.timeout(_LIMIT_SECS):
-                    got = await socket.get()
+                    while (got := await socket.get()).opcode == PING:
+                        socket.send(PONG, got.payload)
                 if got.opcode == CLOSE:
                     assert (got.code, got.reason) == (SERVICE_RESTART, "restarting"), got
                     socket.close(SERVICE_RESTART)
