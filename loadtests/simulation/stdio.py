@@ -12,13 +12,14 @@ In a line only now and runs must be there:
     runs        all that are not gone: id; state, one of starting, serving, frozen, draining; ageSecs since its start
                 command; inFlight; idleSecs, since its last request ended or it began to serve (0 while it serves one);
                 viewers (open live views); overloadedRatio, the share of the last seconds with its CPU at its limit;
-                retiresBecause, a text where it is to be replaced
+                retiresBecause, a text where it is to be replaced; and for freezing: cpuRatio, the share of its limit
+                that it uses (default: unknown, then it is not frozen), hasOpenSockets (false), mayFreeze (true)
     waiting     requests that no run has taken yet
     averages    inFlight and waiting, averaged over the time since the pool's last line (default: as they are now)
     arrivals    requests that came since the pool's last line (default: as many as are more than at the last line)
     finished    requests that ended in a run since then (default: as many as came and are not there any more)
     settings    maxRequestsPerActorRun (4), desiredRequestsPerActorRun (3, may be fractional), idleTimeoutSecs (90),
-                minRuns (0), maxRuns (none)
+                minRuns (0), maxRuns (none), freezeAfterSecs (none: runs are not frozen), freezeWithOpenSockets (false)
     policy      "greenroom" (default) or "platform", or an object with thresholds of autoscaler/policy/thresholds.py,
                 such as {"late_price_secs": 28}
     serviceSecs, startSecs   where you measure how long a request and a start take (default: as it is seen from here)
@@ -27,10 +28,11 @@ In a line only now and runs must be there:
 Write a line every two seconds, and at once when a request finds no free slot. The answer:
 
     {"pool": "a", "wantedRuns": 2, "presentRuns": 1, "start": 1, "drain": [{"id": "r2", "reason": "…"}],
-     "reasons": ["2 runs: …"], "lookAgainInSecs": null}
+     "freeze": [], "resume": [], "reasons": ["2 runs: …"], "lookAgainInSecs": null}
 
-start is how many runs to start now, drain which ones take nothing new and end with their last request. A line that
-can't be read is answered with {"error": {"type": …, "message": …}} and changes nothing.
+start is how many runs to start now, drain which ones take nothing new and end with their last request, freeze which
+ones stand still until a later line's resume names them. A line that can't be read is answered with {"error": {"type":
+…, "message": …}} and changes nothing.
 """
 
 from __future__ import annotations
