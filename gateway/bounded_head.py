@@ -220,7 +220,8 @@ class BoundedHead(asyncio.Protocol):
             asks_first=seen.head.expects_continue,
         )
         # Owned by uvicorn's server, which waits for its tasks when it ends.
-        self._server_state.tasks.add(self._loop.create_task(request.run(self._app)))
+        request.task = task = self._loop.create_task(request.run(self._app))
+        self._server_state.tasks.add(task)
         return data[at:] if at < len(data) else b""
 
     def _scope(self, line: RequestLine, seen: Seen) -> Scope:
@@ -327,10 +328,10 @@ class BoundedHead(asyncio.Protocol):
             if self._stash:
                 self._loop.call_soon(self._next)
 
-    def is_over(self, task: asyncio.Task[None] | None) -> None:
+    def is_over(self, request: AsgiRequest) -> None:
         """The app has returned."""
-        if task is not None:
-            self._server_state.tasks.discard(task)
+        if request.task is not None:
+            self._server_state.tasks.discard(request.task)
 
     # WebSockets
 
@@ -372,7 +373,7 @@ class BoundedHead(asyncio.Protocol):
         request, self._request = self._request, None
         if request is not None:
             request.disconnect()
-            if request.has_status:
+            if request.status is not None:
                 self.transport.abort()
                 return
         elif not self._upload.is_over:  # it has its answer already

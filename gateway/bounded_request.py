@@ -17,7 +17,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from gateway.proxy.asgi import Message, Scope
+from gateway.proxy.asgi import Lines, Message, Scope
 from gateway.proxy.plan import Headers
 from gateway.proxy.sockets import reset_on_abort
 from gateway.proxy.splice.answer_head import never_has_body
@@ -51,7 +51,7 @@ class Connection(Protocol):
     async def room(self) -> None:
         """Until the caller has taken what was written, but for a little; or has gone."""
 
-    def is_over(self, task: asyncio.Task[None] | None) -> None:
+    def is_over(self, request: AsgiRequest) -> None:
         """The app has returned."""
 
 
@@ -64,8 +64,8 @@ class AsgiRequest:
 
     __slots__ = (
         "_connection", "_has_chunks", "_has_no_body", "_head", "_is_given", "_keeps", "_left", "_minor", "_news",
-        "_on_gone", "_pieces", "_size", "asks_first", "has_status", "has_whole_body", "is_answered", "is_disconnected",
-        "scope", "target",
+        "_on_gone", "_pieces", "_size", "asks_first", "has_whole_body", "is_answered", "is_disconnected", "scope",
+        "status", "target", "task",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +75,7 @@ class AsgiRequest:
         self.scope = scope
         scope["extensions"] = {"greenroom": self}
         self.target = target
+        self.task: asyncio.Task[None] | None = None
         self._minor = minor
         self.asks_first = asks_first
         self.has_whole_body = is_empty
@@ -84,7 +85,7 @@ class AsgiRequest:
         self._is_given = False  # all of the body
         self._news: asyncio.Event | None = None
         self._on_gone: Callable[[], None] | None = None
-        self.has_status = False
+        self.status: int | None = None
         self.is_answered = False
         self._head = b""  # which was not written yet
         self._keeps = False
@@ -142,7 +143,7 @@ class AsgiRequest:
                 self._fail()
         finally:
             self.scope = {}  # which refers to this
-            self._connection.is_over(asyncio.current_task())
+            self._connection.is_over(self)
 
     async def receive(self) -> Message:
         """The next piece of the body, or that nobody listens any more."""
@@ -168,7 +169,7 @@ class AsgiRequest:
     def _ask(self) -> None:
         """The body is wanted."""
         self.asks_first = False
-        if not (self.has_whole_body or self._pieces or self.has_status or self.is_disconnected):
+        if not (self.has_whole_body or self._pieces or self.status or self.is_disconnected):
             self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     async def send(self, message: Message) -> None:
@@ -178,29 +179,20 @@ class AsgiRequest:
         if self.is_disconnected:
             return
         kind = message["type"]
-        if kind == "http.response.start" and not self.has_status:
-            self._start(message["status"], message.get("headers", ()))
-        elif kind == "http.response.body" and self.has_status and not self.is_answered:
+        if kind == "http.response.start" and self.status is None:
+            lines = message.get("greenroom")
+            says_close = False
+            if lines is None:
+                lines, says_close = _lines(message.get("headers", ()))
+            self._start(message["status"], lines, says_close=says_close)
+        elif kind == "http.response.body" and self.status is not None and not self.is_answered:
             self._more(message.get("body", b""), is_last=not message.get("more_body", False))
         else:
             raise RuntimeError(f"Unexpected ASGI message {kind!r}.")
 
-    def _start(self, status: int, headers: Headers) -> None:
-        lines: list[bytes] = []
-        keeps, says_close = self._connection.may_follow(self), False
-        length: int | None = None
-        for name, value in headers:
-            lower = name.lower()
-            if lower == b"content-length":
-                length = int(value)
-            elif lower == b"transfer-encoding":  # whoever sends the body frames it
-                continue
-            elif lower == b"connection" and b"close" in value.lower():
-                keeps, says_close = False, True
-            lines.append(b"%b: %b\r\n" % (name, value))
-        text = b"".join(lines)
-        if not _LINES.fullmatch(text) or text.count(b"\n") != len(lines):
-            raise RuntimeError("A header of the answer holds characters that may not stand there.")
+    def _start(self, status: int, lines: Lines, *, says_close: bool) -> None:
+        text, length, is_followed = lines
+        keeps = not says_close and self._connection.may_follow(self)
         if self.scope["method"] == "HEAD" or never_has_body(status):
             self._has_no_body = True
         elif length is not None:
@@ -210,12 +202,13 @@ class AsgiRequest:
             text += b"transfer-encoding: chunked\r\n"
         else:
             keeps = False  # it ends with the connection
-        if not keeps:
-            text += b"\r\n" if says_close else b"connection: close\r\n\r\n"
+        if keeps:
+            end = b"\r\n" if self._minor else b"connection: keep-alive\r\n\r\n"
         else:
-            text += b"\r\n" if self._minor else b"connection: keep-alive\r\n\r\n"
-        self.has_status, self._keeps, self._head = True, keeps, _STATUS_LINES[status] + text
-        asyncio.get_running_loop().call_soon(self._flush)
+            end = b"\r\n" if says_close else b"connection: close\r\n\r\n"
+        self.status, self._keeps, self._head = status, keeps, b"".join((_STATUS_LINES[status], text, end))
+        if not is_followed:
+            asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
         head, self._head = self._head, b""
@@ -229,15 +222,18 @@ class AsgiRequest:
             self._left -= len(body)
             if self._left < 0 or (is_last and self._left):
                 raise RuntimeError("The body of the answer does not have the length that its head tells.")
-        pieces = [body] if body else []
-        if self._has_chunks:
+        pieces: list[bytes] = []
+        if self._head:
+            pieces.append(self._head)
+            self._head = b""
+        if not self._has_chunks:
             if body:
-                pieces = [b"%x\r\n" % len(body), body, b"\r\n"]
+                pieces.append(body)
+        else:
+            if body:
+                pieces += (b"%x\r\n" % len(body), body, b"\r\n")
             if is_last:
                 pieces.append(b"0\r\n\r\n")
-        if self._head:
-            pieces.insert(0, self._head)
-            self._head = b""
         transport = self._connection.transport
         if len(body) > _JOINED_BYTES and len(pieces) > 1:
             transport.writelines(pieces)
@@ -252,13 +248,13 @@ class AsgiRequest:
         """Nothing more comes from the app: an error is told where no answer has begun, else it must not look whole."""
         if self.is_disconnected or self.is_answered:
             return
-        if self.has_status:
+        if self.status is not None:
             self._cut()
             return
         self._head, self._has_chunks = b"", False
         text = b"Internal Server Error"
-        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(text))]
-        self._start(500, [*headers, (b"connection", b"close")])
+        head = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n" % len(text)
+        self._start(500, Lines(head, len(text), is_followed=True), says_close=True)
         self._more(text, is_last=True)
 
     def _cut(self) -> None:
@@ -272,3 +268,27 @@ class AsgiRequest:
             transport.abort()
         else:
             transport.close()
+
+
+def _lines(headers: Headers) -> tuple[Lines, bool]:
+    """
+    *headers* as text, without what is the server's to say, and whether they say that the connection ends.
+
+    Raises RuntimeError for one that would be another.
+    """
+    lines: list[bytes] = []
+    length: int | None = None
+    says_close = False
+    for name, value in headers:
+        lower = name.lower()
+        if lower == b"content-length":
+            length = int(value)
+        elif lower == b"transfer-encoding":  # whoever sends the body frames it
+            continue
+        elif lower == b"connection" and b"close" in value.lower():
+            says_close = True
+        lines.append(b"%b: %b\r\n" % (name, value))
+    text = b"".join(lines)
+    if not _LINES.fullmatch(text) or text.count(b"\n") != len(lines):
+        raise RuntimeError("A header of the answer holds characters that may not stand there.")
+    return Lines(text, length, is_followed=False), says_close

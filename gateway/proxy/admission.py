@@ -30,8 +30,6 @@ from gateway.proxy.use import Use
 _log = logging.getLogger(__name__)
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")
 
-Serve = Callable[["_Errand"], Awaitable[None]]
-
 
 @dataclass(slots=True, kw_only=True)
 class Admission:
@@ -49,43 +47,39 @@ class Admission:
         self._accounts = Accounts(self.metrics)
         self._terms = TermsBook(self.decisions)
 
-    async def standby(self, scope: Scope, receive: Receive, send: Send, label: str, prefix: str) -> None:
-        """One request to a standby host; *prefix* is the path form's, empty at hosts."""
-        await self._answered(scope, receive, send, "standby", self._standby, label, prefix)
+    def standby(self, scope: Scope, receive: Receive, send: Send, label: str, prefix: str) -> Awaitable[None]:
+        """Serve one request to a standby host; *prefix* is the path form's, empty at hosts."""
+        return self._answered(_Errand(scope, receive, send, label, prefix, self.new_request_id()), "standby")
 
-    async def live_view(self, scope: Scope, receive: Receive, send: Send, label: str, prefix: str) -> None:
-        """One request to a run's live-view host."""
-        await self._answered(scope, receive, send, "live_view", self._live_view, label, prefix)
+    def live_view(self, scope: Scope, receive: Receive, send: Send, label: str, prefix: str) -> Awaitable[None]:
+        """Serve one request to a run's live-view host."""
+        return self._answered(_Errand(scope, receive, send, label, prefix, self.new_request_id()), "live_view")
 
     def clear(self) -> None:
         """Forget what was seen."""
         self._terms.clear()
 
-    async def _answered(
-        self, scope: Scope, receive: Receive, send: Send, kind: RequestKind, serve: Serve, label: str, prefix: str
-    ) -> None:
-        """Run *serve*; turn errors into answers, count, and log one line."""
-        errand = _Errand(scope, receive, send, label, prefix, self.new_request_id())
+    async def _answered(self, errand: _Errand, kind: RequestKind) -> None:
+        """Serve it; turn errors into answers, count, and log one line."""
+        scope, request_id = errand.scope, errand.request_id
         error: GreenroomError | None = None
-        told = request_id_var.set(errand.request_id)
+        told = request_id_var.set(request_id)
         try:
             try:
-                await serve(errand)
+                await (self._standby(errand) if kind == "standby" else self._live_view(errand))
             except GreenroomError as raised:
                 error = raised
             except CallerGone:
                 pass
             except Exception:
                 _log.exception("a request met an internal error")
-                error = GreenroomError(
-                    f"Greenroom had an internal error; its log tells more (request {errand.request_id})."
-                )
+                error = GreenroomError(f"Greenroom had an internal error; its log tells more (request {request_id}).")
             if error is not None and errand.status is None:
-                extra = [(b"x-actor-request-id", errand.request_id.encode())]
+                extra = [(b"x-actor-request-id", request_id.encode())]
                 await replies.send_error(scope, errand.send, error, extra)
             method = scope.get("method", "WEBSOCKET")
             method = method if _METHOD.fullmatch(method) else "?"  # nothing else goes into the log
-            self._accounts.ended(kind, method, errand.status, errand.timing, errand.request_id, error, monotonic())
+            self._accounts.ended(kind, method, errand.status, errand.timing, request_id, error, monotonic())
         finally:
             request_id_var.reset(told)
 
@@ -166,6 +160,10 @@ class Admission:
         try:
             if errand.scope["type"] != "http":
                 await self._relay(errand, replace(terms.plan, **own._asdict()), run, use or Use())
+            elif terms.prepared is not None and (use is None or use.silence_secs is None):
+                await http.forward(
+                    errand.scope, errand.receive, errand.send, terms.plan, self.upstreams, own, terms.prepared
+                )
             elif use is None or use.silence_secs is None:
                 await self._answer(errand, terms, own, errand.send)
             elif not await use.until_closed(run, errand.send, lambda send: self._answer(errand, terms, own, send)):
@@ -205,24 +203,33 @@ class Admission:
 
 
 class _Errand:
-    """One request as it goes through here. Its ``send`` remembers the status."""
+    """
+    One request as it goes through here. ``send`` is the server's where that remembers the status, else ours does.
+    """
 
-    __slots__ = ("_send", "label", "prefix", "receive", "request_id", "scope", "status", "timing")
+    __slots__ = ("_send", "_status", "_wire", "label", "prefix", "receive", "request_id", "scope", "send", "timing")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, label: str, prefix: str, request_id: str) -> None:
         self.scope = scope
         self.receive = receive
+        self._wire = wire_of(scope)
         self._send = send
+        self.send = send if self._wire is not None else self._watched
         self.label = label
         self.prefix = prefix
         self.request_id = request_id
         self.timing = Timing(arrived=monotonic())
-        self.status: int | None = None
+        self._status: int | None = None
+
+    @property
+    def status(self) -> int | None:
+        """That of the answer, once it has begun."""
+        return self._wire.status if self._wire is not None else self._status
 
     def listen(self) -> ReplayReceive:
         """What tells when the caller leaves while the request is held; the body is to be had from it from now on."""
         if not isinstance(self.receive, ReplayReceive):
-            self.receive = ReplayReceive(self.receive, wire_of(self.scope))
+            self.receive = ReplayReceive(self.receive, self._wire)
         return self.receive
 
     def of(self, run: LiveRun, terms: Terms) -> Errand:
@@ -235,13 +242,12 @@ class _Errand:
         own = [(b"x-actor-request-id", self.request_id.encode())]
         return [*own, *self.timing.header(monotonic())] if self.timing.was_held else own
 
-    async def send(self, message: Message) -> None:
-        """As ASGI has it."""
-        if self.status is None:
+    async def _watched(self, message: Message) -> None:
+        if self._status is None:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
-                self.status = message["status"]
+                self._status = message["status"]
             elif message["type"] == "websocket.accept":
-                self.status = 101
+                self._status = 101
         await self._send(message)
 
 

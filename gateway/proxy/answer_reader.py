@@ -8,6 +8,7 @@ For the ASGI proxy, which has no words for 1xx and trailers: these are checked a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gateway.proxy.plan import Headers
 from gateway.proxy.splice.answer_head import (
@@ -21,9 +22,17 @@ from gateway.proxy.splice.answer_head import (
 )
 from gateway.proxy.splice.chunks import BadChunk, ChunkWalker
 
-__all__ = ["CHUNKED", "UNTIL_EOF", "AnswerHead", "AnswerReader", "LastHead", "NotHttp", "scan_head"]
+__all__ = ["CHUNKED", "UNTIL_EOF", "AnswerHead", "AnswerReader", "KeptHeaders", "LastHead", "NotHttp", "scan_head"]
 
 _MAX_KNOWN_BYTES = 4096
+
+
+class KeptHeaders(NamedTuple):
+    """What of an answer's headers goes to a caller, the same as text, and the body's length where they state it."""
+
+    headers: Headers
+    text: bytes
+    length: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,14 +40,14 @@ class AnswerHead:
     """
     A final answer's head. *length* is its body's, CHUNKED or UNTIL_EOF; *keeps_alive*: a next request may follow.
 
-    *kept* is for who makes headers for callers of it: several answers can share their head.
+    *kept* is what goes to callers, by their host and whether they came by the path form: answers can share their head.
     """
 
     status: int
     headers: Headers
     length: int
     keeps_alive: bool
-    kept: dict[tuple[str, bool], Headers] = field(default_factory=dict, compare=False, repr=False)
+    kept: dict[tuple[str, bool], KeptHeaders] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 Scope = MutableMapping[str, Any]
@@ -17,14 +17,26 @@ class Wire(Protocol):
     What Greenroom's own server for HTTP/1.1 tells of a request beyond ASGI, as the extension ``greenroom``.
 
     ``target`` is as it was sent: ASGI can't tell ``/a?`` from ``/a``. A server that says so much knows of itself which
-    answers have no body, whatever their headers say.
+    answers have no body, whatever their headers say. ``status`` is that of the answer, once it has begun.
     """
 
     target: bytes
     has_whole_body: bool
+    status: int | None
 
     def when_gone(self, tell: Callable[[], None] | None) -> None:
         """Call *tell*, and none before it, when the caller leaves before he is answered; at once if he has left."""
+
+
+class Lines(NamedTuple):
+    """
+    For that server, beside the headers of an answer, as ``greenroom`` in the same message: the same headers as text,
+    known to be good, and the body's length where they state it; *is_followed*: the body comes with the next message.
+    """
+
+    text: bytes
+    length: int | None
+    is_followed: bool
 
 
 def wire_of(scope: Scope) -> Wire | None:

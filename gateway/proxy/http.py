@@ -19,9 +19,9 @@ from contextvars import ContextVar
 from enum import StrEnum
 from typing import NamedTuple
 
-from gateway.proxy.answer_reader import AnswerHead
-from gateway.proxy.asgi import Message, Receive, Scope, Send, Wire, raw_path_of, wire_of
-from gateway.proxy.headers import Prepared, head_of, kept_headers, prepare, target
+from gateway.proxy.answer_reader import AnswerHead, KeptHeaders
+from gateway.proxy.asgi import Lines, Message, Receive, Scope, Send, Wire, raw_path_of, wire_of
+from gateway.proxy.headers import Prepared, as_text, head_of, kept_headers, prepare, target
 from gateway.proxy.plan import Errand, ForwardPlan, Headers
 from gateway.proxy.upstream import Abandoned, Exchange, UpstreamCut, Upstreams
 
@@ -209,12 +209,15 @@ class _Forwarding:
             raise error
 
     async def _answer(self) -> None:
-        exchange = self._exchange
+        exchange, upload = self._exchange, self._upload
         head = await exchange.head(self._errand.first_byte_deadline)
         self._first_byte_at = self._loop.time()
         self._status = head.status
-        await self._send({"type": "http.response.start", "status": head.status, "headers": self._headers(head)})
-        upload = self._upload
+        body = exchange.take_whole() if upload is None else None
+        await self._send(self._start(head, is_followed=body is not None))
+        if body is not None:
+            await self._send_body(body, more=False)
+            return
         if upload is not None:
             upload.answered.set()
         while True:
@@ -243,25 +246,31 @@ class _Forwarding:
             pass
         await self._send_body(b"", more=False)
 
-    def _headers(self, head: AnswerHead) -> Headers:
-        plan, ours = self._plan, self._errand.answer_headers
-        kept = head.kept.get((plan.host, plan.is_sandboxed))
-        if kept is None:
-            kept = self._kept(head)
-        headers = [*kept, *ours()] if ours is not None else kept
-        upload = self._upload
+    def _start(self, head: AnswerHead, *, is_followed: bool) -> Message:
+        plan, make_ours, upload = self._plan, self._errand.answer_headers, self._upload
+        kept = head.kept.get((plan.host, plan.is_sandboxed)) or self._kept(head)
+        ours = make_ours() if make_ours is not None else []
         if upload is not None and not upload.read.is_set() and self._scope.get("http_version", "1.1").startswith("1"):
-            headers = [*headers, (b"connection", b"close")]
-        return headers
+            ours = [*ours, (b"connection", b"close")]
+        elif self._wire is not None:
+            return {
+                "type": "http.response.start",
+                "status": head.status,
+                "headers": [*kept.headers, *ours],
+                "greenroom": Lines(kept.text + as_text(ours), kept.length, is_followed),
+            }
+        return {"type": "http.response.start", "status": head.status, "headers": [*kept.headers, *ours]}
 
-    def _kept(self, head: AnswerHead) -> Headers:
+    def _kept(self, head: AnswerHead) -> KeptHeaders:
         """What of *head* goes to every such caller."""
         plan = self._plan
-        kept = kept_headers(head.headers, plan.host, is_sandboxed=plan.is_sandboxed)
+        headers = kept_headers(head.headers, plan.host, is_sandboxed=plan.is_sandboxed)
         # uvicorn would insist on the bytes that a 304's Content-Length tells of.
         if head.status == 204 or (head.status == 304 and self._wire is None):
-            kept = [(name, value) for name, value in kept if name != b"content-length"]
-        if self._wire is not None:
+            headers = [(name, value) for name, value in headers if name != b"content-length"]
+        lengths = [int(value) for name, value in headers if name == b"content-length"]
+        kept = KeptHeaders(headers, as_text(headers), lengths[0] if lengths else None)
+        if self._wire is not None:  # else the next caller's server may be another
             if len(head.kept) >= _MAX_HOSTS_OF_A_HEAD:
                 head.kept.clear()
             head.kept[plan.host, plan.is_sandboxed] = kept

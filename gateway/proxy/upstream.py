@@ -210,6 +210,13 @@ class Exchange:
                 continue
             await connection.wait_for_bytes(deadline)
 
+    def take_whole(self) -> bytes | None:
+        """The whole body, where it has come with its head; None where it has to be read."""
+        connection = self._connection
+        if connection.reader is None or not connection.reader.is_complete or connection.error is not None:
+            return None
+        return connection.take_piece()
+
     async def next_piece(self, idle_secs: float | None = None) -> bytes:
         """
         More of the body, as it came; ``b""`` at its end. Taking it lets more be read.
