@@ -15,6 +15,8 @@ No I/O: the kinds of error that only the API has; those that other rooms raise t
     │   ├── InvalidInputSchema         400 invalid-input-schema
     │   └── RunFailed                  400 run-failed                  of one that was waited for
     ├── StandbyRunNotMigrated          400 standby-run-not-migrated
+    ├── ActorMemoryLimitExceeded       402 actor-memory-limit-exceeded       clients may be told to wait and repeat
+    ├── ConcurrentRunsLimitExceeded    402 concurrent-runs-limit-exceeded    the same
     ├── JobFinished                    403 job-finished
     ├── InvalidSignature               403 invalid-signature
     ├── BuildNotFound                  404 build-not-found
@@ -147,6 +149,18 @@ class StandbyRunNotMigrated(GreenroomError):
         super().__init__(
             "A standby run is replaced, not migrated: abort it gracefully, and the next request starts another one."
         )
+
+
+class ActorMemoryLimitExceeded(GreenroomError):
+    """A run would take more memory than its user may use at once."""
+
+    http_status, error_type = 402, "actor-memory-limit-exceeded"
+
+
+class ConcurrentRunsLimitExceeded(GreenroomError):
+    """As many runs of the user live as may."""
+
+    http_status, error_type = 402, "concurrent-runs-limit-exceeded"
 
 
 class JobFinished(GreenroomError):

@@ -17,6 +17,7 @@ from gateway.api.meta import request_meta, request_origin
 from gateway.api.run_build import asked_build, asked_tag
 from gateway.api.run_input import GivenInput, encrypted, given_input
 from gateway.api.run_options import refuse_unknown_powers, run_options
+from gateway.api.run_quota import refuse_beyond_quota
 from gateway.api.views import run_view
 from gateway.api.waiting import awaited_run
 from gateway.core.errors import NameNotUnique
@@ -62,6 +63,7 @@ async def begin_run(call: Call, actor: Actor) -> Started:
     refuse_unknown_powers(call.query)
     build = await asked_build(call, actor)
     run = _new_run(call, actor, build, key)
+    await refuse_beyond_quota(call, run)
     given = await given_input(call, build)
     contents: tuple[KeyValueRecord, ...] = ()
     if given is not None:

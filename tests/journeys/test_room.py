@@ -160,6 +160,29 @@ def _p99(waits: Sequence[float]) -> float:
     return sorted(waits)[round(0.99 * (len(waits) - 1))]
 
 
+async def test_a_start_by_the_api_is_refused_beyond_a_users_limits(tmp_path: Path) -> None:
+    """402 with the platform's types, and nothing is stored; another user is not concerned."""
+    settings = {"max_runs_per_user": 2, "max_memory_mbytes_per_user": 1024}
+    async with Greenroom(tmp_path / "data", settings=settings, arguments=("--trust-users",)) as greenroom:
+        actor = await greenroom.probe("batch")
+        path = f"/actors/{actor['id']}/runs"
+        large = await greenroom.api("POST", f"{path}?memory=2048")
+        assert error_of(large) == (402, "actor-memory-limit-exceeded")
+        assert large.json()["error"]["data"] == {"usedMbytes": 0, "wantedMbytes": 2048, "maxMbytes": 1024}
+        for _ in range(2):
+            assert (await greenroom.api("POST", f"{path}?memory=256")).status_code == 201
+        assert error_of(await greenroom.api("POST", f"{path}?memory=256")) == (402, "concurrent-runs-limit-exceeded")
+        assert len(await greenroom.runs()) == 2
+        token = await greenroom.user("alice")
+        hers = await greenroom.probe("hers", token=token)
+        answer = await greenroom.api("POST", f"/actors/{hers['id']}/runs?memory=256", token=token)
+        assert answer.status_code == 201
+        for run in await greenroom.runs():
+            await greenroom.api("POST", f"/actor-runs/{run['id']}/abort")
+            await greenroom.ended(run["id"])
+        assert (await greenroom.api("POST", f"{path}?memory=256")).status_code == 201
+
+
 async def _held(greenroom: Greenroom) -> bool:
     return await greenroom.metric("greenroom_held_requests") == 1
 
