@@ -3,9 +3,9 @@ No I/O: which pools are left alone for a while because their runs never serve, o
 
 A pool of which three starts in a row did not serve is quarantined: nothing is started for 10 s, then one attempt, and
 each that fails doubles the pause, up to 300 s. So is one of which three runs within five minutes failed before they had
-served for a minute. A start that serves ends it; after crashes a run must have served for that minute. What is known is
-of one generation: a new build begins anew. So does a new leader, who knows of no failures: three starts more are soon
-made, and nothing of it has to be kept anywhere.
+served for a minute, each begun after the one before had failed. A start that serves ends it; after crashes a run must
+have served for that minute. What is known is of one generation: a new build begins anew. So does a new leader, who
+knows of no failures: three starts more are soon made, and nothing of it has to be kept anywhere.
 
 All times are seconds on one monotonic clock, passed in.
 """
@@ -176,6 +176,8 @@ def _after(trouble: Trouble | None, news: RunNews, now: float) -> Trouble | None
     trouble = replace(trouble, why=news.failed_because, run_id=news.run_id, last_at=now, serving_since=serving)
     if trouble.pauses and news.began < trouble.paused_at:
         return trouble  # it was started before the pause, and says nothing about the attempt after it
+    if news.served_secs is not None and trouble.crashes and news.began < trouble.crashes[-1]:
+        return trouble  # they died together, which is one crash and no loop: by a restart of their engine, say
     if news.served_secs is None:
         trouble = replace(trouble, failed_starts=trouble.failed_starts + 1)
         is_enough = trouble.failed_starts >= FAILED_STARTS

@@ -177,6 +177,16 @@ def test_after_crashes_a_run_must_serve_for_a_minute(ward: Ward) -> None:
     assert ward.standing() == FREE
 
 
+def test_runs_that_die_together_are_one_crash(ward: Ward) -> None:
+    """All of a pool's runs at once, as when their engine is restarted: that is no loop."""
+    began = ward.now
+    ward.now += 20
+    for _ in range(10):
+        assert not ward.hear(began=began, has_ended=True, served_secs=19.0, failed_because="exit code 137.")
+    assert ward.standing() == Standing()
+    assert [ward.crashes(), ward.crashes()] == [False, True]
+
+
 def test_a_pool_of_which_a_run_has_served_for_long_is_not_paused(ward: Ward) -> None:
     """Also where nobody has looked since: its next crash is the first one."""
     ward.crashes()
