@@ -135,18 +135,19 @@ class AnswerHeads:
 
     def shape(self, known: KnownAnswer, is_to_make: bool = True) -> Shape | None:
         """
-        What matches heads with the empty line that ``look`` would say *known* of; None where no value was cut out, or
-        where nobody has asked to make it.
+        What matches heads with the empty line that ``look`` would say *known* of; its groups are for ``seen_with``.
 
-        Its groups are the values, for ``seen_with``.
+        None where it has none, or nobody has asked to make it yet.
         """
         shape = self._shapes.get(known.pieces)
-        if shape is None and is_to_make and len(known.pieces) > 1:
-            if len(self._shapes) >= _MAX_SHAPES:
-                self._shapes.clear()
+        if shape is None and is_to_make:
             *texts, last = known.pieces
             lines = [text + name for text, name in zip(texts[::2], texts[1::2], strict=True)]
-            shape = self._shapes[known.pieces] = shape_of([*lines, last], known.length_at)
+            shape = shape_of([*lines, last], known.length_at)
+            if shape is not None:
+                if len(self._shapes) >= _MAX_SHAPES:
+                    self._shapes.clear()
+                self._shapes[known.pieces] = shape
         return shape
 
     def clear(self) -> None:

@@ -109,16 +109,17 @@ class RequestHeads:
 
     def shape(self, head: RequestHead, is_to_make: bool = True) -> Shape | None:
         """
-        What matches heads with the empty line that ``look`` would say *head* of; None where no value was cut out, or
-        where nobody has asked to make it.
+        What matches heads with the empty line that ``look`` would say *head* of; its groups are for ``seen_with``.
 
-        Its groups are the values, for ``seen_with``.
+        None where it has none, or nobody has asked to make it yet.
         """
         shape = self._shapes.get(head)
-        if shape is None and is_to_make and CUT in head.block:
-            if len(self._shapes) >= _MAX_SHAPES:
-                self._shapes.clear()
-            shape = self._shapes[head] = shape_of(head.block.split(CUT), head.length_at)
+        if shape is None and is_to_make:
+            shape = shape_of(head.block.split(CUT), head.length_at)
+            if shape is not None:
+                if len(self._shapes) >= _MAX_SHAPES:
+                    self._shapes.clear()
+                self._shapes[head] = shape
         return shape
 
     def clear(self) -> None:

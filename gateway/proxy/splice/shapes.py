@@ -12,9 +12,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-# So many heads in a row have to be alike before a shape is made of them: making one costs as much as some hundred
-# look-ups, so nobody may have one made for each request.
-_MADE_AFTER = 16
+# So many heads in a row have to be alike before a shape is made of them. Making one takes up to a millisecond within
+# these bounds, and whoever wants to waste ours may send other heads without end.
+_MADE_AFTER = 64
+_MOST_BYTES = 2048
+_MOST_VALUES = 16
 _DROPPED_AFTER = 64  # of so many others
 _MOST = 8  # for a connection
 
@@ -28,12 +30,15 @@ Shape = Callable[[bytes, int], re.Match[bytes] | None]
 Known = TypeVar("Known")
 
 
-def shape_of(texts: Sequence[bytes], length_at: int) -> Shape:
+def shape_of(texts: Sequence[bytes], length_at: int) -> Shape | None:
     """
     The shape of a head that consists of *texts* with a value between each two of them, and of its empty line.
 
-    The value at index *length_at* is a Content-Length; -1: none is.
+    The value at index *length_at* is a Content-Length; -1: none is. None where no value was cut out, or where it would
+    take too long to make.
     """
+    if not 1 < len(texts) <= _MOST_VALUES + 1 or sum(map(len, texts)) > _MOST_BYTES:
+        return None
     pattern = re.escape(texts[0])
     for at, text in enumerate(texts[1:]):
         pattern += (_LENGTH if at == length_at else _VALUE) + re.escape(text)

@@ -182,7 +182,7 @@ async def test_a_warm_request_takes_so_many_calls(bench: Bench) -> None:
 
 async def test_requests_that_differ_in_values_take_few_more(bench: Bench) -> None:
     """Other paths, trace ids, cookies and lengths each time: every head is known, and none is taken apart."""
-    for number in range(40):
+    for number in range(80):
         bench.exchange(*varied(number))
     splicing = bench.splicing
     misses = splicing.lobby.requests.misses, splicing.answers.misses
