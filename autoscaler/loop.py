@@ -217,7 +217,7 @@ class Autoscaler:
             for case in cases
             if case.generation is not None and case.decision.start
         ]
-        if not wishes:
+        if not wishes or self._room.has_plenty(wishes, self.supervisor.live_runs, self._pace.allowance(self.clock())):
             return cases
         runs, min_runs = {}, {}
         for pool, views in self.supervisor.views().items():

@@ -86,6 +86,12 @@ class RoomKeeping:
         self.is_short = False
         self._may_tell = _TOLD_PER_LOOK
 
+    def has_plenty(self, wishes: Sequence[Wish], live_runs: int, pace: int) -> bool:
+        """Whether all get what they want, told without a look at each run: as long as only their number is limited."""
+        wanted = sum(wish.decision.start for wish in wishes)
+        only_runs = Capacity(max_runs=self.capacity.max_runs)
+        return self.capacity == only_runs and wanted <= min(pace, self.capacity.max_runs - live_runs)
+
     def grant(self, wishes: Sequence[Wish], residents: Sequence[Resident], pace: int) -> Grants:
         """Who starts how many; what has to leave is taken as leaving from now on."""
         claims = [wish.claim() for wish in wishes]

@@ -172,6 +172,11 @@ class Supervisor:
                 )
         return pools
 
+    @property
+    def live_runs(self) -> int:
+        """How many runs live, of all kinds."""
+        return len(self._keepers)
+
     def others(self) -> list[Other]:
         """The live runs that are of no pool."""
         return [

@@ -85,6 +85,22 @@ def test_who_is_waited_for_and_who_is_not(made: Wish, claimed: tuple[int, int]) 
     assert (claim.asked, claim.more) == claimed
 
 
+@pytest.mark.parametrize(
+    ("capacity", "live_runs", "pace", "plenty"),
+    [
+        pytest.param(Capacity(max_runs=10), 7, 3, True, id="just enough"),
+        pytest.param(Capacity(max_runs=10), 8, 3, False, id="too many runs"),
+        pytest.param(Capacity(max_runs=10), 7, 2, False, id="too fast"),
+        pytest.param(Capacity(max_runs=10, max_memory_mbytes=10**6), 0, 9, False, id="memory has to be counted"),
+        pytest.param(Capacity(max_runs=10, max_runs_per_user=9), 0, 9, False, id="and so have users"),
+    ],
+)
+def test_where_there_is_plenty_nobody_is_counted(capacity: Capacity, live_runs: int, pace: int, plenty: bool) -> None:
+    """Three are wanted: a wake on a machine that has room costs no look at all other runs."""
+    wishes = [wish(waiting=2), wish(waiting=1, pool=OTHER)]
+    assert Bench(capacity).room.has_plenty(wishes, live_runs, pace) == plenty
+
+
 def test_only_idle_runs_and_quick_ones_can_be_sent_away() -> None:
     """Not those that start, are looked at, or whose requests take long; batch runs and builds never."""
     bench = Bench(Capacity(max_runs=10))
