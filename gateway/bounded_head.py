@@ -188,7 +188,7 @@ class BoundedHead(asyncio.Protocol):
     def shutdown(self) -> None:
         """The server ends: no further request after this one."""
         self._is_last = True
-        if self._request is None and not self._heads.held:
+        if self._request is None and not self._heads.held and not self._stash:
             self._close()
 
     # What comes

@@ -57,7 +57,7 @@ _log = logging.getLogger(__name__)
 
 # For requests that wait for a run at the moment of a hand-over: first while new ones are still accepted, then without.
 _HELD_SECS = 10.0
-_LAST_HELD_SECS = 10.0
+_LAST_HELD_SECS = 30.0
 _FRESH_SECS = 0.3  # for connections that were accepted just before, to send their request
 _LINGER_SECS = 1.0
 _POLL_SECS = 0.02
@@ -291,7 +291,7 @@ async def _let_waiters_in(gateway: Gateway, server: Server, sockets: list[socket
     """
 
     def nobody_waits() -> bool:
-        return not gateway.desk.held and not gateway.splicing.is_deciding
+        return not (gateway.desk.held or gateway.splicing.is_deciding or gateway.admission.asking)
 
     server.say_last()
     await _linger(stop)

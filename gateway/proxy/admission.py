@@ -40,6 +40,8 @@ class Admission:
     metrics: Metrics
     new_request_id: Callable[[], str]
     sockets: OpenSockets = field(default_factory=OpenSockets)
+    asking: int = 0
+    """Requests of which the records are being asked whose they are."""
     _accounts: Accounts = field(init=False)
     _terms: TermsBook = field(init=False)
 
@@ -91,7 +93,11 @@ class Admission:
             return
         terms = self._terms.standby_at_once(scope, target, errand.prefix, timing.arrived)
         if terms is None:
-            terms = await self._terms.standby(scope, errand.label, target, errand.prefix)
+            self.asking += 1
+            try:
+                terms = await self._terms.standby(scope, errand.label, target, errand.prefix)
+            finally:
+                self.asking -= 1
         want = terms.want
         assert want is not None
         use = _use(terms, errand)

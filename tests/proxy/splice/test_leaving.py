@@ -19,13 +19,6 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield bench
 
 
-@pytest.fixture
-async def spliced(tmp_path: Path) -> AsyncIterator[Bench]:
-    """By the protocol class."""
-    async with opened(tmp_path, "splice") as bench:
-        yield bench
-
-
 async def test_answers_say_that_they_are_the_last(bench: Bench) -> None:
     """Then the connection is closed, and no request is lost to it."""
     await bench.actor(hello)
@@ -40,11 +33,11 @@ async def test_answers_say_that_they_are_the_last(bench: Bench) -> None:
     assert answer.endswith(b"hello")
 
 
-async def test_what_came_in_one_write_is_all_answered(spliced: Bench) -> None:
+async def test_what_came_in_one_write_is_all_answered(bench: Bench) -> None:
     """And only the last answer says that it is the last."""
-    await spliced.actor(hello)
-    spliced.stand.server.say_last()
-    reader, writer = await spliced.connect()
+    await bench.actor(hello)
+    bench.stand.server.say_last()
+    reader, writer = await bench.connect()
     writer.write(GET * 3)
     async with asyncio.timeout(LIMIT_SECS):
         answers = (await reader.read()).lower()
@@ -53,11 +46,27 @@ async def test_what_came_in_one_write_is_all_answered(spliced: Bench) -> None:
     assert b"connection: close" in answers.rpartition(b"http/1.1 200")[2]
 
 
-async def test_who_asks_on_before_he_can_know_is_not_reset(spliced: Bench) -> None:
+async def test_no_connection_ends_without_notice(bench: Bench) -> None:
+    """At whichever moment what lies idle is closed: the last answer before the end says that it is the last."""
+    await bench.actor(hello)
+    bench.stand.server.say_last()
+    for turns in range(40):
+        reader, writer = await bench.connect()
+        writer.write(GET * 4)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for one in [one for one in bench.stand.server.server_state.connections if one.has_asked]:
+            one.shutdown()
+        async with asyncio.timeout(LIMIT_SECS):
+            answers = (await reader.read()).lower()
+        assert b"connection: close" in answers.rpartition(b"http/1.1 200")[2], turns
+
+
+async def test_who_asks_on_before_he_can_know_is_not_reset(bench: Bench) -> None:
     """A reset could destroy the answer on its way; what came too late is left without one."""
-    await spliced.actor(hello)
-    spliced.stand.server.say_last()
-    reader, writer = await spliced.connect()
+    await bench.actor(hello)
+    bench.stand.server.say_last()
+    reader, writer = await bench.connect()
     writer.write(GET)
     async with asyncio.timeout(LIMIT_SECS):
         assert (await reader.read()).endswith(b"hello")
