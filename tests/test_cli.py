@@ -182,7 +182,7 @@ def test_a_broken_settings_file(capsys, monkeypatch, tmp_path, data, text):
 def test_thresholds_of_the_autoscaler(capsys, monkeypatch, tmp_path, data):
     """As a JSON object, or as a table of the file; `config` shows them, whole numbers as such."""
     file = tmp_path / "config.toml"
-    file.write_text('[autoscaler_thresholds]\npanic_window_secs = 10\nqueue_ratio = 0.5\n')
+    file.write_text("[autoscaler_thresholds]\npanic_window_secs = 10\nqueue_ratio = 0.5\n")
     monkeypatch.setenv("GREENROOM_CONFIG", str(file))
     _, out, _ = greenroom(capsys, "config")
     assert '{"panic_window_secs": 10, "queue_ratio": 0.5}' in out
