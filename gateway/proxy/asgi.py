@@ -47,7 +47,11 @@ def wire_of(scope: Scope) -> Wire | None:
 
 def host_of(scope: Scope) -> bytes:
     """The ``Host`` header; empty where there is none."""
-    return next((value for name, value in scope["headers"] if name == b"host"), b"")
+    for name, value in scope["headers"]:
+        if name == b"host":
+            host: bytes = value
+            return host
+    return b""
 
 
 def raw_path_of(scope: Scope) -> bytes:

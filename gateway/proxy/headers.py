@@ -49,6 +49,7 @@ _NOT_FOR_CALLERS = HOP_BY_HOP | {b"proxy-authentication-info", b"set-cookie2", b
 _NOT_PASSED_ON = HOP_BY_HOP - {b"transfer-encoding"} | _ONLY_OURS | {_OF_HTTP2}
 # Names that say how long the body is, but for an "_".
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+_USUAL_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 # CONNECT asks for a forward proxy; what TRACE sends back could show a script what it may not see.
 _METHODS_NOT_SERVED = frozenset({b"CONNECT", b"TRACE"})
 _MAX_HOPS = 10
@@ -159,6 +160,8 @@ def refuse_chunks_in_old_http(length: int | None, version: str) -> None:
 
 def refuse_method(method: bytes) -> None:
     """Raise InvalidRequest for what is no method, and MethodNotAllowed for one that goes to no Actor."""
+    if method in _USUAL_METHODS:
+        return
     if method in _METHODS_NOT_SERVED:
         raise MethodNotAllowed(f"{method.decode()} is not served here: Greenroom is no forward proxy.")
     if not _METHOD.fullmatch(method):

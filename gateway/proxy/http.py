@@ -23,6 +23,7 @@ from gateway.proxy.answer_reader import AnswerHead, KeptHeaders
 from gateway.proxy.asgi import Lines, Message, Receive, Scope, Send, Wire, raw_path_of, wire_of
 from gateway.proxy.headers import Prepared, as_text, head_of, kept_headers, prepare, target
 from gateway.proxy.plan import Errand, ForwardPlan, Headers
+from gateway.proxy.splice.request_cache import target_for_actor
 from gateway.proxy.upstream import Abandoned, Exchange, UpstreamCut, Upstreams
 
 _UNWATCHED_SECS = 0.05  # a caller who leaves within these is noticed after them
@@ -76,15 +77,15 @@ async def forward(
     """
     wire = wire_of(scope)
     method: str = scope["method"]
-    query: bytes = scope.get("query_string", b"")
     if errand is None:
         errand = Errand(plan.address, plan.request_id, plan.first_byte_deadline, plan.answer_headers)
     if prepared is None:
         version = scope.get("http_version", "1.1")
         prepared = prepare(list(scope["headers"]), plan, is_chunked=may_be_unsized(scope), version=version)
-    whole = target(raw_path_of(scope), query, plan)
-    if wire is not None and not query and wire.target.endswith(b"?"):
-        whole += b"?"
+    if wire is not None and not plan.prefix:
+        whole = target_for_actor(wire.target, plan.keep_credentials)
+    else:
+        whole = target(raw_path_of(scope), scope.get("query_string", b""), plan)
     exchange = await upstreams.send(
         errand.address,
         head_of(method, whole, prepared, errand.request_id),
