@@ -1,0 +1,123 @@
+"""What is held against a pool when one of its runs is over, and what is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from autoscaler.keeper import Keeper
+from autoscaler.policy.quarantine import RunNews
+from gateway.core.errors import LaunchError, MachineTrouble
+from gateway.core.lifecycle import RunStatus
+from gateway.core.model import Origin, Run, RunOptions
+from gateway.core.standby import Generation, PoolKey
+from gateway.state.signals_memory import MemorySignals
+
+POOL = PoolKey(target_id="actor", user_id="owner")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+RUN = Run(
+    id="run",
+    actor_id="actor",
+    user_id="owner",
+    build_id="build",
+    build_number="0.0.1",
+    status=RunStatus.READY,
+    started_at=NOW,
+    origin=Origin.STANDBY,
+    options=RunOptions(build="latest", timeout_secs=0, memory_mbytes=128, disk_mbytes=256),
+    live_view_label="label",
+    default_key_value_store_id="k",
+    default_dataset_id="d",
+    default_request_queue_id="q",
+    pool_id=POOL.id,
+)
+
+
+async def stored(run: Run) -> Run:
+    return replace(run, version=run.version + 1)
+
+
+async def nothing(*_: object) -> tuple[str, ...]:
+    return ()
+
+
+def kept(told: list[RunNews], *, status: RunStatus = RunStatus.READY, pool: PoolKey | None = POOL) -> Keeper:
+    """The keeper of a run that is on record; what the autoscaler hears of it is *told*."""
+    tools = SimpleNamespace(
+        state=SimpleNamespace(signals=MemorySignals(), records=SimpleNamespace(replace_run=stored)),
+        logs=SimpleNamespace(append=lambda *_: None, tail=nothing, keep=nothing),
+        now=lambda: NOW,
+        on_start=lambda *_: None,
+        on_end=lambda _: None,
+        on_news=told.append,
+    )
+    return Keeper(
+        run=replace(RUN, status=status),
+        tools=cast(Any, tools),
+        launcher=cast(Any, SimpleNamespace(forget=nothing)),
+        is_stored=True,
+        pool=pool,
+        generation=Generation(build_id="build", memory_mbytes=128) if pool else None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "is_wound_down", "counts"),
+    [
+        pytest.param(LaunchError("No such program."), RunStatus.READY, False, True, id="its own fault"),
+        pytest.param(MachineTrouble("The engine is down."), RunStatus.READY, False, False, id="the machine's"),
+        pytest.param(LaunchError("It was stopped."), RunStatus.ABORTING, False, False, id="aborted"),
+        pytest.param(LaunchError("It was stopped."), RunStatus.READY, True, False, id="not needed any more"),
+    ],
+)
+async def test_a_start_that_fails_counts_if_it_is_the_actors_fault(
+    error: LaunchError, status: RunStatus, is_wound_down: bool, counts: bool
+) -> None:
+    """It is told once, as an end; the reason is there only where it counts."""
+    told: list[RunNews] = []
+    keeper = kept(told, status=status)
+    if is_wound_down:
+        keeper.wind_down("others suffice")
+    await keeper._end_unstarted(error)
+    (news,) = told
+    assert (news.run_id, news.pool, news.has_ended, news.served_secs) == ("run", POOL, True, None)
+    assert news.began == keeper.began
+    assert news.failed_because == (f"The Actor could not be started: {error.message}" if counts else None)
+
+
+async def test_batch_runs_are_of_no_pool() -> None:
+    """However they fail."""
+    told: list[RunNews] = []
+    await kept(told, pool=None)._end_unstarted(LaunchError("No such program."))
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    ("has_served", "status", "is_wound_down", "counts"),
+    [
+        pytest.param(False, RunStatus.FAILED, False, True, id="failed before it served"),
+        pytest.param(False, RunStatus.SUCCEEDED, False, True, id="ended well, but never served"),
+        pytest.param(True, RunStatus.FAILED, False, True, id="crashed"),
+        pytest.param(True, RunStatus.SUCCEEDED, False, False, id="ended well"),
+        pytest.param(True, RunStatus.ABORTED, False, False, id="aborted"),
+        pytest.param(False, RunStatus.ABORTED, False, False, id="aborted before it served"),
+        pytest.param(True, RunStatus.FAILED, True, False, id="died while it was wound down"),
+    ],
+)
+def test_an_end_counts_if_nobody_wanted_it(
+    has_served: bool, status: RunStatus, is_wound_down: bool, counts: bool
+) -> None:
+    """With the run, its status and its exit code in the reason."""
+    keeper = kept([], status=status)
+    keeper._has_served = has_served
+    if is_wound_down:
+        keeper.wind_down("idle for 300 s")
+    why = keeper._failure(3, " It was too large.")
+    assert (why is not None) == counts
+    if why is not None:
+        when = "after it had begun to serve" if has_served else "before its web server answered"
+        assert why == f"Run run ended {when} ({status}, exit code 3). It was too large."
