@@ -42,8 +42,9 @@ class StandbyConfig:
     has passed for so long is no use any more, and closed when its run goes idle; None: for as long as it is open.
     ``idle_ignored_user_agents`` (what a ``User-Agent`` begins with) and ``idle_ignored_paths`` (whole paths, without
     query): such requests, a health checker's, are served by a run that is there, but they are no use and wake nobody.
-    ``freeze_after_secs``: a run without use for so long is frozen; ``freeze_with_open_sockets``: also while sockets
-    are open in it that are silent.
+    ``freeze_after_secs``: a run without use for so long is frozen, if that is less than its idle timeout, it uses next
+    to no CPU, and nothing of it listens to the system's events; ``freeze_with_open_sockets``: also while sockets are
+    open in it that are silent for ``stream_silence_timeout_secs``.
     ``liveness_path``: asked of each run that serves, every ``liveness_every_secs``; one that three times in a row
     answers 500 or more, or not within 5 s, is replaced. None: no run is asked.
     ``should_pass_actor_input`` and ``disable_standby_fields_override`` are checked and kept; nothing acts on them yet.
