@@ -7,6 +7,7 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from journeys.greenroom import Greenroom, actor_folder, error_of, eventually, workers_of
 
 
@@ -21,6 +22,7 @@ def full_disk(pid: int) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.slow
 async def test_a_full_disk_stops_nothing_that_is_warm_and_is_survived(tmp_path: Path) -> None:
     """
     The warm Actor answers on; wakes are 503 at once with the reason; a run that ends meanwhile gets no more requests
