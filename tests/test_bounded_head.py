@@ -20,11 +20,11 @@ MAX_HEAD_BYTES = 65_536
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[int]:
+async def serving(app: Any, **settings: Any) -> AsyncIterator[int]:
     """A port at which *app* answers."""
     config = uvicorn.Config(app, lifespan="off", log_config=None)
     config.load()
-    state, loop, lobby = ServerState(), asyncio.get_running_loop(), Lobby(Settings())
+    state, loop, lobby = ServerState(), asyncio.get_running_loop(), Lobby(Settings(**settings))
     server = await loop.create_server(lambda: BoundedHead(config, state, {}, loop, lobby=lobby), "127.0.0.1", 0)
     async with server:
         yield server.sockets[0].getsockname()[1]
@@ -261,4 +261,22 @@ async def test_a_head_whose_body_is_not_there_yet() -> None:
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
         going.set()
         assert await reader.read() == b"4\r\nlate\r\n0\r\n\r\n"
+        writer.close()
+
+
+async def test_a_caller_who_takes_nothing() -> None:
+    """Whoever does not read his answer is cut off in the end, and its app hears of it."""
+    has_ended = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start())
+        while (await receive())["type"] != "http.disconnect":
+            for _ in range(200):
+                await send(piece(b"x" * 100_000, more=True))
+        has_ended.set()
+
+    async with serving(app, keep_alive_secs=1) as port, asyncio.timeout(20):
+        _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1000)
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await has_ended.wait()
         writer.close()

@@ -29,12 +29,12 @@ from gateway.core.model import Address
 from gateway.proxy.answer_reader import AnswerHead, AnswerReader, NotHttp
 from gateway.proxy.connection import Connection, OpenConnections, Pool
 from gateway.proxy.headers import CHUNKED
+from gateway.proxy.reuse import IDEMPOTENT_WORDS, IDLE_SECS, LAST_BYTES_SECS, MAX_IDLE
+from gateway.proxy.splice.upload import MAX_KEPT_BYTES
 from gateway.proxy.splice.wheel import Wheel
 
-_MAX_KEPT_BODY_BYTES = 64 * 1024  # of a request, to be sent once more on a new connection
 _JOINED_BYTES = 32 * 1024  # up to here a copy costs less than a second buffer for the kernel
-_LAST_BYTES_SECS = 1.0
-_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+_LAST_BYTES_SECS = LAST_BYTES_SECS
 
 
 class UpstreamError(Exception):
@@ -102,7 +102,7 @@ class Exchange:
         self._is_chunked = body_length == CHUNKED
         self._remaining = body_length or 0
         self.is_sent = body_length is None or body_length == 0
-        is_repeatable = connection.is_reused and method in _IDEMPOTENT and self._remaining <= _MAX_KEPT_BODY_BYTES
+        is_repeatable = connection.is_reused and method in IDEMPOTENT_WORDS and self._remaining <= MAX_KEPT_BYTES
         self._kept: list[bytes] | None = [head] if is_repeatable else None
         self._kept_bytes = 0  # of the body
         self._unsent = head if is_held else b""
@@ -309,7 +309,7 @@ class Exchange:
     def _keep(self, framed: bytes) -> None:
         if self._kept is not None:
             self._kept_bytes += len(framed)
-            if self._kept_bytes > _MAX_KEPT_BODY_BYTES:
+            if self._kept_bytes > MAX_KEPT_BYTES:
                 self._kept = None
                 self._connection.wake()
             else:
@@ -341,15 +341,15 @@ class Upstreams:
     """
     All connections of this process to runs. Belongs to one event loop; call ``aclose`` in the end.
 
-    *idle_secs* lies below the keep-alive time of usual servers (5 s), so that it is rarely they who close first.
+    *idle_secs* and *max_idle_per_address* are the rules of ``reuse``.
     """
 
     def __init__(
         self,
         *,
         connect_timeout_secs: float = 5.0,
-        idle_secs: float = 4.0,
-        max_idle_per_address: int = 64,
+        idle_secs: float = IDLE_SECS,
+        max_idle_per_address: int = MAX_IDLE,
         wheel: Wheel | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -382,7 +382,7 @@ class Upstreams:
         if pool is None:
             pool = self._pools[address] = Pool(address)
         # What can't be repeated deserves a look before: the other side may have closed a moment ago.
-        connection = None if is_upgrade else self._take(pool, must_look=method not in _IDEMPOTENT)
+        connection = None if is_upgrade else self._take(pool, must_look=method not in IDEMPOTENT_WORDS)
         if connection is None:
             connection = await self.connect(pool)
         connection.reader = AnswerReader(method, is_upgrade=is_upgrade, last=connection.last)

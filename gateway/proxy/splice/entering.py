@@ -23,6 +23,7 @@ from gateway.proxy.accounts import Timing
 from gateway.proxy.decisions import monotonic
 from gateway.proxy.hosts import LiveView, Standby, Target
 from gateway.proxy.open_streams import OpenStream
+from gateway.proxy.reuse import IDEMPOTENT
 from gateway.proxy.route_table import LiveRun
 from gateway.proxy.splice.back import Back
 from gateway.proxy.splice.chunks import BadChunk
@@ -37,8 +38,6 @@ from gateway.proxy.splice.upload import Upload
 from gateway.proxy.upstream import UpstreamRefused
 
 _log = logging.getLogger(__name__)
-
-IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 
 class CallerSide(Protocol):

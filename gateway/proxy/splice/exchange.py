@@ -15,12 +15,13 @@ from collections.abc import Callable, Sequence
 from gateway.core.errors import GreenroomError, RequestTooSlow
 from gateway.proxy.decisions import bad_gateway, monotonic, no_first_byte
 from gateway.proxy.open_streams import OpenStream, ear_for
+from gateway.proxy.reuse import IDEMPOTENT
 from gateway.proxy.sockets import reset_on_abort
 from gateway.proxy.splice.answer_cache import SeenAnswer
 from gateway.proxy.splice.answer_head import CHUNKED
 from gateway.proxy.splice.back import Back
 from gateway.proxy.splice.chunks import BadChunk
-from gateway.proxy.splice.entering import IDEMPOTENT, Entering, bad_body
+from gateway.proxy.splice.entering import Entering, bad_body
 from gateway.proxy.splice.own_answers import error_answer
 from gateway.proxy.splice.request_cache import target_for_actor
 from gateway.proxy.splice.tunnel import Tunnel, TunnelEnd

@@ -6,18 +6,13 @@ import asyncio
 
 from gateway.core.model import Address
 from gateway.proxy.decisions import monotonic
+from gateway.proxy.reuse import IDLE_SECS, LAST_BYTES_SECS, MAX_IDLE
 from gateway.proxy.route_table import LiveRun
 from gateway.proxy.sockets import is_quiet
 from gateway.proxy.splice.answer_cache import AnswerHeads
 from gateway.proxy.splice.back import Back
 from gateway.proxy.splice.wheel import NEVER, Wheel
 from gateway.proxy.upstream import UpstreamRefused
-
-# Below the keep-alive time of usual servers (5 s), so that it is rarely they who close first.
-_IDLE_SECS = 4.0
-_MAX_IDLE = 64
-# For what the kernel of an ended run has sent; where nothing comes, its machine or its network has vanished.
-_LAST_BYTES_SECS = 1.0
 
 
 class Pool:
@@ -46,10 +41,10 @@ class Pool:
 
     def keep(self, back: Back, now: float) -> None:
         """Put *back* in, unless its run has ended or enough lie ready."""
-        if self.is_forgotten or len(self.idle) >= _MAX_IDLE:
+        if self.is_forgotten or len(self.idle) >= MAX_IDLE:
             back.transport.close()
             return
-        back.idle_until = now + _IDLE_SECS
+        back.idle_until = now + IDLE_SECS
         self.idle.append(back)
         if self.deadline == NEVER:
             self.deadline = back.idle_until
@@ -90,13 +85,13 @@ class _Last:
     def __init__(self, pools: Pools, pool: Pool, now: float) -> None:
         self._pools = pools
         self._pool = pool
-        self.deadline = now + _LAST_BYTES_SECS
+        self.deadline = now + LAST_BYTES_SECS
         self.visit_at = NEVER
 
     def expired(self, now: float) -> None:
         """Cut those on which nothing has come since the last look although it would have been read."""
         if self._pools.cut_silent(self._pool):
-            self.deadline = now + _LAST_BYTES_SECS
+            self.deadline = now + LAST_BYTES_SECS
 
 
 class Pools:
