@@ -83,17 +83,19 @@ async def test_no_request_fails_during_a_reload_and_the_gap_is_short(tmp_path: P
 
 async def test_a_request_under_way_ends_well_and_keeps_its_run(tmp_path: Path) -> None:
     """It lasts longer than the idle timeout; the new worker, which has not seen it, leaves the run alone until then."""
-    folder = actor_folder(tmp_path / "actors", "probe", {"idleTimeoutSecs": 1})
+    folder, end = actor_folder(tmp_path / "actors", "probe", {"idleTimeoutSecs": 1}), tmp_path / "end"
     async with Greenroom(tmp_path / "data", (folder,)) as greenroom:
         before = worker_of(greenroom)
         async with asyncio.TaskGroup() as group:
-            slow = group.create_task(greenroom.call("probe", "/slow?ms=5000"))
+            slow = group.create_task(greenroom.call("probe", f"/until?file={end}"))
             await greenroom.serving({"id": "local~probe"}, 1)
             await greenroom.command("reload")
+            await asyncio.sleep(3)  # the idle timeout, and a look of the new worker after it
+            (run,) = await greenroom.runs()
+            assert run["status"] == "RUNNING"
+            end.touch()
         assert slow.result().status_code == 200
-        (run,) = await greenroom.runs()
         assert slow.result().json()["runId"] == run["id"]
-        assert run["status"] == "RUNNING"
         await one_worker(greenroom, but=before)
         (ended,) = await greenroom.wait_until_no_run_lives()
         assert ended["status"] == "SUCCEEDED"

@@ -16,7 +16,7 @@ class Lobby:
     """
     Limits, and who keeps them.
 
-    ``is_leaving``: another process takes the new connections, or will soon, so each answer says that it is the last one.
+    ``is_leaving``: another process takes the new connections, or soon will: each answer says that it is the last one.
     """
 
     settings: Settings
