@@ -177,7 +177,7 @@ class TermsBook:
 def _key(scope: Scope, prefix: str) -> _Key:
     """All that terms are made from, but for the Actor and the token; the target has no say but by the path form."""
     kind, version = scope["type"], scope.get("http_version", "1.1")
-    is_unsized = kind == "http" and may_be_unsized(scope)
+    is_unsized = version[:1] != "1" and kind == "http" and may_be_unsized(scope)
     return kind, version, is_unsized, _peer(scope), scope.get("scheme"), prefix, *scope["headers"]
 
 

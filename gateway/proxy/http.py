@@ -215,10 +215,16 @@ class _Forwarding:
         self._first_byte_at = self._loop.time()
         self._status = head.status
         body = exchange.take_whole() if upload is None else None
-        await self._send(self._start(head, is_followed=body is not None))
         if body is not None:
-            await self._send_body(body, more=False)
+            self._bytes_down = len(body)
+            try:
+                await self._send_message(self._start(head, is_followed=True))
+                await self._send_message({"type": "http.response.body", "body": body, "more_body": False})
+            except (OSError, RuntimeError) as error:  # as in ``_send``
+                exchange.abandon()
+                raise _CallerGone from error
             return
+        await self._send(self._start(head, is_followed=False))
         if upload is not None:
             upload.answered.set()
         while True:
@@ -254,11 +260,12 @@ class _Forwarding:
         if upload is not None and not upload.read.is_set() and self._scope.get("http_version", "1.1").startswith("1"):
             ours = [*ours, (b"connection", b"close")]
         elif self._wire is not None:
+            text = b"%b: %b\r\n" % ours[0] if len(ours) == 1 else as_text(ours)
             return {
                 "type": "http.response.start",
                 "status": head.status,
                 "headers": [*kept.headers, *ours],
-                "greenroom": Lines(kept.text + as_text(ours), kept.length, is_followed),
+                "greenroom": Lines(kept.text + text, kept.length, is_followed),
             }
         return {"type": "http.response.start", "status": head.status, "headers": [*kept.headers, *ours]}
 
