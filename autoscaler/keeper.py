@@ -384,7 +384,7 @@ class Keeper(RunFreezing):
         self.tools.on_end(self.run.status)
         await self._end_route(error_type, message, exit_code)
         await self.tools.state.signals.send_event(RunEvent(run_id=self.run.id, ends=True))
-        await self.tools.state.signals.changed(Changed(kind="token", id=self.run.id))
+        await self.tools.state.signals.changed(Changed(kind="run-token", id=self.run.id))
         await self._tell_changed()
         await self.launcher.forget(self.run.id)
         await self._try_with_log(self.tools.logs.keep)

@@ -327,7 +327,7 @@ class Supervisor:
                 self._adopt(run, None)  # killed amid its restart
             elif run.status is RunStatus.READY and run.pool_id is None:
                 pass  # was promised to an API caller: _follow_wishes starts it
-            elif run.status is RunStatus.READY:
+            elif run.status is RunStatus.READY or (run.status is RunStatus.ABORTING and not run.placement):
                 await self._end_lost(run, _KILLED_IN_BETWEEN)
             else:
                 await self._end_lost(run, "The run was lost while Greenroom was down: neither process nor exit code.")

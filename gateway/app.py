@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 
 from gateway.api.app import api_app
+from gateway.auth import run_token
 from gateway.core.errors import RecordNotFound, ShuttingDown
 from gateway.core.lifecycle import Readiness
 from gateway.core.names import PROOF_PATH, proof_of
@@ -220,6 +221,8 @@ class Gateway:
             async for change in changes:
                 if change.kind in ("token", "user"):
                     self.services.auth.forget_all()
+                elif change.kind == "run-token":
+                    self.services.auth.forget(run_token(self.services.box, change.id))
 
     async def _forget_answered_pushes(self) -> None:
         """Soon: after a kill, a new push of the same items is taken for the repetition of one that is remembered."""

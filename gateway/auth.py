@@ -117,7 +117,7 @@ class Authenticator:
         self._unknown: dict[bytes, float] = {}
         self._scopes: dict[frozenset[str], frozenset[str]] = {}
         self.epoch = 0
-        """Counts the times at which everything was forgotten: what was believed in another epoch no longer is."""
+        """Counts the times at which something was forgotten: what was believed in another epoch is asked for anew."""
 
     def cached(self, token: str) -> Remembered | None:
         """Who holds *token*, without asking the records; None where these have to be asked."""
@@ -201,6 +201,13 @@ class Authenticator:
         self.epoch += 1
         self._cache.clear()
         self._unknown.clear()
+
+    def forget(self, token: str) -> None:
+        """This one has changed: it is not believed any more; of the others the records need not be asked again."""
+        self.epoch += 1
+        digest = token_digest(token)
+        self._cache.pop(digest, None)
+        self._unknown.pop(digest, None)
 
     def _is_past(self, expires_at: datetime | None) -> bool:
         return expires_at is not None and expires_at <= self._now()

@@ -141,8 +141,20 @@ async def test_a_runs_token_dies_with_it(bench: Bench) -> None:
     bench.auth.forget_all()
     assert await bench.is_good(run_token(BOX, run.id))
     await bench.records.replace_run(replace(run, status=RunStatus.ABORTED, version=2))
-    bench.auth.forget_all()
+    bench.auth.forget(run_token(BOX, run.id))
     assert not await bench.is_good(run_token(BOX, run.id))
+
+
+async def test_what_is_forgotten_of_one_token_leaves_the_others(bench: Bench) -> None:
+    """Runs end all the time: the records are not asked for everybody's token again each time."""
+    assert await bench.is_good()
+    epoch = bench.auth.epoch
+    await bench.records.delete_token(TOKEN.id)
+    bench.auth.forget("another")
+    assert bench.auth.epoch > epoch
+    assert bench.auth.cached("good") is not None
+    bench.auth.forget("good")
+    assert not await bench.is_good()
 
 
 async def test_where_nobody_needs_a_token_strange_ones_are_remembered(bench: Bench) -> None:

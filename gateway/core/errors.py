@@ -384,7 +384,7 @@ class WaitedTooLong(StandbyError):
 class StandbyQuarantined(StandbyError):
     """Runs of the pool never served, or crashed soon after: none is started for a while."""
 
-    http_status, error_type = 503, "standby-quarantined"
+    http_status, error_type, retry_after_secs = 503, "standby-quarantined", 10
 
     def __init__(self, message: str, *, retry_after_secs: int, data: Mapping[str, Any] | None = None) -> None:
         super().__init__(message, data={**(data or {}), "retryAfterSecs": retry_after_secs})
@@ -394,7 +394,7 @@ class StandbyQuarantined(StandbyError):
 class StandbyNoRoom(StandbyError):
     """A run of the pool would take more than its owner or the machine may give, and waiting does not help."""
 
-    http_status, error_type = 503, "memory-limit-exceeded"
+    http_status, error_type, retry_after_secs = 503, "memory-limit-exceeded", 5
 
     def __init__(self, message: str, *, retry_after_secs: int, data: Mapping[str, Any] | None = None) -> None:
         super().__init__(message, data={**(data or {}), "retryAfterSecs": retry_after_secs})

@@ -311,7 +311,11 @@ class NumberedChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changed:
-    """Records of this kind changed; *id* names the one (an Actor's, a user's, a run's, a token's)."""
+    """
+    Records of this kind changed; *id* names the one (an Actor's, a user's, a run's, a token's).
+
+    ``run-token`` is the token of the run with that id, which ends with it.
+    """
 
     kind: str
     id: str

@@ -53,6 +53,8 @@ PUBLISHED = {
     "StandbyRunNotReady": (504, "standby-run-not-ready"),
     "StandbyBadGateway": (502, "standby-bad-gateway"),
     "StandbyResponseTimeout": (504, "standby-response-timeout"),
+    "StandbyQuarantined": (503, "standby-quarantined"),
+    "StandbyNoRoom": (503, "memory-limit-exceeded"),
     "WaitingRoomFull": (503, "waiting-room-full"),
     "WaitedTooLong": (503, "waiting-room-timeout"),
     "ShuttingDown": (503, "shutting-down"),
