@@ -16,12 +16,16 @@ from gateway.proxy.splice.terms import Terms, terms_for
 
 # A proxy in front sends requests of many callers, and to many hosts, over one connection.
 _MAX_OTHERS = 32
+_MAX_SHARED = 512
+
+# By head, and by where and how its connection comes.
+SharedTerms = dict[tuple[RequestHead, str, str], Terms]
 
 
 @dataclass(slots=True)
 class Entrance:
     """
-    The door of one connection, which comes from *peer* by *scheme*.
+    The door of one connection, which comes from *peer* by *scheme*. What is found out here is *shared* with others.
 
     Each question has two forms: ``…_at_once`` answers from memory, or None where the records have to be asked, as the
     other form then does. Both raise the errors of their host.
@@ -30,6 +34,7 @@ class Entrance:
     decisions: Decisions
     peer: str
     scheme: str
+    shared: SharedTerms
     _last: Terms | None = None
     _others: dict[RequestHead, Terms] = field(default_factory=dict)
 
@@ -88,9 +93,13 @@ class Entrance:
         """What was found out before, where it still holds."""
         terms = self._last
         if terms is None or terms.head is not head:
-            terms = self._last = self._others.get(head)
+            terms = self._others.get(head)
             if terms is None:
-                return None
+                terms = self.shared.get((head, self.peer, self.scheme))
+                if terms is None:
+                    return None
+                self._keep(terms)
+            self._last = terms
         if (
             (terms.subject is subject or terms.subject == subject)
             and terms.host == host
@@ -101,6 +110,12 @@ class Entrance:
         return None
 
     def _remember(self, terms: Terms) -> None:
+        if len(self.shared) >= _MAX_SHARED:
+            self.shared.clear()
+        self.shared[terms.head, self.peer, self.scheme] = terms
+        self._keep(terms)
+
+    def _keep(self, terms: Terms) -> None:
         if len(self._others) >= _MAX_OTHERS:
             self._others.clear()
         self._others[terms.head] = self._last = terms

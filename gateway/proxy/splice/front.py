@@ -106,7 +106,7 @@ class Front(asyncio.Protocol):
         self.peer = str(name[0]) if isinstance(name, tuple | list) and name else ""
         is_tls = transport.get_extra_info("ssl_object") is not None
         scheme = "https" if is_tls else shared.decisions.settings.public_scheme
-        self._exchange = Exchange(self, shared, Entrance(shared.decisions, self.peer, scheme))
+        self._exchange = Exchange(self, shared, Entrance(shared.decisions, self.peer, scheme, shared.terms))
         self._place.enter(self)
         setting = shared.lobby.connections.admit(self.transport, self.peer)
         if setting is not None:

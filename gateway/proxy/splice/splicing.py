@@ -15,6 +15,7 @@ from gateway.proxy.open_sockets import OpenSockets
 from gateway.proxy.request_ids import RequestIds
 from gateway.proxy.route_table import LiveRun
 from gateway.proxy.splice.answer_cache import AnswerHeads
+from gateway.proxy.splice.entrance import SharedTerms
 from gateway.proxy.splice.lobby import Lobby
 from gateway.proxy.splice.pool import Pools
 
@@ -33,6 +34,7 @@ class Splicing:
     sockets: OpenSockets
     accounts: Accounts = field(init=False)
     answers: AnswerHeads = field(default_factory=AnswerHeads)
+    terms: SharedTerms = field(default_factory=dict)
     pools: Pools = field(init=False)
     _group: asyncio.TaskGroup | None = None
     _waiting: set[asyncio.Task[None]] = field(default_factory=set)
@@ -56,6 +58,7 @@ class Splicing:
             await self.pools.aclose()
             self.lobby.requests.clear()
             self.answers.clear()
+            self.terms.clear()
 
     def spawn(self, waiting: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
         """Await *waiting*, which must not fail, beside everything else; None where nothing is awaited any more."""

@@ -21,6 +21,7 @@ import pytest
 from proxy.suite.stage import TOKEN, open_stand
 from uvicorn.server import ServerState
 
+from gateway.proxy.splice import entrance
 from gateway.proxy.splice.back import Back
 from gateway.proxy.splice.front import Front
 from gateway.proxy.splice.pool import Pool
@@ -52,8 +53,9 @@ def varied(number: int) -> tuple[bytes, bytes]:
 class Wire:
     """A transport that goes nowhere and keeps what is written."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
         self.written: list[bytes] = []
+        self._address = address
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
@@ -62,7 +64,7 @@ class Wire:
         self.written.append(b"".join(pieces))
 
     def get_extra_info(self, name: str) -> Any:
-        return ("127.0.0.1", 1) if name == "peername" else None
+        return (self._address, 1) if name == "peername" else None
 
     def is_closing(self) -> bool:
         return False
@@ -84,6 +86,10 @@ class Bench:
     def exchange(self, request: bytes = REQUEST, answer: bytes = ANSWER) -> None:
         """A request, and its answer."""
         self.front.data_received(request)
+        self.answer(answer)
+
+    def answer(self, answer: bytes = ANSWER) -> None:
+        """That of the Actor."""
         self._back.data_received(answer)
 
 
@@ -178,6 +184,32 @@ async def test_a_warm_request_takes_so_many_calls(bench: Bench) -> None:
     print(f"a warm request takes {of_python} calls of Python and {of_c} of C")
     assert of_python <= MOST_CALLS[0]
     assert of_c <= MOST_CALLS[1]
+
+
+async def test_other_connections_of_a_caller_need_not_find_out_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who may send a head from an address, and what the Actor then gets, is found out once; elsewhere, anew."""
+    asked = []
+    terms_for = entrance.terms_for
+    monkeypatch.setattr(entrance, "terms_for", lambda *given, **named: asked.append(1) or terms_for(*given, **named))
+
+    def another(address: str) -> None:
+        caller = Wire(address)
+        front = Front(cast(Any, None), ServerState(), {}, None, shared=bench.splicing, inner=cast(Any, None))
+        front.connection_made(cast(Any, caller))
+        front.data_received(REQUEST)
+        bench.answer()
+        front.connection_lost(None)
+        assert b"X-Forwarded-For: %b\r\n" % address.encode() in bench.actor.written[-1]
+
+    plain = REQUEST.replace(b"?a=b", b"")
+    bench.exchange(plain)
+    another("127.0.0.1")
+    assert not asked
+    another("127.0.0.2")
+    another("127.0.0.2")
+    assert len(asked) == 1
 
 
 async def test_requests_that_differ_in_values_take_few_more(bench: Bench) -> None:
