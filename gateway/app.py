@@ -114,9 +114,11 @@ class Gateway:
         """Host → what, then there. Hosts that are nobody's learn nothing."""
         host = host_of(scope)
         # HTTP/1.0 may leave the host out, as health checkers do.
-        match self.hosts.look(host) if host or scope.get("http_version") != "1.0" else Own():
-            case Standby(label):
-                await self.admission.standby(scope, receive, send, label, "")
+        where = self.hosts.look(host) if host or scope.get("http_version") != "1.0" else Own()
+        if type(where) is Standby:  # asked first, and without a pattern: it is on the way of each request
+            await self.admission.standby(scope, receive, send, where.label, "")
+            return
+        match where:
             case LiveView(label):
                 await self.admission.live_view(scope, receive, send, label, "")
             case Own(claimed=""):

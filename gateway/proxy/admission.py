@@ -28,6 +28,7 @@ from gateway.proxy.upstream import UpstreamCut, UpstreamError, UpstreamRefused, 
 from gateway.proxy.use import Use
 
 _log = logging.getLogger(__name__)
+_USUAL_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")
 
 
@@ -80,7 +81,8 @@ class Admission:
                 extra = [(b"x-actor-request-id", request_id.encode())]
                 await replies.send_error(scope, errand.send, error, extra)
             method = scope.get("method", "WEBSOCKET")
-            method = method if _METHOD.fullmatch(method) else "?"  # nothing else goes into the log
+            if method not in _USUAL_METHODS and not _METHOD.fullmatch(method):
+                method = "?"  # nothing else goes into the log
             self._accounts.ended(kind, method, errand.status, errand.timing, request_id, error, monotonic())
         finally:
             request_id_var.reset(told)
