@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.core.errors import InvalidConfig
 from gateway.core.model import MEMORY_STEPS_MBYTES, Actor, Build
@@ -264,8 +264,7 @@ def as_api_object(merged: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return shown
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolKey:
+class PoolKey(NamedTuple):
     """
     Whose requests to what share runs: (Actor or task, whose runs, token scope).
 

@@ -97,6 +97,9 @@ class _Pool:
         )
 
 
+_DRAINING = Readiness.DRAINING  # an enumeration is slow to answer, and each request asks
+
+
 class SlotDesk:
     """
     Slots, tickets and the demand report of one gateway.
@@ -126,7 +129,7 @@ class SlotDesk:
     def take(self, want: Want, *, avoid: frozenset[str] = frozenset()) -> LiveRun | None:
         """A slot in the best run, taken; None where there is none now. *avoid* names runs that just refused."""
         pool = self._pool(want)
-        if len(pool.room):
+        if pool.room.waiting:
             return None
         run = self._take_free(want.pool, pool, avoid)
         if run is not None:
@@ -198,10 +201,11 @@ class SlotDesk:
             if pool is not None and not run.is_gone:
                 pool.flown_secs += now
                 pool.finished += 1
-            if run.is_gone or (pool is not None and len(pool.room)):
+            if run.is_gone or (pool is not None and pool.room.waiting):
                 self._let_through(key)
                 self._tidy(key)
-        self._tell_when_drained(run)
+        if run.route.readiness is _DRAINING:
+            self._tell_when_drained(run)
 
     def view(self, run: LiveRun) -> None:
         """A request by the live-view host begins: no slot, but use, for which a frozen run goes on."""

@@ -30,20 +30,21 @@ class WaitingRoom:
         self._size = size
         # Ordered dicts and not deques: who leaves from the middle must not be kept until his turn would have come.
         self._queues: OrderedDict[str, OrderedDict[int, Ticket]] = OrderedDict()
-        self._waiting = 0
+        self.waiting = 0
+        """How many wait."""
         self._last_number = 0
 
     def __len__(self) -> int:
-        return self._waiting
+        return self.waiting
 
     def join(self, ticket: Ticket) -> None:
         """Take a place behind the caller's earlier ones. Raises WaitingRoomFull."""
-        if self._waiting >= self._size:
-            raise WaitingRoomFull(self._waiting)
+        if self.waiting >= self._size:
+            raise WaitingRoomFull(self.waiting)
         self._last_number += 1
         ticket.number = self._last_number
         self._queues.setdefault(ticket.caller, OrderedDict())[ticket.number] = ticket
-        self._waiting += 1
+        self.waiting += 1
 
     def leave(self, ticket: Ticket) -> None:
         """Give up the place, e.g. because the caller went away; a ticket without one (any more) is fine."""
@@ -54,7 +55,7 @@ class WaitingRoom:
         del queue[ticket.number]
         if not queue:
             del self._queues[ticket.caller]
-        self._waiting -= 1
+        self.waiting -= 1
 
     def next_ticket(self) -> Ticket | None:
         """Who goes in next; its caller's other tickets then wait until every other caller had a turn."""
