@@ -149,7 +149,7 @@ def _decided(
     """The rules in their order; each that changes the number says so."""
     limits = seen.limits
     now = memory.at or 0.0
-    load = memory.open_requests
+    load = seen.open_requests
     asked = math.ceil(load / limits.max_requests_per_run)
     need = needed(policy, seen, memory, current)
     wanted, reasons = need.runs, [need.reason]

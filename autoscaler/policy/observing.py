@@ -99,6 +99,11 @@ class Observation:
     has_cpu_left: bool = True
     memory: Memory = field(default_factory=Memory)
 
+    @property
+    def open_requests(self) -> int:
+        """Those that runs of now or later have to serve: who is in a draining run stays there to his end."""
+        return self.waiting + sum(run.in_flight for run in self.runs if run.state is not Readiness.DRAINING)
+
     def to_json(self) -> dict[str, Any]:
         """What is stored: ``from_json`` gives the same observation."""
         limits = self.limits

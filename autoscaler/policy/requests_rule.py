@@ -50,13 +50,15 @@ def _of_the_window(
 ) -> tuple[int, str]:
     """
     What the last minute asks for. Fewer than there are only where a little more would not ask for them either: else the
-    same load, a few requests more and a few less, would have a run started and wound down by turns.
+    same load, a few requests more and a few less, would have a run started and wound down by turns. Fewer than were
+    needed last, where more are there since they can't be wound down yet.
     """
     runs, reason = _for_demand(policy, seen, memory, service, 1.0)
-    if runs >= present:
+    before = min(present, memory.needs[-1][1]) if memory.needs else present
+    if runs >= before:
         return runs, reason
     margin = 1 + policy.shrink_margin_ratio
-    with_margin = min(present, _for_demand(policy, seen, memory, service, margin)[0])
+    with_margin = min(before, _for_demand(policy, seen, memory, service, margin)[0])
     return (
         (with_margin, f"{reason}, and {policy.shrink_margin_ratio:.0%} more") if with_margin > runs else (runs, reason)
     )

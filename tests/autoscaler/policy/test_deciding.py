@@ -240,6 +240,16 @@ def test_the_idle_rule_is_final() -> None:
     assert (second.start, second.wanted_runs) == (0, 0)
 
 
+def test_requests_of_a_run_that_goes_ask_for_no_other() -> None:
+    """They end where they are: an open socket there must not keep a run up that has nothing to do."""
+    going = run(2, state=Readiness.DRAINING)
+    alone = decided(see(going, memory=steady(1.0)))
+    assert (alone.wanted_runs, alone.start) == (0, 0)
+    beside = decided(see(going, run(idle_secs=301)))
+    assert [run_id for run_id, _ in beside.drain] == ["run" + str(int(going.run_id[3:]) + 1)]
+    assert decided(see(going, waiting=1, memory=steady(1.0))).start == 1
+
+
 def test_spare_slots_are_kept() -> None:
     """For a burst, where somebody has set them."""
     policy = replace(GREENROOM, spare_slots=8)
