@@ -91,8 +91,8 @@ async def test_an_owner_with_all_of_his_runs_in_use_hears_why(tmp_path: Path) ->
 
 
 OWNERS = tuple(f"owner{number}" for number in range(9))
-# So many that the nine first requests, which need a start each, are less than a hundredth.
-ROUNDS = 110
+# So many that the nine first requests, which need a start each, are much less than a hundredth.
+ROUNDS = 160
 STARVED_SECS = 10.0
 
 
