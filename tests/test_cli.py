@@ -227,6 +227,7 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "gateway.cli", *words], cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 async def test_users_and_tokens(data):
     """A user is added, gets a token that is printed alone and once, and loses it again."""
     assert command("user", "add", "jane.doe").returncode == 0

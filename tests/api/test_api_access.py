@@ -193,6 +193,7 @@ async def test_what_a_run_may_do(api: Any) -> None:
     await run.get(f"/actors/{(await api.eve.built_actor('secret'))['id']}", 404)
 
 
+@pytest.mark.slow
 async def test_which_storages_a_run_may_use(api: Any) -> None:
     """By every route: a run's own storages, those that its Actor made and those of runs that it started; no others."""
     names = await _bobs(api)

@@ -28,6 +28,7 @@ def crowded(parent: Path) -> Path:
     return actor_folder(parent, "probe", standby)
 
 
+@pytest.mark.slow
 async def test_a_hundred_callers_of_ten_processes(tmp_path: Path) -> None:
     """On a sleeping Actor, 300 ms each."""
     settings = {"pick_timeout_secs": 50, "readiness_timeout_secs": 50}
@@ -55,6 +56,7 @@ async def decisions(greenroom: Greenroom, actor: dict[str, Any]) -> list[dict[st
     return list((await greenroom.data_of("GET", f"/greenroom/pools/{pool}/decisions?limit=1000"))["items"])
 
 
+@pytest.mark.slow
 async def test_after_a_restart_nothing_shrinks_but_by_the_idle_rule(tmp_path: Path) -> None:
     """What the runs are for is not known before a whole window was seen; who is idle for his whole timeout goes."""
     standby = {"desiredRequestsPerActorRun": 1, "maxRequestsPerActorRun": 1, "idleTimeoutSecs": 300}

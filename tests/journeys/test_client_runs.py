@@ -68,6 +68,7 @@ def client(greenroom: Greenroom) -> ApifyClientAsync:
     return ApifyClientAsync(TOKEN, api_url=f"http://127.0.0.1:{greenroom.port}", max_retries=0)
 
 
+@pytest.mark.slow
 async def test_call_and_read_back(client: ApifyClientAsync, caplog: Any) -> None:
     """``call`` waits to the end and prints the run's log; items, output, input and keys are read back."""
     caplog.set_level(logging.INFO)
@@ -132,6 +133,7 @@ async def test_abort(client: ApifyClientAsync) -> None:
         assert (await client.run(run.id).abort()).status == "ABORTED"
 
 
+@pytest.mark.slow
 async def test_logs_are_followed(client: ApifyClientAsync) -> None:
     """A followed log comes line by line while the run lives, and ends with it."""
     run = await client.actor("local/works").start(run_input={"secs": 2})
@@ -174,6 +176,7 @@ async def test_wrong_input(
     assert await client.actor("local/works").validate_input({"items": 5}) is True
 
 
+@pytest.mark.slow
 async def test_run_sync(greenroom: Greenroom) -> None:
     """One call is start, wait and result: the output record, or the items; a failure and a slow one are told."""
 

@@ -91,6 +91,7 @@ async def next_info(frames: AsyncIterator[dict[str, Any]]) -> dict[str, Any]:
     return data
 
 
+@pytest.mark.slow
 async def test_a_busy_run_hears_how_busy_it_is(greenroom: Greenroom, tmp_path: Path) -> None:
     """All its processes count, one that detached itself too; when they are quiet, so are the figures and the record."""
     run = await greenroom.data_of("POST", "/actors/local~busy/runs?memory=512")
@@ -124,6 +125,7 @@ async def test_a_busy_run_hears_how_busy_it_is(greenroom: Greenroom, tmp_path: P
     assert all(isinstance(stats[name], int) for name in ("memMaxBytes", "memCurrentBytes"))
 
 
+@pytest.mark.slow
 async def test_a_standby_run_hears_it_once_a_second(greenroom: Greenroom) -> None:
     """From within a second after it has connected on, and again by a new connection."""
     await greenroom.probe("standing", {"idleTimeoutSecs": 60})
@@ -136,6 +138,7 @@ async def test_a_standby_run_hears_it_once_a_second(greenroom: Greenroom) -> Non
     assert timedelta(seconds=1) < times[2] - times[0] < timedelta(seconds=4)
 
 
+@pytest.mark.slow
 async def test_the_load_is_known_again_after_kill_9(tmp_path: Path, greenroom: Greenroom) -> None:
     """An adopted run hears its load; what it used before counts for no second of it."""
     actor = await greenroom.probe("standing", {"idleTimeoutSecs": 60})

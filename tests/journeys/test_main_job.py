@@ -6,6 +6,7 @@ import asyncio
 import re
 from pathlib import Path
 
+import pytest
 from journeys.greenroom import Greenroom, actor_folder, eventually
 
 
@@ -60,6 +61,7 @@ async def test_fifty_callers_at_once_on_a_sleeping_actor(tmp_path: Path) -> None
         assert {run["status"] for run in ended} == {"SUCCEEDED"}
 
 
+@pytest.mark.slow
 async def test_ctrl_c_drains_and_stops_all_runs(tmp_path: Path) -> None:
     """SIGTERM: the request in flight is answered, then the runs are wound down, and Greenroom ends with 0."""
     folder = actor_folder(tmp_path / "actors", "probe", {"idleTimeoutSecs": 300})

@@ -89,6 +89,7 @@ async def test_a_pushed_build_takes_over_under_load_without_a_single_failure(gre
     assert {number for run_id, number in builds.items() if run_id not in old} == {"0.1.2"}
 
 
+@pytest.mark.slow
 async def test_a_long_answer_of_the_old_build_is_finished(greenroom: Greenroom) -> None:
     """Its run takes nothing new, and ends once the answer has been given."""
     actor, gate = await greenroom.probe("finishing"), greenroom.data.parent / "finishing.gate"

@@ -202,6 +202,7 @@ async def test_a_refusal_by_the_actor_is_passed_on(greenroom: Greenroom) -> None
     assert b'"target": "/seen"' in refused.value.response.body
 
 
+@pytest.mark.slow
 async def test_a_websocket_wakes_an_actor_and_keeps_its_run_for_as_long_as_it_is_open(greenroom: Greenroom) -> None:
     """
     Three idle timeouts pass without a byte, and the run lives; with the socket closed it is wound down as idle.

@@ -63,6 +63,7 @@ async def test_after_three_failed_starts_callers_hear_at_once(greenroom: Greenro
     assert len(await greenroom.runs_of(actor)) == 3
 
 
+@pytest.mark.slow
 async def test_who_does_not_own_it_is_not_told_its_log(greenroom: Greenroom) -> None:
     """At a public Actor: the same error without the log lines."""
     await greenroom.probe("never-public", {"public": True}, environmentVariables={"PROBE_START": "exit:4"})
@@ -72,6 +73,7 @@ async def test_who_does_not_own_it_is_not_told_its_log(greenroom: Greenroom) -> 
     assert "told to exit" not in refused.text
 
 
+@pytest.mark.slow
 async def test_a_retry_has_it_tried_at_once(greenroom: Greenroom) -> None:
     """By the command as by the API; a start that serves then ends the quarantine for good."""
     broken = greenroom.data.parent / "broken"

@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 from journeys.greenroom import Greenroom, actor_folder, eventually, workers_of
 
 
@@ -48,6 +49,7 @@ async def test_what_ended_meanwhile_gets_its_real_exit_code(tmp_path: Path) -> N
         assert (await again.call("probe")).text != f"hello from {run['id']}"
 
 
+@pytest.mark.slow
 async def test_a_crash_of_the_worker_alone_is_mended_by_the_parent(tmp_path: Path) -> None:
     """The parent holds the sockets and starts another worker; the Actor's run goes on serving."""
     folder = actor_folder(tmp_path / "actors", "probe", {"idleTimeoutSecs": 60})
@@ -60,6 +62,7 @@ async def test_a_crash_of_the_worker_alone_is_mended_by_the_parent(tmp_path: Pat
         assert (await greenroom.call("probe")).text == before
 
 
+@pytest.mark.slow
 async def test_every_acknowledged_write_is_there_after_kill_9(tmp_path: Path) -> None:
     """Actors, versions and users that were answered before the kill are there after it."""
     async with Greenroom(tmp_path / "data") as greenroom:

@@ -27,6 +27,7 @@ print("KEY", json.dumps([os.environ[f"APIFY_INPUT_SECRETS_PRIVATE_KEY_{part}"] f
 """
 
 
+@pytest.mark.slow
 async def test_a_run_has_the_key_to_its_secret_input(tmp_path: Path) -> None:
     """The same key after a restart of Greenroom, which finds it again."""
     async with Greenroom(tmp_path / "data") as greenroom:

@@ -61,6 +61,7 @@ async def test_max_runs_is_never_exceeded_and_everybody_is_served(greenroom: Gre
     assert len(await greenroom.runs_of(actor)) == 1
 
 
+@pytest.mark.slow
 async def test_min_runs_are_warm_without_any_request_also_right_after_the_start(greenroom: Greenroom) -> None:
     """They begin by themselves, outlive their idle timeout, and are replaced when they die."""
     early = await greenroom.data_of("GET", "/actors/~early")

@@ -398,6 +398,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.slow
 async def test_a_request_that_is_refused_while_greenroom_stops_is_told_so(tmp_path: Path) -> None:
     """It would wait for another run, and none is started any more: 503 at once, never an internal error at the end."""
     settings = {"connect_timeout_secs": 1, "shutdown_timeout_secs": 4, "wind_down_grace_secs": 1}
