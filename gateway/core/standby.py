@@ -47,7 +47,8 @@ class StandbyConfig:
     open in it that are silent for ``stream_silence_timeout_secs``.
     ``liveness_path``: asked of each run that serves, every ``liveness_every_secs``; one that three times in a row
     answers 500 or more, or not within 5 s, is replaced. None: no run is asked.
-    ``should_pass_actor_input`` and ``disable_standby_fields_override`` are checked and kept; nothing acts on them yet.
+    ``should_pass_actor_input``: a run finds an input, the defaults of its build's schema.
+    ``disable_standby_fields_override`` is checked and kept; nothing acts on it yet.
     """
 
     is_enabled: bool = False
