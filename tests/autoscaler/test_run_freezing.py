@@ -6,39 +6,20 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from standby_run import NOW, POOL, RUN
 
 from autoscaler.run_freezing import RunFreezing
 from gateway.core.demand import DemandReport, PoolDemand, RunUse
 from gateway.core.errors import LaunchError
 from gateway.core.lifecycle import Readiness, RunStatus
-from gateway.core.model import AbortWish, Origin, Run, RunOptions
+from gateway.core.model import AbortWish
 from gateway.core.standby import Generation, PoolKey
 from gateway.state.ports import RunRoute
 from gateway.state.signals_memory import MemorySignals
-
-POOL = PoolKey(target_id="actor", user_id="owner")
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-RUN = Run(
-    id="run",
-    actor_id="actor",
-    user_id="owner",
-    build_id="build",
-    build_number="0.0.1",
-    status=RunStatus.RUNNING,
-    started_at=NOW,
-    origin=Origin.STANDBY,
-    options=RunOptions(build="latest", timeout_secs=0, memory_mbytes=128, disk_mbytes=256),
-    live_view_label="label",
-    default_key_value_store_id="k",
-    default_dataset_id="d",
-    default_request_queue_id="q",
-    pool_id=POOL.id,
-)
 
 
 @dataclass

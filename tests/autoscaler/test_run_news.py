@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from standby_run import NOW, POOL
+from standby_run import RUN as RUNNING
 
 from autoscaler.keeper import Keeper
 from autoscaler.policy.quarantine import RunNews
 from gateway.core.errors import LaunchError, MachineTrouble
 from gateway.core.lifecycle import RunStatus
-from gateway.core.model import Origin, Run, RunOptions
+from gateway.core.model import Run
 from gateway.core.standby import Generation, PoolKey
 from gateway.state.signals_memory import MemorySignals
 
-POOL = PoolKey(target_id="actor", user_id="owner")
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-RUN = Run(
-    id="run",
-    actor_id="actor",
-    user_id="owner",
-    build_id="build",
-    build_number="0.0.1",
-    status=RunStatus.READY,
-    started_at=NOW,
-    origin=Origin.STANDBY,
-    options=RunOptions(build="latest", timeout_secs=0, memory_mbytes=128, disk_mbytes=256),
-    live_view_label="label",
-    default_key_value_store_id="k",
-    default_dataset_id="d",
-    default_request_queue_id="q",
-    pool_id=POOL.id,
-)
+RUN = replace(RUNNING, status=RunStatus.READY)
 
 
 async def stored(run: Run) -> Run:
