@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import time
 from typing import Any
 
 from starlette.responses import Response
@@ -13,6 +15,9 @@ from gateway.core.errors import InsufficientPermissions
 from gateway.core.model import Actor
 from gateway.core.trouble import RETRY, PoolTrouble
 from gateway.state.ports import Changed
+
+_HEARD_WITHIN_SECS = 5.0
+_LOOK_EVERY_SECS = 0.02
 
 
 async def list_quarantines(call: Call) -> Response:
@@ -28,7 +33,8 @@ async def list_quarantines(call: Call) -> Response:
 async def retry_actor(call: Call) -> Response:
     """
     ``POST /v2/greenroom/actors/{actor}/retry``: the next request, or ``minRuns``, starts a run again, whatever failed
-    before. Answers those of the Actor's pools that were in quarantine; none is no mistake.
+    before. Answers those of the Actor's pools that were in quarantine, once they no longer are (or after 5 s, where no
+    autoscaler is there to hear of it); none is no mistake.
 
     For its owner and administrators; a run may not.
     """
@@ -37,6 +43,9 @@ async def retry_actor(call: Call) -> Response:
     actor = await managed_actor(call)
     troubles = await _troubles_of(call, actor)
     await call.signals.changed(Changed(kind=RETRY, id=actor.id))
+    deadline = time.monotonic() + _HEARD_WITHIN_SECS
+    while await _troubles_of(call, actor) and time.monotonic() < deadline:  # noqa: ASYNC110 - signals tell of no end
+        await asyncio.sleep(_LOOK_EVERY_SECS)
     return answer({"items": [quarantine_view(trouble) for trouble in troubles]})
 
 

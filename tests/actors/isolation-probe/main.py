@@ -5,6 +5,7 @@ On standby, ``POST /`` with ``{"attempt": NAME, …}`` answers ``{"done": …}``
 ``{"stopped": why}``. As a batch run it does what the field ``harm`` of its input says, without end.
 """
 
+import asyncio
 import contextlib
 import ctypes
 import errno
@@ -18,7 +19,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -81,15 +81,19 @@ class Attempts:
     def tcp_many(self, host, ports):
         """Of *ports*, those that answered in any way but silence or a refusal by a firewall."""
 
-        def answers(port):
-            with contextlib.suppress(OSError):
-                self.tcp(host, port)
+        async def answers(port):
+            with contextlib.suppress(OSError, asyncio.TimeoutError):
+                _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), WAIT_SECS)
+                writer.close()
                 return True
             return False
 
-        # All at once: a kernel that refuses sends so few refusals a second that the others are silence.
-        with ThreadPoolExecutor(64) as pool:
-            return [port for port, does in zip(ports, pool.map(answers, ports), strict=True) if does]
+        # All at once, since a kernel sends so few refusals a second that the others are silence; and without threads,
+        # of which this container may have fewer than the machine has ports.
+        async def ask_all():
+            return await asyncio.gather(*map(answers, ports))
+
+        return [port for port, does in zip(ports, asyncio.run(ask_all()), strict=True) if does]
 
     def udp(self, host, port):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
