@@ -181,7 +181,7 @@ def build_parser() -> argparse.ArgumentParser:
         parser.set_defaults(words=words)
         return parser
 
-    _add_setting_flags(add("serve"), *FLAGS)
+    _add_setting_flags(add("serve"), *(name for name in FLAGS if name != "workers"))
     reloading = add("reload")
     reloading.epilog = RELOADING
     _add_setting_flags(reloading, "data")

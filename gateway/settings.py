@@ -25,6 +25,7 @@ from gateway.client_address import network_problem
 from gateway.dns_servers import dns_server
 from gateway.network_rules import allowed_networks
 from gateway.node_rules import gateway_networks
+from gateway.store_urls import blobs_problem, records_problem, signals_problem
 
 
 def default_data_dir() -> Path:
@@ -88,6 +89,31 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severity that is logged."
     )
+
+    # Several processes, on one machine or many
+    signals_url: str | None = Field(
+        None,
+        repr=False,
+        description="The Redis by which processes hear of each other: redis://[USER:PASSWORD@]HOST:PORT/DB, rediss:// "
+        "with TLS, redis+sentinel://HOST:PORT,HOST:PORT/DB?service=NAME, unix:///PATH; none: all is one process.",
+    )
+    records_url: str | None = Field(
+        None,
+        repr=False,
+        description="The records: postgresql://USER:PASSWORD@HOST:PORT/DATABASE; none: SQLite in the data folder.",
+    )
+    blobs_url: str | None = Field(
+        None,
+        repr=False,
+        description="Large values: s3://BUCKET[/PREFIX][?endpoint=http://HOST:PORT&region=NAME], with the keys in "
+        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; none: a folder in the data folder.",
+    )
+    workers: int = Field(1, ge=1, le=256, description="Processes of 'greenroom gateway' that share its ports.")
+    autoscaler_host: str = Field(
+        "127.0.0.1",
+        description="Address at which 'greenroom autoscaler' answers health, metrics and gateways that want live logs.",
+    )
+    autoscaler_port: int = Field(8011, ge=0, le=65535, description="Port of autoscaler_host; 0 takes a free one.")
 
     # TLS
     tls_port: int | None = Field(
@@ -328,6 +354,16 @@ class Settings(BaseSettings):
     @classmethod
     def _gateways(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return gateway_networks(value)
+
+    @field_validator("signals_url", "records_url", "blobs_url")
+    @classmethod
+    def _store_urls(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if not value:  # a variable that is set to nothing
+            return None
+        problems = {"signals_url": signals_problem, "records_url": records_problem, "blobs_url": blobs_problem}
+        if problem := problems[str(info.field_name)](value):
+            raise ValueError(problem)
+        return value
 
     @field_validator("port_range", mode="before")
     @classmethod

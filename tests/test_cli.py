@@ -105,6 +105,13 @@ def test_examples_work(words):
         pytest.param(["serve", "--set", "tick_sec=1"], "did you mean 'tick_secs'?", id="no such setting"),
         pytest.param(["serve", "--set", "tick-secs=-1"], "GREENROOM_TICK_SECS", id="out of range"),
         pytest.param(["serve", "--set", "token=hidden-word"], "GREENROOM_TOKEN", id="secret in a command line"),
+        pytest.param(["serve", "--set", "signals_url=http://a"], "redis://HOST:PORT/DB", id="signals of no Redis"),
+        pytest.param(["config", "--workers", "0"], "GREENROOM_WORKERS", id="no workers"),
+        pytest.param(
+            ["serve", "--set", "signals_url=redis://a:hidden-word@b/0"],
+            "GREENROOM_SIGNALS_URL",
+            id="password in a command line",
+        ),
         pytest.param(["serve", "--data", "/dev/null/data"], "/dev/null/data", id="data folder"),
         pytest.param(["logs"], "RUN_OR_BUILD", id="missing argument"),
         pytest.param(["names", "a", "rename", "b"], "rename", id="no such action"),
@@ -144,6 +151,7 @@ def test_flags_agree_with_settings():
     """Every flag of `serve` is a setting, and what the design promises as a flag is one."""
     assert set(FLAGS) <= set(Settings.model_fields)
     promised = {"host", "port", "domain", "data", "launcher", "actors", "token_file", "user", "trust_users"}
+    promised |= {"workers"}
     assert set(FLAGS) == promised
 
 
@@ -165,6 +173,23 @@ def test_order_of_sources(capsys, monkeypatch, tmp_path, data):
     assert rows["tick_secs"].startswith("7.0")
     assert "hidden-word" not in out
     assert list(rows) == list(Settings.model_fields)
+
+
+def test_passwords_in_urls_are_not_shown(capsys, monkeypatch, data):
+    """`config` shows where the stores are, without what opens them; nor does a mistake repeat it."""
+    monkeypatch.setenv("GREENROOM_SIGNALS_URL", "rediss://green:hidden-word@10.0.0.1:6379/2")
+    monkeypatch.setenv("GREENROOM_RECORDS_URL", "postgresql://green:hidden-word@db/greenroom")
+    monkeypatch.setenv("GREENROOM_BLOBS_URL", "")
+    code, out, _ = greenroom(capsys, "config")
+    rows = {line.split()[0]: line.split()[1] for line in out.splitlines()}
+    assert code == 0
+    assert rows["signals_url"] == "rediss://green:***@10.0.0.1:6379/2"
+    assert rows["records_url"] == "postgresql://green:***@db/greenroom"
+    assert rows["blobs_url"] == "none"
+    assert "hidden-word" not in repr(load_settings({}))
+    monkeypatch.setenv("GREENROOM_RECORDS_URL", "mysql://green:hidden-word@db/greenroom")
+    code, _, err = greenroom(capsys, "config")
+    assert (code, "hidden-word" in err, "GREENROOM_RECORDS_URL" in err) == (2, False, True)
 
 
 @pytest.mark.parametrize("text", ["port = ", "prot = 1\n", "\xff"])

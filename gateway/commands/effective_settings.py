@@ -15,8 +15,11 @@ from pydantic_settings import SettingsError
 
 from gateway.refusals import USAGE, Refused
 from gateway.settings import Settings, config_file
+from gateway.store_urls import has_password, masked
 
 _SECRET = frozenset({"token"})
+# Addresses that may hold passwords.
+_URLS = frozenset({"signals_url", "records_url", "blobs_url"})
 
 # Settings with a flag of their own; all others are given by --set KEY=VALUE.
 FLAGS = {
@@ -29,6 +32,7 @@ FLAGS = {
     "user": "--user",
     "token_file": "--token-file",
     "trust_users": "--trust-users",
+    "workers": "--workers",
 }
 
 
@@ -80,7 +84,7 @@ def parse_assignments(assignments: list[str]) -> dict[str, str]:
         name = key.strip().lower().replace("-", "_")
         if not equals:
             raise Refused(f"--set {assignment}: KEY=VALUE is expected, e.g. --set tick_secs=1.", exit_code=USAGE)
-        if name in _SECRET:
+        if name in _SECRET or (name in _URLS and has_password(value)):
             raise Refused(
                 f"--set {name}: a secret in a command line can be read by every user of this machine; "
                 f"give it as the variable {variable(name)}.",
@@ -115,6 +119,8 @@ def _shown(name: str, value: Any) -> str:
         return "none"
     if name in _SECRET:
         return "(given, not shown)"
+    if name in _URLS:
+        return masked(str(value))
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
@@ -144,6 +150,6 @@ def _told(mistake: dict[str, Any]) -> str:
     if mistake["type"] == "extra_forbidden":
         return f"{name} in {config_file()}: {_unknown(name)}"
     expected = str(mistake["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    shown = "" if name in _SECRET else f"{mistake['input']!r} is not accepted: "
+    shown = "" if name in _SECRET | _URLS else f"{mistake['input']!r} is not accepted: "
     meaning = Settings.model_fields[name].description or ""
     return f"{flag(name)} ({variable(name)}): {shown}{expected}. {meaning}".rstrip()
