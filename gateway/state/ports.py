@@ -50,6 +50,10 @@ class StateUnavailable(Exception):
     """A store can't be reached or refuses work; the message says which and what to look at."""
 
 
+class NoLongerLeader(StateUnavailable):
+    """A write that only a leader makes came from one after whom another was given the lease."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing(Generic[T]):
     """One page of a list and the number of all that match."""
