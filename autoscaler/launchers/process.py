@@ -12,6 +12,7 @@ import asyncio
 import os
 import shutil
 import signal
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from autoscaler.launchers.run_folders import (
     boot_id,
     end_leftovers,
     read_exit_code,
+    read_mark,
     read_record,
     remove_tree,
 )
@@ -37,6 +39,7 @@ from gateway.core.model import Address, Build
 
 SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
+_START_SECS = 10.0  # for a start whose launcher was killed to come to its end; takes milliseconds
 _STUCK_SECS = 15.0  # a shim that has not ended so long after SIGKILL to its run is killed itself
 
 
@@ -249,8 +252,8 @@ class ProcessLauncher:
         """
         Every run that lives or whose exit code is kept. Folders of runs of which neither is true are removed.
 
-        So are those in which an earlier process of this Greenroom, killed by now, was about to start a run: without
-        it the shim gives up, and the run with it.
+        Where an earlier process of this Greenroom, killed by now, was about to start a run, its shim is waited for: it
+        gives up, or the run lives.
         """
         return await asyncio.to_thread(self._list)
 
@@ -318,18 +321,29 @@ class ProcessLauncher:
 
     def _list(self) -> Sequence[FoundRun]:
         found = []
+        self._folders.remove_set_aside()
         for run_id in self._folders.all():
             folder = self._folders.of(run_id)
             is_starting = run_id in self._starting  # asked first: this is another thread, and one that ends is known
             run = self._runs.get(run_id)
+            if run is None and not is_starting:
+                self._wait_for_start(folder)
             record = run.record if run is not None else read_record(folder)
             is_alive = record is not None and self._is_alive(record)
             if record is not None and (is_alive or read_exit_code(folder) is not None):
                 found.append(FoundRun(run_id=run_id, is_alive=is_alive, placement=record))
             elif run is None and not is_starting:
                 end_leftovers(folder, record or {})
-                remove_tree(folder)
+                self._folders.remove_unless_starting(run_id)
         return found
+
+    def _wait_for_start(self, folder: Path) -> None:
+        """Where a shim without a launcher is just starting a run, until it has or has given up (bounded)."""
+        until = time.monotonic() + _START_SECS
+        while (mark := read_mark(folder)) is not None and time.monotonic() < until:
+            if mark and not self._is_alive({**mark, "boot_id": self._boot_id}):
+                return
+            time.sleep(0.005)
 
 
 def actor_environment(

@@ -1,6 +1,7 @@
 """
 What the process launcher keeps on disk of each run, ``<root>/runs/<run id>/``, for its user alone (mode 0700).
 
+``starting.json``  which shim is just starting it; a moment later it has gone
 ``shim.json``  which processes it is (written by the shim once they exist; the same as ``Run.placement``)
 ``exit.json``  its exit code, until it is forgotten
 ``home/``, ``tmp/``  the Actor's HOME and TMPDIR
@@ -8,6 +9,7 @@ What the process launcher keeps on disk of each run, ``<root>/runs/<run id>/``, 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -23,6 +25,7 @@ from autoscaler.launchers.process_table import Process, processes, signal_exactl
 from gateway.core.errors import LaunchError
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_ASIDE = ".aside-"
 _SWEEP_SECS = 5.0
 
 
@@ -64,6 +67,27 @@ class RunFolders:
         except OSError as error:
             raise LaunchError(f"The run's folder can't be made: {error}.") from error
         return folder
+
+    def remove_unless_starting(self, run_id: str) -> None:
+        """Delete a run's folder, unless a shim has begun to start the run in this very moment."""
+        folder, aside = self.of(run_id), self._runs / f"{_ASIDE}{run_id}"
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(aside)  # from now on a shim that comes to it finds nothing, and gives up
+            if read_mark(aside) is None and read_record(aside) is None:
+                remove_tree(aside)
+            else:
+                aside.rename(folder)
+
+    def remove_set_aside(self) -> None:
+        """Delete what a process that was killed amid ``remove_unless_starting`` has left."""
+        for folder in self._runs.glob(f"{_ASIDE}*"):
+            remove_tree(folder)
+
+
+def read_mark(folder: Path) -> dict[str, Any] | None:
+    """Which shim is just starting the run, or None; empty where that is being written."""
+    mark = folder / shim.MARK_NAME
+    return (_read_json(mark) or {}) if mark.exists() or mark.with_suffix(".new").exists() else None
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:

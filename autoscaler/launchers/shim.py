@@ -7,15 +7,17 @@ ahead. A launch is one byte to that shim, with the descriptor of a socket of thi
 
     launcher                    shim, waiting               Actor                   fork server
     one byte + descriptor  ──►  takes the launch
-    order (JSON) ────────────►  fork ─────────────────────► setpgid, waits
+    order (JSON) ────────────►  mark, fork ───────────────► setpgid, waits
                                 one byte ─────────────────────────────────────────► forks the next shim
     "go", once the run is on record ──────────────────────► exec
-    ◄──────────── answer (JSON) knows that exec worked
-    one byte ────────────────►  "heard": from now on the launcher may die, the run lives
+    ◄──────────── answer (JSON) record, in place of the mark, once exec worked
+    one byte ────────────────►  "heard", or "given up"
 
-A launcher that goes away before it said "heard" does not know of the run, so the shim ends it, and leaves neither
-record nor exit code: to whoever comes next this start has not happened. The fork server ends when its socket closes.
-Nothing of the environment, which holds secrets, is ever written or put into an argv.
+A launcher that gives a start up says so, or is gone before "go": the shim ends the run, and leaves neither record nor
+exit code: to whoever comes next this start has not happened. One that dies after "go" leaves a run that lives; who
+comes next finds its record, or the mark, which says that a moment later there will be a record or nothing. The fork
+server ends when its socket closes. Nothing of the environment, which holds secrets, is ever written or put into an
+argv.
 
 What the signals to a shim mean; the run's *group* is the Actor's process group:
 
@@ -55,8 +57,10 @@ CONTROL_BYTE = b"+"
 READY_BYTE = b"R"
 GO_BYTE = b"G"
 HEARD_BYTE = b"!"
+GIVEN_UP_BYTE = b"-"
 FRAME_HEAD = struct.Struct("!I")
 
+MARK_NAME = "starting.json"
 RECORD_NAME = "shim.json"
 EXIT_NAME = "exit.json"
 FAILURE_NAME = "shim-error.txt"
@@ -136,7 +140,7 @@ class Shim:
         self._has_frozen_strangers = False
         self._is_asked_to_end = False
         self._is_killed = False
-        self._is_unheard_of = False
+        self._is_given_up = False
 
     def forget_signals(self) -> None:
         """Whatever was sent while there was no run was not meant for the run that comes."""
@@ -151,6 +155,17 @@ class Shim:
         the process exists and others may have the processor.
         """
         self._folder = Path(order["folder"])
+        mark = self._folder / MARK_NAME
+        try:
+            _write_json(mark, {"shim_pid": os.getpid(), "shim_started": started_at(os.getpid())}, durable=False)
+        except OSError as error:
+            raise SpawnFailed(f"its folder can't be written to: {error}") from None
+        try:
+            return self._start(order, connection, forked)
+        finally:
+            mark.unlink(missing_ok=True)
+
+    def _start(self, order: dict[str, Any], connection: socket.socket, forked: Callable[[], None]) -> dict[str, Any]:
         try:
             log = os.open(order["log_path"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         except OSError as error:
@@ -183,7 +198,7 @@ class Shim:
         return record
 
     def guard(self, connection: socket.socket) -> None:
-        """Until nothing of the run is left; then its exit code is on disk. *connection* says that it was heard of."""
+        """Until nothing of the run is left; then its exit code is on disk. *connection* may say that it is given up."""
         os.set_blocking(self._output, False)
         self._poll.register(self._output, select.POLLIN)
         self._connection = connection
@@ -202,7 +217,7 @@ class Shim:
         self._step_until(self._kill_descendants, _KILL_SECS, 0.01)
         self._step_until(lambda: self._output < 0, _DRAIN_SECS, 0.1)
         self._log.flush()
-        if self._is_unheard_of:
+        if self._is_given_up:
             return
         status = self._exit_status
         self._keep(status if status >= 0 else 128 - status, -status if status < 0 else None)
@@ -254,7 +269,7 @@ class Shim:
         self._output = -1
 
     def _hear(self) -> None:
-        """The launcher says that it knows of the run, or has gone without."""
+        """The launcher says that it knows of the run, or gives it up; or it has died, and another one will come."""
         assert self._connection is not None
         try:
             heard = self._connection.recv(1)
@@ -263,10 +278,10 @@ class Shim:
         self._poll.unregister(self._connection)
         self._connection.close()
         self._connection = None
-        if heard != HEARD_BYTE and self._exit_status is None:
+        if heard == GIVEN_UP_BYTE and self._exit_status is None:
             # First of all, so that nobody adopts what is about to be killed and takes this for the run's own end.
             (self._folder / RECORD_NAME).unlink(missing_ok=True)
-            self._is_unheard_of = True
+            self._is_given_up = True
             self.kill()
 
     def _obey(self, number: int) -> None:

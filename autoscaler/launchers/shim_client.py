@@ -78,8 +78,8 @@ class ForkServer:
         Have a shim start what *order* says; returns its record. Raises LaunchError with the reason.
 
         *may_begin* is awaited, once, while the shim makes the process; what it raises is raised here. Cancelled, or
-        given up for any other reason, nothing is left running: the shim ends a run that was never heard of. Costs four
-        small socket messages, nothing on disk.
+        given up for any other reason, nothing is left running: the shim is told so. Killed after *may_begin*, it leaves
+        a run that lives. Costs four small socket messages.
         """
         has_asked = False
 
@@ -124,14 +124,17 @@ class ForkServer:
             ours.setblocking(False)
             with theirs:
                 await self._hand_over(theirs)
-            await loop.sock_sendall(ours, message)
-            await may_begin()
-            await loop.sock_sendall(ours, shim.GO_BYTE)
-            (length,) = shim.FRAME_HEAD.unpack(await _receive_exactly(ours, shim.FRAME_HEAD.size))
-            answer: dict[str, Any] = json.loads(await _receive_exactly(ours, length))
-            # No await from here on: what was heard is also returned.
-            with contextlib.suppress(OSError):  # the run may have ended already
-                ours.send(shim.HEARD_BYTE)
+            last_word = shim.GIVEN_UP_BYTE
+            try:
+                await loop.sock_sendall(ours, message)
+                await may_begin()
+                await loop.sock_sendall(ours, shim.GO_BYTE)
+                (length,) = shim.FRAME_HEAD.unpack(await _receive_exactly(ours, shim.FRAME_HEAD.size))
+                answer: dict[str, Any] = json.loads(await _receive_exactly(ours, length))
+                last_word = shim.HEARD_BYTE  # no await from here on: what was heard is also returned
+            finally:
+                with contextlib.suppress(OSError):  # the shim may have ended already, or have no whole order
+                    ours.send(last_word)
         return answer
 
     async def _hand_over(self, theirs: socket.socket) -> None:

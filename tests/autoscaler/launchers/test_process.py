@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 import signal
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -107,15 +109,73 @@ async def test_signal_to_the_waiting_shim(launcher, builds, tmp_path, number):
     assert await launcher.wait(run.id) == Exited(exit_code=3)
 
 
-async def test_start_that_nobody_heard_of_has_not_happened(launcher, builds, tmp_path, monkeypatch):
-    """A launcher killed before it knew of a run: the run ends, and the next launcher finds neither it nor an end."""
-    monkeypatch.setattr("autoscaler.launchers.shim_client.shim.HEARD_BYTE", b"?")  # the fork server has its own
-    run = await start_run(launcher, builds.script("import time; time.sleep(60)"), tmp_path)
-    await until(lambda: not is_alive(run.placement["shim_pid"]))
-    assert not is_alive(run.placement["actor_pid"])
+# A launcher that is killed amid its start of a run: before it says "go", or right after it, with the shim at a halt.
+KILLED_LAUNCHER = """
+import asyncio, json, os, signal, sys
+from pathlib import Path
+from autoscaler.launchers import shim_client
+from launcher_builds import PORTS, ProcessLauncher, ScriptedBuilds, start_run, until
+
+folder, moment = Path(sys.argv[1]), sys.argv[2]
+
+
+async def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def halt_shim():
+    if moment == "before go":
+        await die()
+    await until(lambda: list((folder / "root/runs").glob("*/starting.json")))
+    (mark,) = (folder / "root/runs").glob("*/starting.json")
+    shim = json.loads(mark.read_bytes())["shim_pid"]
+    await until(Path(f"/proc/{shim}/task/{shim}/children").read_text)
+    os.kill(shim, signal.SIGSTOP)
+    shim_client._receive_exactly = die  # it is after "go" that the answer is waited for
+
+
+async def main():
+    builds = ScriptedBuilds(folder)
+    async with ProcessLauncher(folder / "root", builds, port_range=PORTS) as launcher:
+        build = builds.script(f"import time; open({str(folder / 'begun')!r}, 'a').write('x'); time.sleep(60)")
+        await start_run(launcher, build, folder, may_begin=halt_shim)
+
+asyncio.run(main())
+"""
+
+
+async def start_and_be_killed(folder: Path, moment: str) -> None:
+    """As KILLED_LAUNCHER does it."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", KILLED_LAUNCHER, str(folder), moment, env={**os.environ, "PYTHONPATH": "tests:."}
+    )
+    assert await process.wait() == -signal.SIGKILL
+
+
+async def test_a_launcher_killed_after_go_leaves_a_run_that_lives(builds, tmp_path):
+    """The next one waits for a start that is under way, and has the run then: it has begun, so it is no other's."""
+    await start_and_be_killed(tmp_path, "after go")
+    (mark,) = (tmp_path / "root/runs").glob("*/starting.json")
+    async with ProcessLauncher(tmp_path / "root", builds, port_range=PORTS) as successor, asyncio.TaskGroup() as group:
+        listing = group.create_task(successor.list())
+        await until((tmp_path / "begun").exists)
+        assert not listing.done()
+        os.kill(json.loads(mark.read_bytes())["shim_pid"], signal.SIGCONT)
+        (found,) = await listing
+        assert found.is_alive
+        assert await successor.adopt(found.run_id, found.placement)
+        await successor.stop(found.run_id, grace_secs=0)
+        assert (await successor.wait(found.run_id)).exit_code == 137
+    assert (tmp_path / "begun").read_text() == "x"
+
+
+async def test_a_launcher_killed_before_go_has_started_nothing(builds, tmp_path):
+    """The next launcher finds neither the run nor an end of it, nor its folder."""
+    await start_and_be_killed(tmp_path, "before go")
     async with ProcessLauncher(tmp_path / "root", builds, port_range=PORTS) as successor:
         assert await successor.list() == []
-        assert not await successor.adopt(run.id, run.placement)
+    assert list((tmp_path / "root/runs").iterdir()) == []
+    assert not (tmp_path / "begun").exists()
 
 
 async def test_start_that_was_given_up_leaves_no_log(launcher, builds, tmp_path):
