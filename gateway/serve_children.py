@@ -111,8 +111,8 @@ class Starter:
         for sock in (self._rendezvous, self._holder_side):
             sock.setblocking(False)
 
-    def worker(self, *, is_successor: bool) -> Worker:
-        """A new worker; a successor prepares itself and waits."""
+    def worker(self, *, is_successor: bool, lane: int = 0) -> Worker:
+        """A new worker in this *lane*; a successor prepares itself and waits."""
         ours, theirs = socket.socketpair()
         with theirs:
             numbers = [sock.fileno() for sock in self.sockets]
@@ -124,6 +124,7 @@ class Starter:
                     *("--sockets", ",".join(map(str, numbers))),
                     *(["--tls-sockets", ",".join(map(str, tls_numbers))] if tls_numbers else []),
                     *("--control-fd", str(told[0]), "--rendezvous-fd", str(told[1])),
+                    *(["--lane", str(lane)] if lane else []),
                     *(["--successor"] if is_successor else []),
                 ],
                 stdin=subprocess.PIPE,

@@ -1,16 +1,18 @@
 """
 A small worker in place of ``gateway.worker``: it keeps the parent's side of the bargain and can misbehave on request.
 
-Behaviour is chosen by the path of a request (``/pid``, ``/settings``, ``/crash``), by the variable ``STAND_IN`` and,
-before that, by the file ``stand-in`` in the data folder: ``refuse`` (ends with 2 before it serves), ``stubborn``
-(ignores SIGTERM), ``deaf`` (ignores SIGQUIT too), ``leaving`` (as one whose loop has ended already: SIGTERM is ignored,
-SIGQUIT kills it), ``fall`` (prepares itself, and ends with 5 when told to go), ``crash on hand over``, ``keep`` (does
-not end after it has handed over, until it is told to stop).
+Behaviour is chosen by the path of a request (``/pid``, ``/lane``, ``/settings``, ``/crash``), by the variable
+``STAND_IN`` and, before that, by the file ``stand-in`` in the data folder, or ``stand-in-1`` for the lane of that
+number: ``refuse`` (ends with 2 before it serves), ``stubborn`` (ignores SIGTERM), ``deaf`` (ignores SIGQUIT too),
+``leaving`` (as one whose loop has ended already: SIGTERM is ignored, SIGQUIT kills it), ``fall`` (prepares itself, and
+ends with 5 when told to go), ``crash on hand over``, ``keep`` (does not end after it has handed over, until it is told
+to stop).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import selectors
@@ -22,24 +24,33 @@ from gateway.child import enter_child
 from gateway.settings import Settings
 
 
-def _answer(connection: socket.socket, settings: Settings) -> None:
+def _answer(connection: socket.socket, settings: Settings, lane: int) -> None:
     connection.setblocking(True)
     path = connection.recv(4096).split()[1]
     if path == b"/crash":
         os._exit(3)
     body = {
         b"/pid": str(os.getpid()),
+        b"/lane": f"{lane} {os.getpid()}",
         b"/settings": json.dumps({"token": settings.token, "argv": sys.argv, "variables": sorted(os.environ)}),
     }[path].encode()
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body))
     connection.close()
 
 
-def _behaviour(settings: Settings) -> str:
+def _accept(listening: socket.socket, settings: Settings, lane: int) -> None:
     try:
-        return (settings.data / "stand-in").read_text()
-    except FileNotFoundError:
-        return os.environ.get("STAND_IN", "")
+        connection, _ = listening.accept()
+    except BlockingIOError:  # another lane's worker was faster
+        return
+    _answer(connection, settings, lane)
+
+
+def _behaviour(settings: Settings, lane: int) -> str:
+    for name in (f"stand-in-{lane}", "stand-in"):
+        with contextlib.suppress(FileNotFoundError):
+            return (settings.data / name).read_text()
+    return os.environ.get("STAND_IN", "")
 
 
 def _end_on(behaviour: str, told: set[int]) -> int | None:
@@ -59,13 +70,14 @@ def main() -> int:
     parser.add_argument("--sockets", required=True)
     parser.add_argument("--control-fd", required=True, type=int)
     parser.add_argument("--rendezvous-fd", required=True, type=int)
+    parser.add_argument("--lane", type=int, default=0)
     parser.add_argument("--successor", action="store_true")
     arguments = parser.parse_args()
     numbers = [int(number) for number in arguments.sockets.split(",")]
     enter_child([*numbers, arguments.control_fd, arguments.rendezvous_fd])
     settings = Settings.model_validate_json(sys.stdin.read())
     control = socket.socket(fileno=arguments.control_fd)
-    behaviour = _behaviour(settings)
+    behaviour = _behaviour(settings, arguments.lane)
     if behaviour == "refuse":
         print("greenroom: this Actor file is broken", file=sys.stderr)
         control.sendall(b"refused: this Actor file is broken\n")
@@ -111,7 +123,7 @@ def main() -> int:
                     selector.unregister(control)
                     print("keeps what it has", flush=True)
                 else:
-                    _answer(sock.accept()[0], settings)
+                    _accept(sock, settings, arguments.lane)
 
 
 if __name__ == "__main__":
