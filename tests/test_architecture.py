@@ -20,7 +20,7 @@ IMPURE = frozenset(
     | {"secrets", "uuid", "subprocess", "threading", "select", "selectors", "signal", "tempfile", "shutil", "httpx"}
 )
 CLOCKS = frozenset({"now", "utcnow", "today"})
-DRIVERS = frozenset({"sqlalchemy", "alembic", "obstore", "aiosqlite", "redis"})
+DRIVERS = frozenset({"sqlalchemy", "alembic", "obstore", "aiosqlite", "redis", "psycopg"})
 # The supervisor, the keepers that it gives its runs to, and what it has made ahead.
 SUPERVISOR = (
     *("autoscaler.supervisor", "autoscaler.keeper", "autoscaler.launch", "autoscaler.ahead"),

@@ -74,6 +74,10 @@ _USER_BY_NAME = USERS.by("username_key")
 _TOKEN_BY_HASH = TOKENS.by("token_hash")
 _ACTOR = ACTORS.by("id")
 _ACTOR_BY_NAME = ACTORS.by("user_id", "name_key")
+# Whoever looks at what an Actor has before he adds to it: the next one waits, where a database has several writers.
+_LOCK_ACTOR = (
+    select(ACTORS.table.c.id).where(ACTORS.table.c.id == bindparam("of_actor")).with_for_update(key_share=True)
+)
 _ACTORS_BY_ID = ACTORS.select.where(ACTORS.table.c.id.in_(bindparam("ids", expanding=True)))
 _STAMPS = (
     select(ACTORS.table.c.id, ACTORS.table.c.version)
@@ -104,10 +108,11 @@ _ACTIVE_RUNS = RUNS.select.where(RUNS.table.c.status.in_(_ACTIVE))
 @asynccontextmanager
 async def open_records(url: str) -> AsyncIterator[SqlRecords]:
     """
-    The records in the database at *url* (``sqlite+aiosqlite:///path``), made if absent and migrated.
+    The records in the database at *url*, migrated.
 
-    Any number of processes may have it open. Raises ValueError for another kind of URL and StateUnavailable when the
-    database can't be used or was migrated by a newer Greenroom.
+    A file (``sqlite+aiosqlite:///path``) is made if absent; a database of PostgreSQL (``postgresql://…``) must be
+    there. Any number of processes may have it open. Raises ValueError for another kind of URL and StateUnavailable
+    when the database can't be used or was migrated by a newer Greenroom.
     """
     async with open_database(url) as database:
         yield SqlRecords(database)
@@ -117,8 +122,9 @@ class SqlRecords:
     """
     The ``Records`` port. Safe for any number of concurrent callers.
 
-    Cost: a read is one statement; a write is one transaction with one sync of the disk, and waits for those before it.
-    What a cancelled caller had begun to write is done wholly or not at all, before any write that comes after it.
+    Cost: a read is one statement; a write is one transaction with one sync of the disk and waits for those before it,
+    in PostgreSQL only for those that change the same. What a cancelled caller had begun to write is done wholly or not
+    at all.
     """
 
     def __init__(self, database: Database) -> None:
@@ -214,6 +220,7 @@ class SqlRecords:
         old = {"old_actor_id": version.actor_id, "old_version_number": version.version_number}
 
         async def change(connection: AsyncConnection) -> None:
+            await connection.execute(_LOCK_ACTOR, {"of_actor": version.actor_id})
             if (await connection.execute(_REPLACE_VERSION, {**row, **old})).rowcount == 0:
                 await connection.execute(VERSIONS.insert, row)
 
@@ -239,8 +246,8 @@ class SqlRecords:
         taken = NameNotUnique(f"There is a build {build.build_number} of this Actor already.")
 
         async def change(connection: AsyncConnection) -> Build:
-            # "FOR UPDATE" where the database knows it; SQLite has one writer anyway.
-            last = (await connection.execute(select(counter.last_number).where(is_same).with_for_update())).scalar()
+            await connection.execute(_LOCK_ACTOR, {"of_actor": build.actor_id})
+            last = (await connection.execute(select(counter.last_number).where(is_same))).scalar()
             number = _number_within(build) or (last or 0) + 1
             if last is None:
                 key = {"actor_id": build.actor_id, "version_number": build.version_number}

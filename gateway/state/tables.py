@@ -187,7 +187,7 @@ _REASONS = Nested(list, tuple)
 
 
 def _id() -> Column[str]:
-    return Column("id", String, primary_key=True)
+    return Column("id", _BYTEWISE, primary_key=True)
 
 
 def _owner() -> Column[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import postgres_server
 import pytest
 from obstore.store import MemoryStore
 
@@ -22,10 +24,30 @@ MakeStorage: TypeAlias = Callable[..., Awaitable[Storage]]
 _numbers = count()
 
 
-@pytest.fixture(params=["sqlite"])
-def records_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database of this test alone, not made yet."""
-    return {"sqlite": f"sqlite+aiosqlite:///{tmp_path}/records.db"}[request.param]
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[postgres_server.PostgresServer]:
+    """A server for all tests of this process, with a database ``migrated`` to copy."""
+    with postgres_server.running() as server:
+        server.execute("CREATE DATABASE migrated TEMPLATE template0")
+        asyncio.run(_migrate(server.url("migrated")))
+        yield server
+
+
+async def _migrate(url: str) -> None:
+    async with open_records(url):
+        pass
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def records_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database of this test alone; a file is not made yet."""
+    if request.param == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path}/records.db"
+        return
+    server: postgres_server.PostgresServer = request.getfixturevalue("postgres")
+    name = server.create_database(template="migrated")
+    yield server.url(name)
+    server.drop_database(name)
 
 
 @pytest.fixture

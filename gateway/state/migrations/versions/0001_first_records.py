@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from gateway.state.migrations.types import bytewise
+
 revision = "0001"
 down_revision = None
 
@@ -12,7 +14,7 @@ down_revision = None
 def upgrade() -> None:
     op.create_table(
         "users",
-        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("id", bytewise(), nullable=False),
         sa.Column("username", sa.String(), nullable=False),
         sa.Column("username_key", sa.String(), nullable=False),
         sa.Column("is_admin", sa.Boolean(), nullable=False),
@@ -23,7 +25,7 @@ def upgrade() -> None:
 
     op.create_table(
         "actors",
-        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("id", bytewise(), nullable=False),
         sa.Column("user_id", sa.String(), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("name_key", sa.String(), nullable=False),
@@ -71,7 +73,7 @@ def upgrade() -> None:
 
     op.create_table(
         "builds",
-        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("id", bytewise(), nullable=False),
         sa.Column("actor_id", sa.String(), nullable=False),
         sa.Column("user_id", sa.String(), nullable=False),
         sa.Column("version_number", sa.String(), nullable=False),
@@ -99,7 +101,7 @@ def upgrade() -> None:
 
     op.create_table(
         "actor_tasks",
-        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("id", bytewise(), nullable=False),
         sa.Column("actor_id", sa.String(), nullable=False),
         sa.Column("user_id", sa.String(), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
@@ -120,7 +122,7 @@ def upgrade() -> None:
 
     op.create_table(
         "runs",
-        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("id", bytewise(), nullable=False),
         sa.Column("actor_id", sa.String(), nullable=False),
         sa.Column("user_id", sa.String(), nullable=False),
         sa.Column("build_id", sa.String(), nullable=False),
@@ -157,7 +159,7 @@ def upgrade() -> None:
 
     op.create_table(
         "tokens",
-        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("id", bytewise(), nullable=False),
         sa.Column("user_id", sa.String(), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("token_hash", sa.String(), nullable=False),
@@ -175,7 +177,7 @@ def upgrade() -> None:
 
     op.create_table(
         "storages",
-        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("id", bytewise(), nullable=False),
         sa.Column("kind", sa.String(length=32), nullable=False),
         sa.Column("user_id", sa.String(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
@@ -193,7 +195,7 @@ def upgrade() -> None:
 
     op.create_table(
         "decisions",
-        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("id", bytewise(), nullable=False),
         sa.Column("pool_id", sa.String(), nullable=False),
         sa.Column("actor_id", sa.String(), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),

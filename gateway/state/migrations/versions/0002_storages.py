@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from gateway.state.migrations.types import bytewise
+
 revision = "0002"
 down_revision = "0001"
 
@@ -33,11 +35,10 @@ def _change_storages() -> None:
 
 
 def _add_contents() -> None:
-    bytewise = sa.String().with_variant(sa.String(collation="C"), "postgresql")
     op.create_table(
         "key_value_records",
         sa.Column("store_id", sa.String(), nullable=False),
-        sa.Column("key", bytewise, nullable=False),
+        sa.Column("key", bytewise(), nullable=False),
         sa.Column("content_type", sa.String(), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
         sa.Column("modified_at", sa.BigInteger(), nullable=False),
@@ -56,7 +57,7 @@ def _add_contents() -> None:
     )
     op.create_table(
         "dataset_pushes",
-        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("id", bytewise(), nullable=False),
         sa.Column("dataset_id", sa.String(), nullable=False),
         sa.Column("digest", sa.String(), nullable=False),
         sa.Column("process", sa.String(), nullable=False),
@@ -68,7 +69,7 @@ def _add_contents() -> None:
     op.create_table(
         "queue_requests",
         sa.Column("queue_id", sa.String(), nullable=False),
-        sa.Column("id", bytewise, nullable=False),
+        sa.Column("id", bytewise(), nullable=False),
         sa.Column("unique_key", sa.String(), nullable=False),
         sa.Column("data", sa.JSON(), nullable=False),
         sa.Column("handled_at", sa.BigInteger()),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from gateway.state.migrations.types import bytewise
+
 revision = "0003"
 down_revision = "0002"
 
@@ -12,7 +14,7 @@ down_revision = "0002"
 def upgrade() -> None:
     op.create_table(
         "actor_names",
-        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("id", bytewise(), nullable=False),
         sa.Column("actor_id", sa.String(), nullable=False),
         sa.Column("user_id", sa.String(), nullable=False),
         sa.Column("kind", sa.String(length=32), nullable=False),
