@@ -74,9 +74,9 @@ class PostgresServer:
             **self._identity,
         )
 
-    def start(self) -> None:
+    def start(self, **others: str) -> None:
         """Run it, and wait until it answers."""
-        settings = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
+        settings = [f"-c{name}={value}" for name, value in {**_SETTINGS, **others}.items()]
         with (self.folder / "output").open("ab") as output:
             self._process = subprocess.Popen(
                 [self._programs / "postgres", "-D", self.folder / "data", "-p", str(self.port), *settings],
