@@ -83,13 +83,18 @@ def site_of(url: str | None, environment: Mapping[str, str] = os.environ) -> Sit
 def push_actors(site: Site) -> None:
     """All Actors that the users call are there, each in one build. Raises SetupFailed."""
     with tempfile.TemporaryDirectory(prefix="greenroom-locust-") as folder:
-        _push(site, Path(folder), "usage", WARM, {})
-        _push(site, Path(folder), "chores", CHORES, {})
+        push_copy(site, Path(folder), "usage", WARM, {})
+        push_copy(site, Path(folder), "chores", CHORES, {})
         for name in SLEEPING:
-            _push(site, Path(folder), "usage", name, _SLEEPER)
+            push_copy(site, Path(folder), "usage", name, _SLEEPER)
 
 
-def _push(site: Site, folder: Path, source: str, name: str, standby: Mapping[str, Any]) -> None:
+def push_copy(site: Site, folder: Path, source: str, name: str, standby: Mapping[str, Any]) -> None:
+    """
+    The Actor *source* of the load tests is there under another *name*, with these settings beside its own, and built.
+
+    The copy is made in *folder*. Raises SetupFailed.
+    """
     copy = folder / name
     shutil.copytree(_ACTORS / source, copy)
     path = copy / ".actor" / "actor.json"
