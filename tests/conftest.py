@@ -85,3 +85,16 @@ def docker_data(docker_host: str, tmp_path: Path) -> Iterator[Path]:
     yield data
     if (data / "installation").exists():
         docker_engine.remove_all(docker_host, installation_of(data).label)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real Redis that this worker's tests share, each in a namespace of its own; who breaks one starts another."""
+    import redis_server
+
+    try:
+        redis_server.find_redis()
+    except redis_server.NoRedis as error:
+        pytest.skip(str(error))
+    with redis_server.running(tmp_path_factory.mktemp("redis")) as server:
+        yield server

@@ -16,7 +16,6 @@ from gateway.api.views import decision_view
 from gateway.core.errors import RecordNotFound
 from gateway.core.model import Page
 from gateway.core.standby import PoolKey
-from gateway.state.ports import RoutesReset, RunRoute
 
 _NEWEST = Page(limit=1, desc=True)
 
@@ -33,7 +32,7 @@ async def list_pools(call: Call) -> Response:
         target = call.services.directory.target(actor.id.lower())
     user_id = call.principal.user_id
     reports = await call.signals.demand_reports()
-    routes = await _routes(call)
+    routes = await call.signals.routes()
     keys = {route.pool for route in routes if route.pool is not None}
     keys |= {key for report in reports for key in report.pools}
     if target is not None:
@@ -64,15 +63,6 @@ async def _with_decision(call: Call, pool: PoolNow) -> dict[str, object]:
     found = await call.records.list_decisions(pool.key.id, _NEWEST)
     last = decision_view(found.items[0]) if found.items else None
     return {**pool_view(pool), "decisions": found.total, "lastDecision": last}
-
-
-async def _routes(call: Call) -> tuple[RunRoute, ...]:
-    """Those of all runs, at this moment."""
-    async with call.signals.watch_routes() as changes:
-        async for numbered in changes:
-            if isinstance(numbered.change, RoutesReset):
-                return numbered.change.routes
-    return ()
 
 
 ENDPOINTS = (

@@ -34,6 +34,7 @@ from gateway.core.model import (
     User,
 )
 from gateway.core.names import ActorName
+from gateway.core.slot_leases import SlotAnswer, SlotMessage, SlotRequest
 from gateway.core.standby import Generation, PoolKey
 from gateway.core.storages import KeyValueRecord
 from gateway.core.trouble import PoolTrouble
@@ -334,12 +335,21 @@ class RunEvent:
     ends: bool = False
 
 
+LEADER = "autoscaler"
+"""The lease whose holder alone publishes routes, loads and troubles."""
+
+
 class Signals(Protocol):
     """
     Messages and leases between the processes of one Greenroom; cheap, fast and allowed to be lost.
 
     Subscriptions are entered before they return, so nothing sent afterwards is missed; a subscriber that falls behind
-    its bound gets a RoutesReset (routes) or loses the oldest messages (all else).
+    its bound gets a RoutesReset (routes) or loses the oldest messages (all else). A subscriber of routes or changes
+    whose store was lost meanwhile gets StateUnavailable, and subscribes anew; one of events just misses what was sent.
+
+    Each process has an instance of its own. Once it has taken the lease LEADER, what only a leader writes (routes,
+    pools that are blocked or freed, loads, troubles) carries its fencing token, and is refused by NoLongerLeader when a
+    newer one has been given.
     """
 
     async def put_route(self, route: RunRoute) -> int:
@@ -347,10 +357,24 @@ class Signals(Protocol):
         ...
 
     async def end_route(self, ended: RouteEnded) -> int: ...
+    async def publish_routes(self) -> int:
+        """
+        From now on the routes that this instance has put, and not ended, are all that there are; the version.
+
+        A new leader says so once it has taken over every run, and before that nobody hears of a route where a store has
+        none from an earlier leader. Whoever watches gets a RoutesReset. Should the store lose them, an instance that
+        leads publishes them again by itself, at the latest when it renews its lease.
+        """
+        ...
+
     async def block_pool(self, blocked: PoolBlocked) -> None: ...
     async def free_pool(self, freed: PoolFreed) -> None: ...
     def watch_routes(self) -> AbstractAsyncContextManager[AsyncIterator[NumberedChange]]:
-        """Begins with a RoutesReset."""
+        """Begins with a RoutesReset, as soon as a leader has published all routes."""
+        ...
+
+    async def routes(self) -> Sequence[RunRoute]:
+        """Those that there are now; none as long as no leader has published all."""
         ...
 
     async def report_demand(self, report: DemandReport, *, ttl_secs: float, is_poke: bool = False) -> None:
@@ -414,7 +438,52 @@ class Signals(Protocol):
 
     async def resign(self, name: str, holder: str) -> None: ...
 
+    async def announce(self, kind: str, process_id: str, facts: Mapping[str, str], *, ttl_secs: float) -> None:
+        """
+        A process of this *kind* (such as "gateway") is there, for *ttl_secs*; *facts* replace those that it told
+        before.
+        """
+        ...
+
+    async def withdraw(self, kind: str, process_id: str) -> None:
+        """It is gone; one that was not there is fine."""
+        ...
+
+    async def announced(self, kind: str) -> Mapping[str, Mapping[str, str]]:
+        """The processes of this kind whose announcement still counts, with their facts."""
+        ...
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the store can't be reached, as far as is known; None while all is well."""
+        ...
+
+    def commands_issued(self) -> Mapping[str, int]:
+        """How many commands this process has sent to a server since it began, by their names."""
+        ...
+
     async def close(self) -> None: ...
+
+
+class SlotLeases(Protocol):
+    """
+    Slots of runs, lent to gateways so that no run is above its limit over all of them; ``SlotLedger`` has the rules.
+
+    A call that was not answered may have been carried out, or may be later; it is harmless, as each call says all of
+    the runs that it names.
+    """
+
+    async def settle(self, request: SlotRequest) -> SlotAnswer:
+        """Tell what is kept and needed, for any number of runs in one call, and hear what there is."""
+        ...
+
+    async def withdraw(self, borrower: str) -> None:
+        """This borrower's process has ended, so all that it held is free."""
+        ...
+
+    def watch(self, borrower: str) -> AbstractAsyncContextManager[AsyncIterator[SlotMessage]]:
+        """What the ledger tells *borrower* without being asked; may be lost."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

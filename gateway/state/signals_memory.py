@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field
 
 from gateway.core.demand import DemandReport
 from gateway.core.load import Load
 from gateway.core.trouble import PoolTrouble
 from gateway.state.ports import (
+    LEADER,
     Changed,
+    NoLongerLeader,
     NumberedChange,
     PoolBlocked,
     PoolFreed,
@@ -27,127 +28,138 @@ from gateway.state.ports import (
     RunEvent,
     RunRoute,
 )
-
-T = TypeVar("T")
-
-_QUEUE_BOUND = 10_000
+from gateway.state.subscriptions import QUEUE_BOUND, Subscription
 
 
-class _Subscription(Generic[T]):
-    """What one subscriber has not read yet; full, it loses the oldest (``has_lost`` tells)."""
+@dataclass(slots=True)
+class _Store:
+    """What all instances of one store have in common."""
 
-    def __init__(self, bound: int) -> None:
-        self._messages: deque[T] = deque(maxlen=bound)
-        self._arrived = asyncio.Event()
-        self.has_lost = False
-
-    def put(self, message: T) -> None:
-        if len(self._messages) == self._messages.maxlen:
-            self.has_lost = True
-        self._messages.append(message)
-        self._arrived.set()
-
-    def restart_with(self, message: T) -> None:
-        self._messages.clear()
-        self.has_lost = False
-        self.put(message)
-
-    async def read(self) -> AsyncIterator[T]:
-        while True:
-            while self._messages:
-                yield self._messages.popleft()
-            self._arrived.clear()
-            await self._arrived.wait()
+    clock: Callable[[], float]
+    queue_bound: int
+    routes: dict[str, RunRoute] = field(default_factory=dict)
+    routes_version: int = 0
+    route_watchers: set[Subscription[NumberedChange]] = field(default_factory=set)
+    change_watchers: set[Subscription[Changed]] = field(default_factory=set)
+    event_watchers: dict[str, set[Subscription[RunEvent]]] = field(default_factory=dict)
+    reports: dict[str, tuple[float, DemandReport]] = field(default_factory=dict)
+    loads: dict[str, tuple[float, Load]] = field(default_factory=dict)
+    troubles: tuple[float, tuple[PoolTrouble, ...]] = (0.0, ())
+    poked: asyncio.Event = field(default_factory=asyncio.Event)
+    reported: asyncio.Event = field(default_factory=asyncio.Event)
+    leases: dict[str, tuple[str, float, int]] = field(default_factory=dict)
+    last_fencing_token: int = 0
+    newest_tokens: dict[str, int] = field(default_factory=dict)
+    presence: dict[tuple[str, str], tuple[float, Mapping[str, str]]] = field(default_factory=dict)
 
 
 class MemorySignals:
     """The Signals port for one process. *clock* is monotonic; *queue_bound* is messages per slow subscriber."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic, queue_bound: int = _QUEUE_BOUND) -> None:
-        self._clock = clock
-        self._queue_bound = queue_bound
-        self._routes: dict[str, RunRoute] = {}
-        self._routes_version = 0
-        self._route_watchers: set[_Subscription[NumberedChange]] = set()
-        self._change_watchers: set[_Subscription[Changed]] = set()
-        self._event_watchers: dict[str, set[_Subscription[RunEvent]]] = {}
-        self._reports: dict[str, tuple[float, DemandReport]] = {}
-        self._loads: dict[str, tuple[float, Load]] = {}
-        self._troubles: tuple[float, tuple[PoolTrouble, ...]] = (0.0, ())
-        self._poked = asyncio.Event()
-        self._reported = asyncio.Event()
-        self._leases: dict[str, tuple[str, float, int]] = {}
-        self._last_fencing_token = 0
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, queue_bound: int = QUEUE_BOUND) -> None:
+        self._store = _Store(clock, queue_bound)
+        self._token: int | None = None
+        self._own: set[str] = set()
+
+    def another(self) -> MemorySignals:
+        """A second instance of the same store, such as each process has where there are several."""
+        other = MemorySignals()
+        other._store = self._store
+        return other
 
     async def put_route(self, route: RunRoute) -> int:
-        self._routes[route.run_id] = route
+        self._check_fence()
+        self._store.routes[route.run_id] = route
+        self._own.add(route.run_id)
         return self._tell_route(route)
 
     async def end_route(self, ended: RouteEnded) -> int:
-        self._routes.pop(ended.run_id, None)
+        self._check_fence()
+        self._store.routes.pop(ended.run_id, None)
+        self._own.discard(ended.run_id)
         return self._tell_route(ended)
 
+    async def publish_routes(self) -> int:
+        self._check_fence()
+        store = self._store
+        store.routes = {run_id: route for run_id, route in store.routes.items() if run_id in self._own}
+        store.routes_version += 1
+        for watcher in store.route_watchers:
+            watcher.restart_with(self._all_routes())
+        return store.routes_version
+
     async def block_pool(self, blocked: PoolBlocked) -> None:
+        self._check_fence()
         self._tell_route(blocked)
 
     async def free_pool(self, freed: PoolFreed) -> None:
+        self._check_fence()
         self._tell_route(freed)
 
+    def _check_fence(self) -> None:
+        if self._token is not None and self._token != self._store.newest_tokens.get(LEADER):
+            raise NoLongerLeader("Another autoscaler leads by now; this one's word doesn't count any more.")
+
     def _tell_route(self, change: RouteChange) -> int:
-        self._routes_version += 1
-        for watcher in self._route_watchers:
-            watcher.put(NumberedChange(version=self._routes_version, change=change))
+        store = self._store
+        store.routes_version += 1
+        for watcher in store.route_watchers:
+            watcher.put(NumberedChange(version=store.routes_version, change=change))
             if watcher.has_lost:
                 watcher.restart_with(self._all_routes())
-        return self._routes_version
+        return store.routes_version
 
     def _all_routes(self) -> NumberedChange:
-        return NumberedChange(version=self._routes_version, change=RoutesReset(routes=tuple(self._routes.values())))
+        store = self._store
+        return NumberedChange(version=store.routes_version, change=RoutesReset(routes=tuple(store.routes.values())))
+
+    async def routes(self) -> Sequence[RunRoute]:
+        return tuple(self._store.routes.values())
 
     def watch_routes(self) -> AbstractAsyncContextManager[AsyncIterator[NumberedChange]]:
         return self._watch_routes()
 
     @asynccontextmanager
     async def _watch_routes(self) -> AsyncIterator[AsyncIterator[NumberedChange]]:
-        watcher: _Subscription[NumberedChange] = _Subscription(self._queue_bound)
+        watcher: Subscription[NumberedChange] = Subscription(self._store.queue_bound)
         watcher.put(self._all_routes())
-        self._route_watchers.add(watcher)
+        self._store.route_watchers.add(watcher)
         try:
             yield watcher.read()
         finally:
-            self._route_watchers.discard(watcher)
+            self._store.route_watchers.discard(watcher)
 
     async def report_demand(self, report: DemandReport, *, ttl_secs: float, is_poke: bool = False) -> None:
-        self._reports[report.gateway_id] = (self._clock() + ttl_secs, report)
+        self._store.reports[report.gateway_id] = (self._store.clock() + ttl_secs, report)
         self._wake_report_waiters()
         if is_poke:
-            self._poked.set()
+            self._store.poked.set()
 
     async def forget_demand(self, gateway_id: str) -> None:
-        self._reports.pop(gateway_id, None)
+        self._store.reports.pop(gateway_id, None)
         self._wake_report_waiters()
 
     def _wake_report_waiters(self) -> None:
         # Each report has an event of its own: whoever waits holds the next report's, however many wait.
-        self._reported.set()
-        self._reported = asyncio.Event()
+        self._store.reported.set()
+        self._store.reported = asyncio.Event()
 
     async def demand_reports(self) -> Sequence[DemandReport]:
-        now = self._clock()
-        self._reports = {name: kept for name, kept in self._reports.items() if kept[0] > now}
-        return [report for _, report in self._reports.values()]
+        now = self._store.clock()
+        self._store.reports = {name: kept for name, kept in self._store.reports.items() if kept[0] > now}
+        return [report for _, report in self._store.reports.values()]
 
     async def wait_for_poke(self, timeout_secs: float) -> bool:
-        return await _wait(self._poked, timeout_secs)
+        return await _wait(self._store.poked, timeout_secs)
 
     async def poke(self) -> None:
-        self._poked.set()
+        self._store.poked.set()
 
     async def wait_for_report(self, timeout_secs: float) -> bool:
-        return await _wait(self._reported, timeout_secs, clear=False)
+        return await _wait(self._store.reported, timeout_secs, clear=False)
 
     async def changed(self, change: Changed) -> None:
-        for watcher in self._change_watchers:
+        for watcher in self._store.change_watchers:
             watcher.put(change)
 
     def watch_changes(self) -> AbstractAsyncContextManager[AsyncIterator[Changed]]:
@@ -155,15 +167,15 @@ class MemorySignals:
 
     @asynccontextmanager
     async def _watch_changes(self) -> AsyncIterator[AsyncIterator[Changed]]:
-        watcher: _Subscription[Changed] = _Subscription(self._queue_bound)
-        self._change_watchers.add(watcher)
+        watcher: Subscription[Changed] = Subscription(self._store.queue_bound)
+        self._store.change_watchers.add(watcher)
         try:
             yield watcher.read()
         finally:
-            self._change_watchers.discard(watcher)
+            self._store.change_watchers.discard(watcher)
 
     async def send_event(self, event: RunEvent) -> int:
-        watchers = self._event_watchers.get(event.run_id, set())
+        watchers = self._store.event_watchers.get(event.run_id, set())
         for watcher in watchers:
             watcher.put(event)
         return len(watchers)
@@ -173,56 +185,82 @@ class MemorySignals:
 
     @asynccontextmanager
     async def _watch_events(self, run_id: str) -> AsyncIterator[AsyncIterator[RunEvent]]:
-        watcher: _Subscription[RunEvent] = _Subscription(self._queue_bound)
-        self._event_watchers.setdefault(run_id, set()).add(watcher)
+        watcher: Subscription[RunEvent] = Subscription(self._store.queue_bound)
+        self._store.event_watchers.setdefault(run_id, set()).add(watcher)
         try:
             yield watcher.read()
         finally:
-            left = self._event_watchers[run_id]
+            left = self._store.event_watchers[run_id]
             left.discard(watcher)
             if not left:
-                del self._event_watchers[run_id]
+                del self._store.event_watchers[run_id]
 
     async def connected_runs(self) -> frozenset[str]:
-        return frozenset(self._event_watchers)
+        return frozenset(self._store.event_watchers)
 
     async def report_load(self, loads: Mapping[str, Load], *, ttl_secs: float) -> None:
+        self._check_fence()
         # Also the time to forget the runs that have ended: nobody may ever ask for loads.
         self._forget_old_loads()
-        until = self._clock() + ttl_secs
-        self._loads |= {run_id: (until, load) for run_id, load in loads.items()}
+        until = self._store.clock() + ttl_secs
+        self._store.loads |= {run_id: (until, load) for run_id, load in loads.items()}
 
     async def loads(self) -> Mapping[str, Load]:
         self._forget_old_loads()
-        return {run_id: load for run_id, (_, load) in self._loads.items()}
+        return {run_id: load for run_id, (_, load) in self._store.loads.items()}
 
     def _forget_old_loads(self) -> None:
-        now = self._clock()
-        self._loads = {run_id: kept for run_id, kept in self._loads.items() if kept[0] > now}
+        now = self._store.clock()
+        self._store.loads = {run_id: kept for run_id, kept in self._store.loads.items() if kept[0] > now}
 
     async def report_troubles(self, troubles: Sequence[PoolTrouble], *, ttl_secs: float) -> None:
-        self._troubles = self._clock() + ttl_secs, tuple(troubles)
+        self._check_fence()
+        self._store.troubles = self._store.clock() + ttl_secs, tuple(troubles)
 
     async def troubles(self) -> Sequence[PoolTrouble]:
-        until, troubles = self._troubles
-        return troubles if until > self._clock() else ()
+        until, troubles = self._store.troubles
+        return troubles if until > self._store.clock() else ()
 
     async def lead(self, name: str, holder: str, *, ttl_secs: float) -> int | None:
-        now = self._clock()
-        held = self._leases.get(name)
+        store, now = self._store, self._store.clock()
+        held = store.leases.get(name)
         if held is not None and held[1] > now:
+            token = held[2]
             if held[0] != holder:
+                self._own.clear()  # the other one knows what becomes of the runs
                 return None
-            self._leases[name] = (holder, now + ttl_secs, held[2])
-            return held[2]
-        self._last_fencing_token += 1
-        self._leases[name] = (holder, now + ttl_secs, self._last_fencing_token)
-        return self._last_fencing_token
+        else:
+            if store.newest_tokens.get(name) != self._token:
+                self._own.clear()
+            store.last_fencing_token += 1
+            token = store.newest_tokens[name] = store.last_fencing_token
+        store.leases[name] = (holder, now + ttl_secs, token)
+        if name == LEADER:
+            self._token = token
+        return token
 
     async def resign(self, name: str, holder: str) -> None:
-        held = self._leases.get(name)
+        held = self._store.leases.get(name)
         if held is not None and held[0] == holder:
-            del self._leases[name]
+            del self._store.leases[name]
+
+    async def announce(self, kind: str, process_id: str, facts: Mapping[str, str], *, ttl_secs: float) -> None:
+        self._store.presence[kind, process_id] = (self._store.clock() + ttl_secs, dict(facts))
+
+    async def withdraw(self, kind: str, process_id: str) -> None:
+        self._store.presence.pop((kind, process_id), None)
+
+    async def announced(self, kind: str) -> Mapping[str, Mapping[str, str]]:
+        now = self._store.clock()
+        self._store.presence = {key: kept for key, kept in self._store.presence.items() if kept[0] > now}
+        return {process_id: facts for (of, process_id), (_, facts) in self._store.presence.items() if of == kind}
+
+    @property
+    def trouble(self) -> str | None:
+        return None
+
+    def commands_issued(self) -> Mapping[str, int]:
+        return {}
 
     async def close(self) -> None:
         """Nothing is held that outlives the process."""

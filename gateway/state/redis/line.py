@@ -19,7 +19,7 @@ from gateway.state.redis.connecting import DRIVER_ERRORS, connect
 _log = logging.getLogger(__name__)
 
 Word: TypeAlias = str | bytes | int | float
-StartTask: TypeAlias = Callable[[Coroutine[Any, Any, None]], object]
+StartTask: TypeAlias = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 # More than a Redis that is slow by a second needs, and little enough for a lease of four seconds to be renewed in time.
 PATIENCE_SECS = 2.0

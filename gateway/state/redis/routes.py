@@ -1,0 +1,129 @@
+"""Routes on Redis: who leads publishes them, keeps them whole and may be refused; all others follow."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from gateway.state.ports import (
+    LEADER,
+    NumberedChange,
+    PoolBlocked,
+    PoolFreed,
+    RouteEnded,
+    RoutesReset,
+    RunRoute,
+)
+from gateway.state.redis import scripts
+from gateway.state.redis.client import RedisClient
+from gateway.state.redis.ears import Ears
+from gateway.state.redis.reading import reading
+from gateway.state.redis.scripts import Fence, Told
+from gateway.state.signals_codec import decode_change, decode_routes, encode_change
+from gateway.state.subscriptions import Subscription
+
+_log = logging.getLogger(__name__)
+
+_RESET = "reset"
+
+
+class Routes:
+    """One process's part in the routes. What it has put itself it can publish again, should Redis have lost it."""
+
+    def __init__(self, client: RedisClient, ears: Ears, *, queue_bound: int) -> None:
+        self._client = client
+        self._ears = ears
+        self._queue_bound = queue_bound
+        self._token: int | None = None
+        self._own: dict[str, bytes] = {}
+        self._has_published = False
+        self._is_behind = False
+        self._last_version = 0
+
+    @property
+    def fence(self) -> Fence:
+        """What this process's writes as a leader carry."""
+        return Fence(lease=LEADER, token=self._token)
+
+    async def tell(self, change: RunRoute | RouteEnded | PoolBlocked | PoolFreed) -> int:
+        """The version of the change."""
+        kind, encoded = encode_change(change)
+        run_id = ""
+        # Before Redis has it: a change that is lost on the way is a part of what is published again.
+        if isinstance(change, RunRoute):
+            run_id = change.run_id
+            self._own[run_id] = encoded
+        elif isinstance(change, RouteEnded):
+            run_id = change.run_id
+            self._own.pop(run_id, None)
+        try:
+            told = await scripts.tell_route(self._client, self.fence, kind, encoded, run_id)
+        except BaseException:
+            self._is_behind = self._is_behind or run_id != ""
+            raise
+        return await self._made_whole(told)
+
+    async def publish(self) -> int:
+        """The routes that this process has put, and not ended, are all that there are."""
+        told = await scripts.publish_routes(self._client, self.fence, self._own, above=self._last_version)
+        self._has_published, self._is_behind, self._last_version = True, False, told.version
+        return told.version
+
+    async def lead(self, holder: str, *, ttl_secs: float) -> int | None:
+        """Take or renew the lease that guards the routes; what Redis has lost of them is published again."""
+        lease = await scripts.lead(self._client, LEADER, holder, ttl_secs=ttl_secs, guards_routes=True)
+        was_led = lease is None or (lease.token_before is not None and lease.token_before != self._token)
+        if was_led:  # by another one, who knows what has become of the runs
+            self._own.clear()
+            self._has_published = False
+        if lease is None:
+            return None
+        self._token = lease.token
+        await self._made_whole(lease.routes)
+        return lease.token
+
+    async def _made_whole(self, told: Told) -> int:
+        """
+        Publish all again where Redis came back empty, or (after a failover) with less than it had, or could not be told
+        of a change. The version that then counts.
+        """
+        if self._has_published and (not told.is_whole or told.version < self._last_version or self._is_behind):
+            _log.warning("Redis at %s does not have all routes: they are published again", self._client.address)
+            return await self.publish()
+        self._last_version = told.version
+        return told.version
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncIterator[AsyncIterator[NumberedChange]]:
+        """All changes, from the picture at the beginning on; while there is none, nothing comes."""
+        channel = self._client.keys.channel("routes")
+        async with self._ears.listen(channel, bound=self._queue_bound) as heard:
+            yield self._follow(heard)
+
+    async def _follow(self, heard: Subscription[bytes]) -> AsyncIterator[NumberedChange]:
+        known: int | None = None
+        is_to_read = True
+        messages = heard.read()
+        while True:
+            if is_to_read:
+                heard.clear()  # all of it is older than what is read now
+                picture = await scripts.picture(self._client)
+                is_to_read, known = False, None
+                if picture.told.is_whole:
+                    known = picture.told.version
+                    reset = RoutesReset(routes=reading(decode_routes, picture.routes))
+                    yield NumberedChange(version=known, change=reset)
+            version, kind, change = reading(_split, await anext(messages))
+            # In a gap lie changes that were dropped here or never came.
+            if kind == _RESET or (known is not None and version > known + 1):
+                is_to_read = True
+            elif known is not None and version == known + 1:
+                known = version
+                yield NumberedChange(version=version, change=reading(partial(decode_change, kind), change))
+
+
+def _split(message: bytes) -> tuple[int, str, bytes]:
+    version, kind, change = message.split(b" ", 2)
+    return int(version), kind.decode(), change

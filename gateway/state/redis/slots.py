@@ -1,0 +1,124 @@
+"""Slot leases on Redis: the ledger as one script, and its messages by a channel for each borrower."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.core.slot_leases import (
+    LEASE_SECS,
+    NEED_SECS,
+    Heard,
+    SlotAnswer,
+    SlotLease,
+    SlotMessage,
+    SlotRequest,
+    SlotWord,
+)
+from gateway.state.redis.client import RedisClient, Script
+from gateway.state.redis.ears import Ears
+from gateway.state.redis.line import Word
+from gateway.state.redis.slots_script import SETTLE, WITHDRAW
+from gateway.state.subscriptions import QUEUE_BOUND
+
+KEEP_SECS = 3600.0
+"""How long a key lasts that nobody touches; borrowers tell all that they hold more often."""
+
+_SETTLE = Script.named("settle_slots", SETTLE)
+_WITHDRAW = Script.named("withdraw_slots", WITHDRAW)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """When and by which server a call is to be thought of as carried out; in tests alone."""
+
+    now_secs: float
+    server: str
+    age_secs: float
+
+
+class RedisSlots:
+    """
+    The SlotLeases port. Time is Redis' own, and another run of a Redis server is another ledger.
+
+    *moment*, if given, says both instead.
+    """
+
+    def __init__(self, client: RedisClient, ears: Ears, *, moment: Callable[[], Moment] | None = None) -> None:
+        self._client = client
+        self._ears = ears
+        self._moment = moment
+
+    async def settle(self, request: SlotRequest) -> SlotAnswer:
+        key = self._client.keys.key
+        keys = [key("slots"), key("slots", "borrowers"), key("slots", "awaited")]
+        keys += [key("slots", "run", run_id) for run_id in request.claims]
+        words: list[Word] = [
+            *self._moment_words(),
+            *(_ms(LEASE_SECS), _ms(NEED_SECS), _ms(KEEP_SECS), self.channel("")),
+            *(request.borrower, request.number, request.epoch, request.seen),
+            *(int(request.is_full), int(request.vouches), json.dumps(request.knows)),
+        ]
+        for run_id, claim in request.claims.items():
+            words += [run_id, claim.limit, claim.keeps, claim.needs, claim.likes, int(claim.is_newborn)]
+        return _answer(request, await self._client.call(_SETTLE, keys, words))
+
+    async def withdraw(self, borrower: str) -> None:
+        key = self._client.keys.key
+        await self._client.call(_WITHDRAW, [key("slots", "borrowers"), key("slots", "awaited")], [borrower])
+
+    def watch(self, borrower: str) -> AbstractAsyncContextManager[AsyncIterator[SlotMessage]]:
+        return self._watch(borrower)
+
+    @asynccontextmanager
+    async def _watch(self, borrower: str) -> AsyncIterator[AsyncIterator[SlotMessage]]:
+        async with self._ears.listen(self.channel(borrower), bound=QUEUE_BOUND) as heard:
+            yield _messages(heard.read())
+
+    def channel(self, borrower: str) -> str:
+        """Where *borrower* is told what it did not ask for."""
+        return self._client.keys.channel("slots", borrower)
+
+    def _moment_words(self) -> tuple[Word, Word, Word]:
+        if self._moment is None:
+            return "", "", ""
+        moment = self._moment()
+        return _ms(moment.now_secs), moment.server, _ms(min(moment.age_secs, LEASE_SECS))
+
+
+def _answer(request: SlotRequest, words: list[Any]) -> SlotAnswer:
+    heard = Heard(words[0].decode())
+    if heard is not Heard.DONE:
+        return SlotAnswer(heard=heard)
+    _, epoch, joins, is_open, names, figures = words
+    leases = {
+        run_id: SlotLease(slots=figures[at], others=figures[at + 1], unmet=figures[at + 2])
+        for at, run_id in zip(range(0, len(figures), 3), request.claims, strict=True)
+    }
+    return SlotAnswer(
+        heard=heard,
+        epoch=epoch.decode(),
+        joins=joins,
+        is_open=bool(is_open),
+        borrowers=tuple(sorted({name.decode() for name in names})),
+        leases=leases,
+    )
+
+
+async def _messages(heard: AsyncIterator[bytes]) -> AsyncIterator[SlotMessage]:
+    async for words in heard:
+        word, *rest = words.decode().split(" ")
+        match rest:
+            case [run_id, count, number]:
+                yield SlotMessage(word=SlotWord(word), run_id=run_id, count=int(count), number=int(number))
+            case [run_id, count]:
+                yield SlotMessage(word=SlotWord(word), run_id=run_id, count=int(count))
+            case _:
+                yield SlotMessage(word=SlotWord(word))
+
+
+def _ms(secs: float) -> int:
+    return round(secs * 1000)
