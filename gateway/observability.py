@@ -30,7 +30,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from gateway.core.lifecycle import TERMINAL, Readiness, RunStatus, StartOutcome
 from gateway.core.times import iso
 from gateway.request_log import REQUEST_LOG
-from gateway.tallies import Tallies, Tally
+from gateway.tallies import StatusClass, Tallies, Tally, status_class
 
 # A time of making for each series would double their number and answers no question.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -38,22 +38,10 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 # --- metrics ----------------------------------------------------------------------------------------------------------
 
 RequestKind = Literal["standby", "live_view", "api", "own"]
-StatusClass = Literal["2xx", "3xx", "4xx", "5xx", "cut"]
 Temperature = Literal["warm", "cold", "none"]
 
 _REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _WAKE_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120)
-
-
-def status_class(status: int | None) -> StatusClass:
-    """The label of an answer's *status*; None, no answer, is a cut one. 101 counts as 2xx: the upgrade was granted."""
-    if status is None:
-        return "cut"
-    if status < 300:
-        return "2xx"
-    if status < 400:
-        return "3xx"
-    return "4xx" if status < 500 else "5xx"
 
 
 class Metrics:
@@ -118,6 +106,10 @@ class Metrics:
     def tally(self, kind: RequestKind, temperature: Temperature) -> Tally:
         """Where requests of this kind are counted, for who counts many of them."""
         return self._tallies.of[kind, temperature]
+
+    def gathered_by(self, flush: Callable[[], None]) -> None:
+        """What is counted in batches is to be had by *flush*, before anybody looks."""
+        self._tallies.before_shown = flush
 
     def watch_cache(self, cache: str, hits: Callable[[], int], misses: Callable[[], int]) -> None:
         """Show how often the *cache* of heads, ``request`` or ``answer``, had what was looked for."""

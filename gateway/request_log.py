@@ -1,9 +1,9 @@
 """
-The one line of log of each proxied request, at a cost that a data plane can bear.
+What is kept of each proxied request that has ended, at a cost that a data plane can bear: a line of log and a count.
 
 Such a line holds nothing that anybody outside could have made up (the request id and the numbers are ours, the method
-is one of the known), so it needs no redaction, and no ``LogRecord``. Lines are gathered for a moment, then made and
-written together; whatever else is logged meanwhile comes after them, as it happened.
+is one of the known), so it needs no redaction, and no ``LogRecord``. What ended is gathered for a moment, then counted
+and written together; whatever else is logged meanwhile comes after it, as it happened.
 """
 
 from __future__ import annotations
@@ -13,16 +13,31 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterable
-from typing import IO, Literal
+from collections.abc import Sequence
+from typing import IO, Literal, NamedTuple
+
+from gateway.tallies import CLASSES, Outcome, Tally
 
 _GATHER_SECS = 0.05
 _MAX_GATHERED = 500
+# In tenths of milliseconds, for most durations: to write a number costs as much as the rest of its line.
+_DURATIONS = tuple(b"%.1f" % (number / 10) for number in range(2000))
 
 _log = logging.getLogger("gateway.requests")
 
-# Seconds since 1970 when it ended, kind, method, outcome, request id, run id, error type, seconds, seconds held.
-_Line = tuple[float, str, str | bytes, int | str | None, str | bytes, str | None, str | None, float, float]
+
+class About(NamedTuple):
+    """What many requests have in common: of what kind, to which run, failed by what; and where they are counted."""
+
+    kind: str
+    method: str | bytes
+    run_id: str | None
+    error_type: str | None
+    tally: Tally | None = None
+
+
+# How it ended, its id, when it came and ended (monotonic), and for how many seconds of that it was held.
+Ended = tuple[About, Outcome, str | bytes, float, float, float]
 
 
 class RequestLog:
@@ -35,7 +50,7 @@ class RequestLog:
     def __init__(self) -> None:
         self._stream: IO[str] | None = None
         self._as_text = False
-        self._lines: list[_Line] = []
+        self._gathered: list[Ended] = []
         self._timer: asyncio.TimerHandle | None = None
         self._thread: int | None = None
 
@@ -44,89 +59,127 @@ class RequestLog:
         self.flush()
         self._stream, self._as_text = stream, log_format == "text"
 
-    def line(
+    def add(
         self,
-        kind: str,
-        method: str | bytes,
-        outcome: int | str | None,
+        about: About,
+        outcome: Outcome,
         request_id: str | bytes,
-        run_id: str | None,
-        error_type: str | None,
-        secs: float,
-        held_secs: float,
+        arrived: float,
+        now: float,
+        held_secs: float = 0.0,
     ) -> None:
-        """A request has ended with *outcome*, its status or ``cut``."""
-        lines = self._lines
-        lines.append((time.time(), kind, method, outcome, request_id, run_id, error_type, secs, held_secs))
-        if self._stream is None:
+        """A request that *arrived* then has ended *now*, both on the monotonic clock."""
+        gathered = self._gathered
+        gathered.append((about, outcome, request_id, arrived, now, held_secs))
+        if self._timer is None or len(gathered) >= _MAX_GATHERED:
+            self._gather()
+
+    def _gather(self) -> None:
+        """The first since the last flush, or as many as may be kept."""
+        if self._stream is None or self._timer is not None:
             self.flush()
-        elif self._timer is None:
+        else:
             self._thread = threading.get_ident()
             self._timer = asyncio.get_running_loop().call_later(_GATHER_SECS, self.flush)
-        elif len(lines) >= _MAX_GATHERED:
-            self.flush()
 
     def keep_order(self) -> None:
         """Somebody is about to write to the stream; threads other than the loop's have no order to keep."""
-        if self._lines and self._thread == threading.get_ident():
+        if self._gathered and self._thread == threading.get_ident():
             self.flush()
 
     def flush(self) -> None:
-        """Write what was gathered."""
+        """Count and write what was gathered."""
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
-        lines, self._lines = self._lines, []
-        if not lines or not _log.isEnabledFor(logging.INFO):
+        gathered, self._gathered = self._gathered, []
+        if not gathered:
+            return
+        for about, outcome, _, arrived, now, _ in gathered:
+            if about.tally is not None:
+                about.tally.add(CLASSES[outcome], now - arrived)
+        if not _log.isEnabledFor(logging.INFO):
             return
         if self._stream is None:
-            for line in lines:
-                _tell(line)
+            for one in gathered:
+                _tell(one)
             return
+        since_1970 = time.time() - time.monotonic()
         with contextlib.suppress(OSError, ValueError):  # a full disk stops no request
-            self._stream.write(_written(lines, as_text=self._as_text))
+            self._stream.write(_written(gathered, since_1970, as_text=self._as_text))
             self._stream.flush()
 
 
-def _written(lines: Iterable[_Line], *, as_text: bool) -> str:
-    """*lines* as they are written, in one loop: each request costs this."""
-    written: list[str] = []
-    last, time_text = -1, ""
-    for at, kind, method, outcome, request_id, run_id, error_type, secs, held_secs in lines:
-        millisecond = int(at * 1000)
-        if millisecond != last:  # many have the same
-            last = millisecond
-            second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(millisecond // 1000))
-            time_text = f"{second}.{millisecond % 1000:03d}Z"
-        verb = method.decode() if isinstance(method, bytes) else method
-        name = request_id.decode() if isinstance(request_id, bytes) else request_id
-        held_ms = f"{held_secs * 1000:.1f}" if held_secs else "0.0"
-        if as_text:
-            about = f" run_id={run_id}" if run_id else ""
-            about += f" error_type={error_type}" if error_type else ""
-            written.append(
-                f"{time_text[11:-1]} info    {kind} {verb} {outcome} request_id={name}{about} "
-                f"duration_ms={secs * 1000:.1f} held_ms={held_ms}\n"
-            )
-        else:
-            about = f'"run_id": "{run_id}", ' if run_id else ""
-            error = f'"{error_type}"' if error_type else "null"
-            written.append(
-                f'{{"time": "{time_text}", "level": "info", "logger": "gateway.requests", '
-                f'"message": "{kind} {verb} {outcome}", "request_id": "{name}", {about}'
-                f'"error_type": {error}, "duration_ms": {secs * 1000:.1f}, "held_ms": {held_ms}}}\n'
-            )
-    return "".join(written)
+def _written(ended: Sequence[Ended], since_1970: float, *, as_text: bool) -> str:
+    """
+    *ended* as it is written, in one loop: each request costs this.
+
+    What lines have in common is made once for all that follow each other. *since_1970* is the time of day at which the
+    monotonic clock was 0.
+    """
+    written: list[bytes] = []
+    last_millisecond, time_text = -1, b""
+    last_about: About | None = None
+    last_outcome: Outcome = None
+    start = before = after = b""
+    to_held, end = (b" held_ms=", b"\n") if as_text else (b', "held_ms": ', b"}\n")
+    unheld = to_held + b"0.0" + end
+    for about, outcome, request_id, arrived, now, held_secs in ended:
+        millisecond = int((now + since_1970) * 1000)
+        if about is not last_about or outcome != last_outcome:
+            last_about, last_outcome = about, outcome
+            before, after = _around_id(about, outcome, as_text=as_text)
+            start = b""
+        if millisecond != last_millisecond:
+            last_millisecond = millisecond
+            time_text = _time_of_day(millisecond, as_text=as_text)
+            start = b""
+        name = request_id.encode() if isinstance(request_id, str) else request_id
+        secs = now - arrived
+        tenths = int(secs * 10_000 + 0.5)
+        duration = _DURATIONS[tenths] if tenths < 2000 else b"%.1f" % (secs * 1000)
+        start = start or time_text + before
+        written += (
+            start,
+            name,
+            after,
+            duration,
+            unheld if not held_secs else to_held + b"%.1f" % (held_secs * 1000) + end,
+        )
+    return b"".join(written).decode()
 
 
-def _tell(line: _Line) -> None:
+def _time_of_day(millisecond: int, *, as_text: bool) -> bytes:
+    """With what stands before it."""
+    second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(millisecond // 1000))
+    text = f"{second}.{millisecond % 1000:03d}"
+    return text[11:].encode() if as_text else f'{{"time": "{text}Z"'.encode()
+
+
+def _around_id(about: About, outcome: Outcome, *, as_text: bool) -> tuple[bytes, bytes]:
+    """What stands between the time and the id of a request, and between that and its duration."""
+    kind, method, run_id, error_type, _ = about
+    message = f"{kind} {_word(method)} {outcome}"
+    if as_text:
+        parts = f" run_id={run_id}" if run_id else ""
+        parts += f" error_type={error_type}" if error_type else ""
+        return f" info    {message} request_id=".encode(), f"{parts} duration_ms=".encode()
+    parts = f'"run_id": "{run_id}", ' if run_id else ""
+    error = f'"{error_type}"' if error_type else "null"
+    return (
+        f', "level": "info", "logger": "gateway.requests", "message": "{message}", "request_id": "'.encode(),
+        f'", {parts}"error_type": {error}, "duration_ms": '.encode(),
+    )
+
+
+def _tell(ended: Ended) -> None:
     """As everybody else does."""
-    _, kind, method, outcome, request_id, run_id, error_type, secs, held_secs = line
+    (kind, method, run_id, error_type, _), outcome, request_id, arrived, now, held_secs = ended
     extra = {
         "request_id": _word(request_id),
         "run_id": run_id,
         "error_type": error_type,
-        "duration_ms": round(secs * 1000, 1),
+        "duration_ms": round((now - arrived) * 1000, 1),
         "held_ms": round(held_secs * 1000, 1),
     }
     _log.info("%s %s %s", kind, _word(method), outcome, extra=extra)

@@ -4,11 +4,35 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+
+StatusClass = Literal["2xx", "3xx", "4xx", "5xx", "cut"]
+Outcome = int | str | None
+"""How a request ended: with a status, ``cut``, or None: nothing was answered."""
+
+
+def status_class(status: int | None) -> StatusClass:
+    """The label of an answer's *status*; None, no answer, is a cut one. 101 counts as 2xx: the upgrade was granted."""
+    if status is None:
+        return "cut"
+    if status < 300:
+        return "2xx"
+    if status < 400:
+        return "3xx"
+    return "4xx" if status < 500 else "5xx"
+
+
+# For all that can be answered: a look-up costs less than the question.
+CLASSES: Mapping[Outcome, StatusClass] = {
+    None: "cut",
+    "cut": "cut",
+    **{status: status_class(status) for status in range(100, 600)},
+}
 
 
 class Tally:
@@ -38,9 +62,12 @@ class Tallies(Collector):
         self._bounds = tuple(bounds)
         self.of = {labels: Tally(statuses, self._bounds) for labels in itertools.product(kinds, temperatures)}
         self.caches: dict[str, tuple[Callable[[], int], Callable[[], int]]] = {}
+        self.before_shown: Callable[[], None] = lambda: None
+        """Has whatever was gathered so far counted."""
 
     def collect(self) -> Iterator[Metric]:
         """The series as they stand."""
+        self.before_shown()
         requests = CounterMetricFamily(
             "greenroom_requests",
             "Requests that have ended, by where they went, how they ended and whether a run was awake.",

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.core.lifecycle import Readiness, RunStatus, StartOutcome
-from gateway.observability import Metrics, Redaction, configure_logging, log_context, status_class
+from gateway.observability import Metrics, Redaction, configure_logging, log_context
+from gateway.tallies import status_class
 
 TOKENS = st.builds(
     lambda kind, text: f"greenroom_{kind}_{text}",

@@ -8,12 +8,13 @@ import json
 import logging
 import re
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
 
-from gateway.request_log import RequestLog
+from gateway.request_log import About, RequestLog
 
 LOGGER = "gateway.requests"
 
@@ -67,7 +68,9 @@ def ended(log: RequestLog, **changes: Any) -> None:
         "secs": 0.01234,
         "held_secs": 0.0,
     }
-    log.line(*(about | changes).values())
+    kind, method, outcome, request_id, run_id, error_type, secs, held_secs = (about | changes).values()
+    now = time.monotonic()
+    log.add(About(kind, method, run_id, error_type), outcome, request_id, now - secs, now, held_secs)
 
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
 
 from gateway.core.errors import GreenroomError
-from gateway.observability import Metrics, RequestKind, status_class
+from gateway.observability import Metrics, RequestKind, Temperature
 from gateway.proxy.plan import Headers
 from gateway.proxy.route_table import LiveRun
-from gateway.request_log import REQUEST_LOG, RequestLog
+from gateway.request_log import REQUEST_LOG, About, RequestLog
 
 
 @dataclass(slots=True)
@@ -40,18 +39,31 @@ class Timing:
         return ", ".join(parts).encode()
 
 
-# By status, for all that can be answered; a look-up costs less than the question.
-_CLASSES = tuple(status_class(status) for status in range(600))
-_KINDS: tuple[RequestKind, ...] = get_args(RequestKind)
+_MAX_KNOWN = 1024
+_new = tuple.__new__  # a NamedTuple's own constructor takes twice as long
 
 
 class Accounts:
-    """Counts each request that has ended, and logs one line of it."""
+    """Counts each request that has ended, and logs one line of it; both a moment later, together with others."""
 
     def __init__(self, metrics: Metrics, log: RequestLog = REQUEST_LOG) -> None:
         self._metrics = metrics
-        self._warm = {kind: metrics.tally(kind, "warm") for kind in _KINDS}
         self._log = log
+        # Of warm requests without an error, so that their lines find what they have in common made already.
+        self._known: dict[tuple[RequestKind, str | bytes, str], About] = {}
+        self.add = log.add
+        """Note one that ``about`` describes."""
+        metrics.gathered_by(log.flush)
+
+    def about(self, kind: RequestKind, method: str | bytes, run_id: str) -> About:
+        """What is common to all warm requests of *kind* and *method* to a run that are answered."""
+        about = self._known.get((kind, method, run_id))
+        if about is None:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            about = About(kind, method, run_id, None, self._metrics.tally(kind, "warm"))
+            self._known[kind, method, run_id] = about
+        return about
 
     def ended(
         self,
@@ -64,23 +76,19 @@ class Accounts:
         now: float,
     ) -> None:
         """A request of *timing* has ended *now*; *method* is a word, *status* None: nothing was answered."""
-        secs, held_secs = now - timing.arrived, 0.0
-        run, run_id = timing.run, None
-        if run is None:
-            tally = self._metrics.tally(kind, "none")
+        run, held_secs = timing.run, 0.0
+        if run is not None and not timing.was_held and error is None:
+            about = self.about(kind, method, run.route.run_id)
         else:
-            run_id = run.route.run_id
-            if not timing.was_held:
-                tally = self._warm[kind]
-            else:
-                held_secs = timing.admitted - timing.arrived
-                self._metrics.wake_seconds.observe(held_secs)
-                tally = self._metrics.tally(kind, "cold")
-        outcome: int | str | None = status
-        if timing.was_cut:
-            outcome = "cut"
-            tally.add("cut", secs)
-        else:
-            tally.add("cut" if status is None else _CLASSES[status], secs)
-        error_type = None if error is None else error.error_type
-        self._log.line(kind, method, outcome, request_id, run_id, error_type, secs, held_secs)
+            run_id = error_type = None
+            temperature: Temperature = "none"
+            if run is not None:
+                run_id, temperature = run.route.run_id, "warm"
+                if timing.was_held:
+                    temperature = "cold"
+                    held_secs = timing.admitted - timing.arrived
+                    self._metrics.wake_seconds.observe(held_secs)
+            if error is not None:
+                error_type = error.error_type
+            about = _new(About, (kind, method, run_id, error_type, self._metrics.tally(kind, temperature)))
+        self.add(about, "cut" if timing.was_cut else status, request_id, timing.arrived, now, held_secs)
