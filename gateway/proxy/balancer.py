@@ -19,6 +19,11 @@ class Loaded(Protocol):
         ...
 
     @property
+    def quota(self) -> int:
+        """How many may be in use by the callers of this gateway; several gateways share a run's limit."""
+        ...
+
+    @property
     def is_overloaded(self) -> bool:
         """Whether new requests better go to another one."""
         ...
@@ -36,18 +41,18 @@ def in_turn(runs: Sequence[R]) -> list[list[R]]:
 
 def pick_run(runs: Sequence[Loaded], *, desired: int, limit: int, chance: float) -> int | None:
     """
-    The index of the run with the fewest requests among those below *limit*; None where there is none.
+    The index of the run with the fewest requests among those below *limit* and their quota; None where there is none.
 
     Ties go at random (*chance* is uniform in [0, 1)), so that several gateways don't all choose alike. But where the
     requests, this one included, would fit into one run fewer at *desired* each, the first of them is taken: the last
     ones then fall idle and can be wound down, e.g. two runs and one caller at a time leave the second unused.
     """
     if len(runs) == 1:  # the usual case, and on the way of each request
-        return 0 if runs[0].taken < limit else None
-    fewest = min((run.taken for run in runs), default=limit)
+        return 0 if runs[0].taken < limit and runs[0].taken < runs[0].quota else None
+    fewest = min((run.taken for run in runs if run.taken < run.quota), default=limit)
     if fewest >= limit:
         return None
-    tied = [index for index, run in enumerate(runs) if run.taken == fewest]
+    tied = [index for index, run in enumerate(runs) if run.taken == fewest and run.taken < run.quota]
     if sum(run.taken for run in runs) + 1 <= desired * (len(runs) - 1):
         return tied[0]
     return tied[int(chance * len(tied))]

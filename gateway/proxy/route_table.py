@@ -5,6 +5,7 @@ No I/O: this process's picture of the live runs, fed by route changes, and what 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -13,6 +14,9 @@ from gateway.core.lifecycle import Readiness
 from gateway.core.standby import Generation, PoolKey
 from gateway.proxy.open_streams import OpenStream
 from gateway.state.ports import PoolBlocked, PoolFreed, RouteChange, RouteEnded, RoutesReset, RunRoute
+
+ALL_SLOTS = sys.maxsize
+"""The quota of a gateway that shares its runs with no other."""
 
 
 @dataclass(slots=True, eq=False)
@@ -23,11 +27,15 @@ class LiveRun:
     ``taken`` slots count against the run's limit; ``viewers`` are requests by its live-view host, which don't but keep
     it in use all the same. ``used_at`` is when the last of either ended (or when the run was first seen). ``streams``
     are those of the former whose silence has a limit. ``watchers`` are called when its route has changed or is gone.
+    ``quota`` is how many slots this gateway may have in use; below ``taken`` while some are to be given back.
+    ``born_in`` is the epoch of the slot ledger at which it was first seen, if it had no place yet then.
     """
 
     route: RunRoute
     used_at: float
     taken: int = 0
+    quota: int = ALL_SLOTS
+    born_in: str = ""
     viewers: int = 0
     has_refused: bool = False
     is_gone: bool = False
@@ -101,6 +109,13 @@ class RouteTable:
         self.version = 0
         self.changes = 0
         """Counts what may have changed whom ``serving`` names, so that its answer can be kept meanwhile."""
+        self.first_quota = ALL_SLOTS
+        """What this gateway may use of a run that it has just heard of."""
+        self.epoch = ""
+        """That of the slot ledger, where slots are borrowed."""
+        self.revived: list[LiveRun] = []
+        """Those that were gone and are there again, with what is in flight in them; whoever counts empties it."""
+        self._gone_in_use: dict[str, LiveRun] = {}
         self._runs: dict[str, LiveRun] = {}
         self._by_label: dict[str, LiveRun] = {}
         self._pools: dict[PoolKey, dict[str, LiveRun]] = {}
@@ -128,7 +143,9 @@ class RouteTable:
     def _put(self, route: RunRoute, now: float) -> None:
         run = self._runs.get(route.run_id)
         if run is None:
-            run = LiveRun(route, used_at=now)
+            run = self._revive(route.run_id) or LiveRun(route, used_at=now, quota=self.first_quota)
+            if route.address is None and route.readiness is Readiness.STARTING:
+                run.born_in = self.epoch
             self._runs[route.run_id] = run
             self._by_label[route.live_view_label] = run
             if route.pool is not None:
@@ -138,11 +155,30 @@ class RouteTable:
         run.route = route
         run.tell_watchers()
 
+    def _revive(self, run_id: str) -> LiveRun | None:
+        """
+        A run that was taken for gone, and is there all the same (the signals were lost, and then told anew): what is
+        still in flight in it counts.
+        """
+        run = self._gone_in_use.pop(run_id, None)
+        if run is not None:
+            run.is_gone = run.has_refused = False
+            self.revived.append(run)
+        return run
+
+    def left(self, run: LiveRun) -> None:
+        """A request in *run* has ended; if it is gone, it is remembered only as long as others are in flight in it."""
+        if run.is_gone and run.taken == 0 and self._gone_in_use.get(run.route.run_id) is run:
+            del self._gone_in_use[run.route.run_id]
+
     def _drop(self, run_id: str) -> LiveRun | None:
         run = self._runs.pop(run_id, None)
         if run is None:
             return None
         run.is_gone = True
+        run.quota = min(run.quota, self.first_quota)
+        if run.taken:
+            self._gone_in_use[run_id] = run
         run.tell_watchers()
         self._by_label.pop(run.route.live_view_label, None)
         if run.route.pool is not None:

@@ -106,6 +106,10 @@ class SlotDesk:
 
     *clock* is monotonic seconds, *chance* uniform in [0, 1). *poke* is called (cheaply, often) when the autoscaler
     should look at once: somebody waits, every run is above its desired load, a run refuses, a draining run is empty.
+
+    Where several gateways share the runs, a ``SlotBroker`` sets ``on_change``, which is called (cheaply, often) with a
+    pool of which it should look whether there are slots to be asked for or given back, and the quota of each run. At
+    ``quotas_until`` they are over.
     """
 
     def __init__(
@@ -125,6 +129,8 @@ class SlotDesk:
         self._poke = poke
         self._pools: dict[PoolKey, _Pool] = {}
         self._blocked = BlockedPools(clock)
+        self.on_change: Callable[[PoolKey], None] | None = None
+        self.quotas_until = math.inf
 
     def take(self, want: Want, *, avoid: frozenset[str] = frozenset()) -> LiveRun | None:
         """A slot in the best run, taken; None where there is none now. *avoid* names runs that just refused."""
@@ -163,7 +169,13 @@ class SlotDesk:
             raise
         finally:
             self._let_through(held.want.pool)
-            self._poke()
+            if self.on_change is not None:
+                self.on_change(held.want.pool)
+            if not self._lacks_only_quota(held.want.pool, pool.limit):
+                self._poke()
+
+    def _lacks_only_quota(self, key: PoolKey, limit: int) -> bool:
+        return any(run.is_serving and run.quota <= run.taken < limit for run in self.routes.runs_of(key))
 
     def _refuse_blocked(self, want: Want) -> None:
         refusal = self._blocked.refusal(want.pool, want.generation, is_owner=want.is_owner)
@@ -204,6 +216,9 @@ class SlotDesk:
             if run.is_gone or (pool is not None and pool.room.waiting):
                 self._let_through(key)
                 self._tidy(key)
+                self.routes.left(run)
+            if run.taken >= run.quota and self.on_change is not None:
+                self.on_change(key)
         if run.route.readiness is _DRAINING:
             self._tell_when_drained(run)
 
@@ -234,6 +249,7 @@ class SlotDesk:
             if pool is not None:
                 pool.flown_secs += run.taken * now
                 pool.finished += run.taken
+        self._count_revived(now)
         match change:
             case RouteEnded():
                 for run in gone:
@@ -249,6 +265,8 @@ class SlotDesk:
             case RunRoute():
                 if change.pool is not None:
                     self._let_through(change.pool)
+                    if self.on_change is not None:
+                        self.on_change(change.pool)
                 self._have_streams_wake(change)
                 if change.readiness in (Readiness.DRAINING, Readiness.FROZEN):
                     self._poke()
@@ -259,6 +277,31 @@ class SlotDesk:
                     self._tidy(key)
                 self._poke()
         return gone
+
+    def _count_revived(self, now: float) -> None:
+        while self.routes.revived:
+            run = self.routes.revived.pop()
+            pool = self._pools.get(run.route.pool) if run.route.pool is not None else None
+            if pool is not None:
+                pool.flown_secs -= run.taken * now
+                pool.finished -= run.taken
+
+    def leasing(self, key: PoolKey) -> tuple[int, int] | None:
+        """The limit of each run of a pool and how many wait for a slot; None where nobody has asked for one yet."""
+        pool = self._pools.get(key)
+        return (pool.limit, len(pool.room)) if pool is not None else None
+
+    def grant(self, run: LiveRun, count: int) -> None:
+        """So many slots of *run* more may be used here."""
+        run.quota += count
+        if run.route.pool is not None:
+            self._let_through(run.route.pool)
+
+    def end_quotas(self) -> None:
+        """What was borrowed is over: nothing new, what is in flight goes on."""
+        self.quotas_until = math.inf
+        for run in self.routes.all_runs():
+            run.quota = 0
 
     def error_for_late(self, want: Want, waited_secs: float) -> GreenroomError:
         """What a request is told whose time to get a run is over."""
@@ -335,7 +378,9 @@ class SlotDesk:
     def _pool(self, want: Want) -> _Pool:
         pool = self._pools.get(want.pool)
         if pool is None:
-            pool = self._pools[want.pool] = _Pool(self._room_size, self._clock())
+            now = self._clock()
+            pool = self._pools[want.pool] = _Pool(self._room_size, now)
+            pool.flown_secs -= now * sum(run.taken for run in self.routes.runs_of(want.pool))
         if want.generation is not pool.generation:
             pool.seen_changes = -1
         pool.limit, pool.desired, pool.generation = want.limit, want.desired, want.generation
@@ -348,6 +393,9 @@ class SlotDesk:
             current, former = self.routes.serving(key, pool.generation)
             pool.serving = (*((False, runs) for runs in in_turn(current)), *((True, runs) for runs in in_turn(former)))
             pool.seen_changes = self.routes.changes
+        now = self._clock()
+        if now >= self.quotas_until:  # here as well as by a timer: a process that was stopped must not go on with them
+            self.end_quotas()
         for is_former, runs in pool.serving:
             able = [run for run in runs if run.route.run_id not in avoid] if avoid else runs
             index = pick_run(able, desired=pool.desired, limit=pool.limit, chance=self._chance())
@@ -355,7 +403,7 @@ class SlotDesk:
                 continue
             run = able[index]
             run.taken += 1
-            pool.flown_secs -= self._clock()
+            pool.flown_secs -= now
             if is_former or (run.taken > pool.desired and all(other.taken > pool.desired for other in able)):
                 self._poke()
             return run

@@ -15,6 +15,7 @@ from gateway.proxy.balancer import in_turn, pick_run
 class Run:
     taken: int
     is_overloaded: bool = False
+    quota: int = 1_000
 
 
 def pick(taken: list[int], *, desired: int = 3, limit: int = 4, chance: float = 0.0) -> int | None:
