@@ -12,7 +12,7 @@ import http.client
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,10 +67,21 @@ def wait_until(check: Any, within_secs: float, what: str, pause_secs: float = 0.
 
 
 def greenroom(
-    verb: str, folder: Path, name: str, *, signals: str, records: str | None, settings: Mapping[str, object]
+    verb: str,
+    folder: Path,
+    name: str,
+    *,
+    signals: str,
+    records: str | None = None,
+    settings: Mapping[str, object],
+    prefix: Sequence[str] = (),
 ) -> Program:
-    """A process of Greenroom on the data folder ``<folder>/data``. Addresses with passwords go by its environment."""
-    command = [sys.executable, "-m", "gateway.cli", verb, "--data", str(folder / "data")]
+    """
+    A process of Greenroom on the data folder ``<folder>/data``, in which without *records* its SQLite lies too.
+
+    Addresses with passwords go by its environment. *prefix* stands before the command (``taskset -c 0``).
+    """
+    command = [*prefix, sys.executable, "-m", "gateway.cli", verb, "--data", str(folder / "data")]
     for key, value in settings.items():
         command += ["--set", f"{key}={value}"]
     environment = {

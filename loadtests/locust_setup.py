@@ -102,8 +102,13 @@ def push_copy(site: Site, folder: Path, source: str, name: str, standby: Mapping
     if standby:
         definition["actorStandby"] |= standby
     path.write_text(json.dumps(definition))
-    build = site.call("POST", "/greenroom/push", pack_folder(copy).archive, "application/gzip")["build"]
+    push(site, copy)
+
+
+def push(site: Site, folder: Path) -> None:
+    """The folder becomes an Actor, and is built. Raises SetupFailed."""
+    build = site.call("POST", "/greenroom/push", pack_folder(folder).archive, "application/gzip")["build"]
     while not build.get("finishedAt"):
         build = site.call("GET", f"/actor-builds/{build['id']}?waitForFinish=60")
     if build["status"] != "SUCCEEDED":
-        raise SetupFailed(f"the build of {name} ended {build['status']}: see its log, build {build['id']}")
+        raise SetupFailed(f"the build of {folder.name} ended {build['status']}: see its log, build {build['id']}")
