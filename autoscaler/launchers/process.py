@@ -311,8 +311,10 @@ class ProcessLauncher:
             raise LaunchError(f"The process launcher knows no run {run_id}.") from None
 
     def _is_alive(self, record: Mapping[str, Any]) -> bool:
-        if record.get("boot_id") != self._boot_id:
-            return False
+        return record.get("boot_id") == self._boot_id and self._lives(record)
+
+    @staticmethod
+    def _lives(record: Mapping[str, Any]) -> bool:
         handle = ShimHandle.find(record["shim_pid"], record["shim_started"])
         if handle is None:
             return False
@@ -334,14 +336,14 @@ class ProcessLauncher:
                 found.append(FoundRun(run_id=run_id, is_alive=is_alive, placement=record))
             elif run is None and not is_starting:
                 end_leftovers(folder, record or {})
-                self._folders.remove_unless_starting(run_id)
+                self._folders.remove_unless_starting(run_id, self._lives)
         return found
 
     def _wait_for_start(self, folder: Path) -> None:
         """Where a shim without a launcher is just starting a run, until it has or has given up (bounded)."""
         until = time.monotonic() + _START_SECS
         while (mark := read_mark(folder)) is not None and time.monotonic() < until:
-            if mark and not self._is_alive({**mark, "boot_id": self._boot_id}):
+            if mark and not self._lives(mark):
                 return
             time.sleep(0.005)
 

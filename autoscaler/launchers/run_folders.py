@@ -16,7 +16,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +68,15 @@ class RunFolders:
             raise LaunchError(f"The run's folder can't be made: {error}.") from error
         return folder
 
-    def remove_unless_starting(self, run_id: str) -> None:
-        """Delete a run's folder, unless a shim has begun to start the run in this very moment."""
+    def remove_unless_starting(self, run_id: str, lives: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Delete a run's folder, unless a shim that *lives* has begun to start the run in this very moment."""
         folder, aside = self.of(run_id), self._runs / f"{_ASIDE}{run_id}"
         with contextlib.suppress(FileNotFoundError):
             folder.rename(aside)  # from now on a shim that comes to it finds nothing, and gives up
-            if read_mark(aside) is None and read_record(aside) is None:
-                remove_tree(aside)
-            else:
+            if any(lives(found) for found in (read_mark(aside), read_record(aside)) if found):
                 aside.rename(folder)
+            else:
+                remove_tree(aside)
 
     def remove_set_aside(self) -> None:
         """Delete what a process that was killed amid ``remove_unless_starting`` has left."""

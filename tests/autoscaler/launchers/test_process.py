@@ -70,6 +70,18 @@ async def test_killed_shim_takes_its_run_along(launcher, builds, tmp_path):
     assert await launcher.list() == []
 
 
+async def test_a_run_killed_with_its_shim_leaves_no_folder(builds, tmp_path):
+    """Where shim and Greenroom die together: the next launcher finds no run, and removes what is left of it."""
+    async with ProcessLauncher(tmp_path / "root", builds, port_range=PORTS) as launcher:
+        run = await start_run(launcher, builds.script("import time; time.sleep(60)"), tmp_path)
+    os.kill(run.placement["shim_pid"], signal.SIGKILL)
+    await until(lambda: not is_alive(run.placement["shim_pid"]))
+    async with ProcessLauncher(tmp_path / "root", builds, port_range=PORTS) as successor:
+        assert await successor.list() == []
+    assert not is_alive(run.placement["actor_pid"])
+    assert list((tmp_path / "root/runs").iterdir()) == []
+
+
 async def test_stopped_shim_is_killed_in_the_end(launcher, builds, tmp_path, monkeypatch):
     """A shim that can't act any more doesn't keep a run from being stopped."""
     monkeypatch.setattr("autoscaler.launchers.process._STUCK_SECS", 0.1)
