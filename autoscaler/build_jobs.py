@@ -13,6 +13,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 from autoscaler.strangers import Strangers
 from gateway.build_maker import BuildMaker, Prepare, Say
@@ -27,6 +28,9 @@ _log = logging.getLogger(__name__)
 
 # Signals may be lost, so records are looked at again at least so often.
 _LOOK_AGAIN_SECS = 5.0
+# A build that takes no time is made by whoever creates it; one that has not ended after so long never will.
+_LONGEST_AT_ONCE = timedelta(seconds=60)
+_AT_ONCE = timedelta(0)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,6 +40,9 @@ class BuildJobs:
 
     *prepare* makes what runs need of a build; None where launchers make it on first need. *strangers* says whose builds
     may be prepared here. ``on_gone`` is told when one takes no more memory.
+
+    *takes_over*: builds that another process has begun and left are begun anew. What is broken off ends FAILED only
+    while *is_ours* is true; else somebody else takes it over.
     """
 
     maker: BuildMaker
@@ -46,6 +53,8 @@ class BuildJobs:
     max_builds: int
     timeout_secs: float
     on_gone: Callable[[], None] = lambda: None
+    takes_over: bool = False
+    is_ours: Callable[[], bool] = lambda: True
     _under_way: dict[str, str] = field(default_factory=dict)
     _jobs: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _group: asyncio.TaskGroup | None = None
@@ -60,6 +69,8 @@ class BuildJobs:
         """Makes builds until it is left; those under way end FAILED then, unless they were handed over."""
         async with asyncio.TaskGroup() as group:
             self._group = group
+            if self.takes_over:
+                await self._take_over(_AT_ONCE)
             watching = group.create_task(steadily("the watch for builds", self._watch))
             try:
                 yield
@@ -84,8 +95,18 @@ class BuildJobs:
             with contextlib.suppress(GreenroomError, StateUnavailable):
                 await self.maker.put_back(build_id, "Greenroom is reloaded: the build begins anew.")
 
+    async def _take_over(self, least_age: timedelta) -> None:
+        """Builds that nobody makes any more wait again. Those without images gateways make, within a moment each."""
+        for build in await self.state.records.active_builds():
+            is_old = datetime.now(UTC) - build.started_at >= least_age
+            if build.status is RunStatus.RUNNING and build.id not in self._jobs and is_old:
+                with contextlib.suppress(GreenroomError):
+                    await self.maker.put_back(build.id, "Whoever made this build has ended: it begins anew.")
+
     async def _watch(self) -> None:
         while True:
+            if self.takes_over:
+                await self._take_over(_LONGEST_AT_ONCE)
             async with self.state.signals.watch_changes() as changes:
                 await self._look()
                 with contextlib.suppress(TimeoutError):
@@ -128,14 +149,16 @@ class BuildJobs:
                 has_begun = True
                 self._under_way[build.id] = build.user_id
                 try:
-                    ended = await self.maker.make(build, self._prepared, timeout_secs=self.timeout_secs)
+                    ended = await self.maker.make(
+                        build, self._prepared, timeout_secs=self.timeout_secs, is_ours=self.is_ours
+                    )
                 finally:
                     del self._under_way[build.id]
                     self.on_gone()
             how = ended.status_message or ended.status
             _log.info("build %s of %s: %s", ended.build_number, ended.actor_id, how)
         except asyncio.CancelledError:
-            if not has_begun:
+            if not has_begun and self.is_ours():
                 with contextlib.suppress(Exception):
                     await self.maker.interrupted(build.id)
             raise

@@ -39,8 +39,6 @@ from gateway.state.steady import steadily
 
 _log = logging.getLogger(__name__)
 
-_LEASE = "autoscaler"
-_LEASE_SECS = 10.0
 _MEMORY_SECS = 3600.0
 _FORGET_EVERY_SECS = 60.0
 _TROUBLES_TICKS = 10
@@ -69,7 +67,8 @@ class _Case:
 @dataclass(slots=True, kw_only=True)
 class Autoscaler:
     """
-    The loop of the process that leads. *clock* is monotonic; ``on_decision`` is told of each change of mind.
+    The loop of the process that leads, for one term of its lead: what another leader knew is not known, and begins as
+    in panic. *clock* is monotonic; ``on_decision`` is told of each change of mind.
 
     What the policy remembers of a pool is kept for an hour after its last run and request.
     """
@@ -78,7 +77,6 @@ class Autoscaler:
     state: State
     directory: Directory
     supervisor: Supervisor
-    holder: str
     now: Callable[[], datetime]
     new_id: Callable[[], str]
     on_decision: Callable[[], None]
@@ -89,12 +87,12 @@ class Autoscaler:
     policy: Policy = field(init=False)
     _machine: MachineCpu = field(init=False)
     _has_cpu_left: bool = True
+    _has_begun: bool = False
     _pace: Pace = field(init=False)
     _troubles: Troubles = field(init=False)
     _room: RoomKeeping = field(init=False)
     _liveness: Liveness = field(init=False)
     _freed: asyncio.Event = field(default_factory=asyncio.Event)
-    _lead: int | None = None
     _last: dict[PoolKey, tuple[int, int, bool, str | None]] = field(default_factory=dict)
     _remarks: dict[PoolKey, list[str]] = field(default_factory=dict)
     _memories: dict[PoolKey, Memory] = field(default_factory=dict)
@@ -141,18 +139,12 @@ class Autoscaler:
             group.create_task(steadily("the watch over runs that serve", self._liveness.watch))
 
     async def _look_for_ever(self) -> None:
+        if not self._has_begun:
+            await self._troubles.begin_anew()
+            self._has_begun = True
         look_again = 0.0
         while True:
             await self.state.signals.wait_for_poke(min(self.settings.tick_secs, max(0.001, look_again)))
-            lead = await self.state.signals.lead(_LEASE, self.holder, ttl_secs=_LEASE_SECS)
-            if lead != self._lead:  # whatever was known of an earlier lead, another leader may have acted since
-                self._troubles.begin_anew()
-                self._memories.clear()
-                self._told.clear()
-                self._lead = lead
-            if lead is None:
-                look_again = self.settings.tick_secs
-                continue
             look_again = await self.look()
 
     def _config_of(self, pool: PoolKey) -> StandbyConfig | None:

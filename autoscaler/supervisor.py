@@ -13,15 +13,17 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from autoscaler.ahead import Ahead
 from autoscaler.keeper import Keeper
 from autoscaler.keeper_tools import KeeperTools
 from autoscaler.launchers.base import ClearsMachines, FoundRun, Launcher
+from autoscaler.launchers.led import LedLauncher
 from autoscaler.policy.seeing import RunView
 from autoscaler.pulse import Pulse
 from autoscaler.room_keeping import Other
@@ -39,7 +41,6 @@ from gateway.state.steady import steadily
 _log = logging.getLogger(__name__)
 
 _BUILDS_REMEMBERED = 1000
-# Its program may have run for a moment: its shim ends a run whose launcher dies before it knows of the run.
 _KILLED_IN_BETWEEN = "Greenroom was killed while this run was being started, and the run ended with that."
 
 
@@ -49,12 +50,17 @@ class Supervisor:
     All live runs of this Greenroom. ``running`` owns every keeper and must be entered before anything is started.
 
     *tools* are what keepers work with; *clock* is monotonic; ``on_gone`` is told when nothing is left of a run.
+    ``confirm``, where others may lead instead, returns while this process leads, and until then nothing is done to a
+    run; then wishes are also looked for every ``look_again_secs``, since who wrote one may have died before he told.
     """
 
     tools: KeeperTools
     launcher: Launcher
     clock: Callable[[], float] = time.monotonic
     on_gone: Callable[[], None] = lambda: None
+    confirm: Callable[[], Awaitable[None]] | None = None
+    look_again_secs: float | None = None
+    _hands: Launcher = field(init=False)
     _keepers: dict[str, Keeper] = field(default_factory=dict)
     _lives: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _builds: dict[str, Build] = field(default_factory=dict)
@@ -63,6 +69,7 @@ class Supervisor:
     _ahead: Ahead = field(init=False)
 
     def __post_init__(self) -> None:
+        self._hands = LedLauncher(self.launcher, self.confirm) if self.confirm is not None else self.launcher
         self._ahead = Ahead(tools=self.tools, launcher=self.launcher, clock=self.clock)
 
     @asynccontextmanager
@@ -71,7 +78,10 @@ class Supervisor:
         async with asyncio.TaskGroup() as group:
             self._group = group
             await self._take_over()
-            watcher = group.create_task(steadily("the supervisor", self._follow_wishes))
+            watchers = [group.create_task(steadily("the supervisor", self._follow_wishes))]
+            if self.look_again_secs is not None:
+                again = partial(self._look_again_for_ever, self.look_again_secs)
+                watchers.append(group.create_task(steadily("the look for wishes", again)))
             pulse = Pulse(
                 runs=lambda: list(self._keepers.values()),
                 measure=self.launcher.usage,
@@ -79,14 +89,13 @@ class Supervisor:
                 now=self.tools.now,
                 clock=self.clock,
             )
-            beating = group.create_task(steadily("the measurement of load", pulse.beat_for_ever))
-            clearing = group.create_task(steadily("the clearing of machines", self._follow_leaving))
+            watchers.append(group.create_task(steadily("the measurement of load", pulse.beat_for_ever)))
+            watchers.append(group.create_task(steadily("the clearing of machines", self._follow_leaving)))
             try:
                 yield
             finally:
-                watcher.cancel()
-                beating.cancel()
-                clearing.cancel()
+                for watcher in watchers:
+                    watcher.cancel()
                 for keeper in self._keepers.values():
                     keeper.let_go()
                 for run_id, life in self._lives.items():
@@ -108,7 +117,7 @@ class Supervisor:
             Keeper(
                 run=run,
                 tools=self.tools,
-                launcher=self.launcher,
+                launcher=self._hands,
                 pool=pool,
                 generation=generation,
                 known=known,
@@ -222,7 +231,7 @@ class Supervisor:
         _log.warning("%d runs did not end within %.0f s and are killed", len(self._keepers), timeout_secs)
         for keeper in list(self._keepers.values()):
             with contextlib.suppress(LaunchError):  # it has no process yet, or no more
-                await self.launcher.stop(keeper.run.id, grace_secs=0)
+                await self._hands.stop(keeper.run.id, grace_secs=0)
         await self._wait_until_empty(10)
 
     async def _wait_until_empty(self, timeout_secs: float) -> bool:
@@ -264,8 +273,8 @@ class Supervisor:
     async def _give_up(self, keeper: Keeper) -> None:
         why = "Greenroom had an internal error; its log tells more."
         with contextlib.suppress(LaunchError):
-            await self.launcher.stop(keeper.run.id, grace_secs=0)
-            await self.launcher.wait(keeper.run.id)
+            await self._hands.stop(keeper.run.id, grace_secs=0)
+            await self._hands.wait(keeper.run.id)
         try:
             await self.tools.state.signals.end_route(
                 RouteEnded(
@@ -286,9 +295,21 @@ class Supervisor:
                 await self._look_at(run)
             async for change in changes:
                 if change.kind == "run":
-                    run_or_none = await self.tools.state.records.run(change.id)
-                    if run_or_none is not None:
-                        await self._look_at(run_or_none)
+                    await self._look_for(change.id)
+
+    async def _look_again_for_ever(self, every_secs: float) -> None:
+        while True:
+            await asyncio.sleep(every_secs)
+            for run in await self.tools.state.records.active_runs():
+                if run.id in self._keepers:
+                    self._tell(run.id, run)
+                else:
+                    await self._look_for(run.id)  # its keeper may have ended since the list was read
+
+    async def _look_for(self, run_id: str) -> None:
+        run = await self.tools.state.records.run(run_id)
+        if run is not None:
+            await self._look_at(run)
 
     async def _follow_leaving(self) -> None:
         """Runs that must leave a machine are told so; that a pool's run is replaced, is for the autoscaler."""
@@ -309,7 +330,7 @@ class Supervisor:
         elif run.status is not RunStatus.READY:
             await self._end_lost(run, "Actor run was aborted before it was started.")
         elif not self._is_stopping:  # else the next start of Greenroom starts it
-            self._keep(Keeper(run=run, tools=self.tools, launcher=self.launcher, is_stored=True))
+            self._keep(Keeper(run=run, tools=self.tools, launcher=self._hands, is_stored=True))
 
     def _tell(self, run_id: str, run: Run | None = None) -> None:
         keeper = self._keepers.get(run_id)
@@ -318,10 +339,10 @@ class Supervisor:
 
     async def _take_over(self) -> None:
         """After a start: adopt what lives by run id, give the others a truthful end, remove what nobody owns."""
-        found = {item.run_id: item for item in await self.launcher.list()}
+        found = {item.run_id: item for item in await self._hands.list()}
         for run in await self.tools.state.records.active_runs():
             item = found.pop(run.id, None)
-            if item is not None and await self.launcher.adopt(run.id, item.placement):
+            if item is not None and await self._hands.adopt(run.id, item.placement):
                 self._adopt(run, item)
             elif run.status is RunStatus.RUNNING and run.restart_wish is not None:
                 self._adopt(run, None)  # killed amid its restart
@@ -356,7 +377,7 @@ class Supervisor:
         keeper = Keeper(
             run=run,
             tools=self.tools,
-            launcher=self.launcher,
+            launcher=self._hands,
             pool=pool,
             generation=generation,
             is_stored=True,
@@ -366,11 +387,11 @@ class Supervisor:
 
     async def _remove(self, item: FoundRun) -> None:
         """Something runs (or has run) that no active record knows."""
-        if item.is_alive and await self.launcher.adopt(item.run_id, item.placement):
+        if item.is_alive and await self._hands.adopt(item.run_id, item.placement):
             _log.warning("stopping a process that belongs to no active run", extra={"run_id": item.run_id})
-            await self.launcher.stop(item.run_id, grace_secs=0)
-            await self.launcher.wait(item.run_id)
-        await self.launcher.forget(item.run_id)
+            await self._hands.stop(item.run_id, grace_secs=0)
+            await self._hands.wait(item.run_id)
+        await self._hands.forget(item.run_id)
         await self.tools.logs.keep(item.run_id)
 
     async def _end_lost(self, run: Run, why: str) -> None:

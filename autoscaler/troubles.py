@@ -58,9 +58,11 @@ class Troubles:
         """What *pool* may do now."""
         return self._quarantine.standing(pool, generation, self.clock(), starting=starting)
 
-    def begin_anew(self) -> None:
-        """A new lead: what an earlier one knew is not known."""
-        self._freed += self._quarantine.clear_all()
+    async def begin_anew(self) -> None:
+        """A new lead: what an earlier one held against pools is not known, so those who were refused may come."""
+        known = {trouble.pool for trouble in await self.signals.troubles()}
+        self._freed += {*self._quarantine.clear_all(), *known}
+        self._has_reported = self._has_reported or bool(known)
 
     async def tell_waiting(self, pool: PoolKey, generation: Generation, standing: Standing, name: str) -> None:
         """

@@ -74,13 +74,20 @@ class BuildMaker:
         self._needs_command = needs_command
         self._max_log_chars = max_log_chars
 
-    async def make(self, build: Build, prepare: Prepare | None = None, *, timeout_secs: float | None = None) -> Build:
+    async def make(
+        self,
+        build: Build,
+        prepare: Prepare | None = None,
+        *,
+        timeout_secs: float | None = None,
+        is_ours: Callable[[], bool] = lambda: True,
+    ) -> Build:
         """
         The READY *build*, made: SUCCEEDED, and its tag points to it; or FAILED, TIMED-OUT (after *timeout_secs*) or
         what somebody else has made of it meanwhile, and no tag has moved.
 
         *prepare* makes what runs need of it, which may take minutes. When this is cancelled the build ends FAILED,
-        unless it has ended already.
+        unless it has ended already, or is not *ours* any more.
         """
         try:
             build = await self._records.replace_build(replace(build, status=RunStatus.RUNNING))
@@ -103,8 +110,9 @@ class BuildMaker:
             )
         except BaseException:
             # Cancelled, or a store is gone: the build shall not stay RUNNING. Should this fail too, recover sees to it.
-            with suppress(Exception):
-                await self.interrupted(build.id)
+            if is_ours():
+                with suppress(Exception):
+                    await self.interrupted(build.id)
             raise
         return await self._succeed(build)
 

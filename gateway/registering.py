@@ -1,10 +1,12 @@
-"""The Actors that ``greenroom serve`` is given as folders: registered before it listens, announced once it serves."""
+"""The Actors that a server is given as folders: registered before it listens, announced once it serves."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from gateway.actor_files.snapshot import pack_folder
@@ -19,6 +21,43 @@ from gateway.services import Services
 from gateway.state.ports import StateUnavailable
 
 _LOOK_SECS = 60.0
+_POLL_SECS = 0.02
+
+
+def actor_folders(given: tuple[Path, ...]) -> list[Path]:
+    """Each given folder that is an Actor, else its direct sub-folders that are. Raises Refused for one without any."""
+    found: list[Path] = []
+    for folder in given:
+        if not folder.is_dir():
+            raise Refused(f"--actors {folder}: there is no such folder.")
+        if _is_actor(folder):
+            found.append(folder)
+            continue
+        below = sorted(child for child in folder.iterdir() if child.is_dir() and _is_actor(child))
+        if not below:
+            raise Refused(
+                f"--actors {folder}: neither this folder nor one directly below it has an .actor/actor.json "
+                "(https://whitepaper.actor tells what belongs there)."
+            )
+        found += below
+    return found
+
+
+def _is_actor(folder: Path) -> bool:
+    return (folder / ".actor").is_dir() or (folder / "apify.json").is_file()
+
+
+async def register_all(services: Services, first: FirstUser) -> list[tuple[Actor, Build]]:
+    """
+    Those of the setting ``actors``, one after the other. Of several processes on one data folder one does it at a time,
+    and the others find what it has made. Raises Refused.
+    """
+    folders = actor_folders(services.settings.actors)
+    if not folders:
+        return []
+    with _alone(services.settings.data / "registering.lock") as has_lock:
+        await _until(has_lock)
+        return [await register(services, first, folder) for folder in folders]
 
 
 async def register(services: Services, first: FirstUser, folder: Path) -> tuple[Actor, Build]:
@@ -46,6 +85,29 @@ def announce(services: Services, first: FirstUser, registered: Sequence[tuple[Ac
         print("Actors run as processes of this machine, without isolation: serve only code that you trust.", flush=True)
     print(f"token: {first.token_file or 'as given in GREENROOM_TOKEN'}", flush=True)
     print(f"API: {services.urls.public}/v2", flush=True)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[Callable[[], bool]]:
+    """A lock between processes; what is yielded tries to take it, and tells whether it has."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+
+    def has_lock() -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    try:
+        yield has_lock
+    finally:
+        os.close(descriptor)
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    while not holds():  # noqa: ASYNC110 - the kernel tells nobody
+        await asyncio.sleep(_POLL_SECS)
 
 
 async def announce_builds(services: Services, first: FirstUser, registered: Sequence[tuple[Actor, Build]]) -> None:

@@ -1,4 +1,4 @@
-"""What a worker of ``greenroom serve`` has from its parent, which tells the rules of it (``gateway.parent``)."""
+"""What a worker has from its parent, which tells the rules of it (``gateway.parent``)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,18 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """What the parent gave this worker: the sockets to serve on, the way to the holder of events sockets."""
+    """
+    What the parent gave this worker: the sockets to serve on, the way to the holder of events sockets, its *role*.
+
+    Of several workers each has a *lane*; only that of lane 0 tells the person at the terminal what is served.
+    """
 
     sockets: list[socket.socket]
     tls_sockets: list[socket.socket] = field(default_factory=list)
     rendezvous: socket.socket | None = None
     is_successor: bool = False
+    lane: int = 0
+    role: str = "serve"
 
 
 class ParentLine:

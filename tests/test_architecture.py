@@ -25,11 +25,16 @@ DRIVERS = frozenset({"sqlalchemy", "alembic", "obstore", "aiosqlite", "redis", "
 SUPERVISOR = (
     *("autoscaler.supervisor", "autoscaler.keeper", "autoscaler.launch", "autoscaler.ahead"),
     *("autoscaler.run_readiness", "autoscaler.run_freezing"),
+    # Where all of them are composed.
+    "autoscaler.acting",
 )
 # What is the gateway's own; all else in its package is for both.
-ROOMS = ("proxy", "api", "app", "events", "services", "worker", "parent", "cli", "commands")
+ROOMS = (
+    *("proxy", "api", "app", "events", "services", "opening", "presence"),
+    *("worker", "parent", "cli", "commands", "autoscaler_process"),
+)
 # Where the whole is composed: these may import the other package, inside their functions only.
-COMPOSITION = frozenset({"gateway.cli", "gateway.worker"})
+COMPOSITION = frozenset({"gateway.cli", "gateway.worker", "gateway.autoscaler_process"})
 
 
 @dataclass(frozen=True, slots=True)

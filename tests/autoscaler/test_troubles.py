@@ -125,11 +125,14 @@ async def test_gateways_hear_when_a_pause_ends_before_its_time(bench: Bench) -> 
 
 
 async def test_a_new_lead_begins_with_nothing(bench: Bench) -> None:
-    """What an earlier one knew may be wrong by now; three starts more tell soon enough."""
+    """What an earlier one knew, also in another process, may be wrong by now; three starts more tell soon enough."""
+    before = Troubles(signals=bench.signals, logs=bench.troubles.logs, ttl_secs=60, clock=bench.troubles.clock)
+    for number in range(3):
+        before.hear(bench.news(OTHER, f"run{number}", has_ended=True, failed_because="Exit code 3."))
+    await before.report()
     bench.fails()
-    bench.fails(OTHER)
     async with bench.heard() as told:
-        bench.troubles.begin_anew()
+        await bench.troubles.begin_anew()
         await bench.troubles.report()
     assert sorted(change.pool.id for change in told if isinstance(change, PoolFreed)) == ["a.u", "b.u"]
     assert bench.troubles.standing(POOL, GENERATION) == FREE

@@ -1,13 +1,13 @@
-"""What the worker of ``greenroom serve`` says when it can't go on."""
+"""What a process of Greenroom says when it can't go on."""
 
 from __future__ import annotations
 
 import pytest
 
 from gateway.core.errors import LaunchError
+from gateway.reasons import reasons_in_words
 from gateway.refusals import Refused
 from gateway.state.ports import StateUnavailable
-from gateway.worker import reasons_in_words
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,81 @@
+"""How a worker ends: what it still has to finish, when it is stopped or hands over to its successor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Coroutine
+
+from gateway.app import Gateway
+from gateway.core.errors import ShuttingDown
+from gateway.stop_signals import StopSignals
+from gateway.worker_server import Server
+
+# For requests that wait for a run at the moment of a hand-over: first while new ones are still accepted, then without.
+_HELD_SECS = 10.0
+_LAST_HELD_SECS = 30.0
+_FRESH_SECS = 0.3  # for connections that were accepted just before, to send their request
+_LINGER_SECS = 1.0
+_POLL_SECS = 0.02
+
+
+async def let_waiters_in(gateway: Gateway, server: Server, sockets: list[socket.socket], stop: StopSignals) -> None:
+    """
+    Stop accepting at a moment at which no request waits for a run, if one comes soon.
+
+    While this worker leads, those that wait are served; the next one would not know of them. So no connection may be
+    left over which another such request could still come: each has its last answer before. What waits for longer is
+    told to try again.
+    """
+
+    def nobody_waits() -> bool:
+        return not (gateway.desk.held or gateway.splicing.is_deciding or gateway.admission.asking)
+
+    server.say_last()
+    await linger(stop)
+    await _until(nobody_waits, _HELD_SECS)
+    await server.stop_accepting(sockets, _FRESH_SECS)
+    await _until(nobody_waits, _LAST_HELD_SECS)
+    gateway.desk.refuse_all(ShuttingDown())
+
+
+async def _until(holds: Callable[[], bool], limit_secs: float) -> None:
+    """Not at once: what has come in this very moment has first to get as far as where it is looked for."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit_secs):
+            await asyncio.sleep(_POLL_SECS)
+            while not holds():  # noqa: ASYNC110 - nobody tells of it
+                await asyncio.sleep(_POLL_SECS)
+
+
+async def linger(stop: StopSignals) -> None:
+    """For requests on connections that stand, before these are closed."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_SECS):
+            await stop.drain.wait()
+
+
+async def until_served(serving: asyncio.Task[None], server: Server, stop: StopSignals) -> None:
+    """Until the last request is answered; when told to stop at once, not even that."""
+    async with asyncio.TaskGroup() as group:
+        at_once = group.create_task(stop.at_once.wait())
+        await asyncio.wait([serving, at_once], return_when=asyncio.FIRST_COMPLETED)
+        at_once.cancel()
+    if stop.at_once.is_set():
+        server.force_exit = True
+    await serving
+
+
+async def end_runs(
+    stop_all: Callable[[str, float], Coroutine[None, None, None]], stop: StopSignals, timeout_secs: float
+) -> None:
+    """Wind everything down; when told to stop at once, kill it instead."""
+    async with asyncio.TaskGroup() as group:
+        gently = group.create_task(stop_all("Greenroom was stopped", timeout_secs))
+        at_once = group.create_task(stop.at_once.wait())
+        await asyncio.wait([gently, at_once], return_when=asyncio.FIRST_COMPLETED)
+        at_once.cancel()
+        gently.cancel()
+    if stop.at_once.is_set():
+        await stop_all("Greenroom was stopped at once", 0)
