@@ -5,6 +5,11 @@ The JavaScript SDK never does, the Python SDK only sometimes. So a worker that h
 on to this process, which ``gateway.parent`` starts before the first worker and ends after the last. What is sent over
 the sockets the workers decide (``gateway.held_sockets``); here is neither a store nor a server, so that there is little
 that could fail, and no reason to start it anew.
+
+Of all workers that serve, one *leads*: it watches what the held runs are told, and sends it. The holder chooses it and
+keeps to it. Where it lets go, the next one first watches the same runs beside it, so that nobody counts as not
+connected in between; the frames of that time are those of the old one, and what is told once comes from whoever is
+faster.
 """
 
 from __future__ import annotations
@@ -20,7 +25,20 @@ import socket
 from gateway.child import enter_child
 from gateway.held_socket import HeldSocket
 from gateway.holder_link import Link, accept_link
-from gateway.holder_messages import Close, Gone, Held, Lead, Message, Send, Take, Told, Use
+from gateway.holder_messages import (
+    Close,
+    Dismissed,
+    Gone,
+    Held,
+    Lead,
+    LetGo,
+    Message,
+    Send,
+    Take,
+    Told,
+    Use,
+    Watching,
+)
 
 MAX_SOCKETS_PER_RUN = 10
 
@@ -38,7 +56,9 @@ class Holder:
         self._sockets: dict[str, set[HeldSocket]] = {}
         self._refused: set[HeldSocket] = set()
         self._links: set[Link] = set()
+        self._willing: list[Link] = []
         self._leader: Link | None = None
+        self._next: Link | None = None  # watches, beside the leader if there is one, and has not said that it does
         self._uses: dict[Link, Use] = {}
         self._emptied = asyncio.Event()
 
@@ -69,40 +89,74 @@ class Holder:
         self._links.discard(link)
         if self._leader is link:
             self._leader = None
+        self._let_go(link)
         use = self._uses.pop(link, None)
         if use is not None:
-            self._tell_leader(Use(use.gateway_id))
+            self._tell_leaders(Use(use.gateway_id))
 
     def _on_message(self, link: Link, message: Message, descriptor: int | None) -> None:
         match message:
             case Take():
                 self._take(message, descriptor)
             case Send():
-                for held in list(self._sockets.get(message.run_id, ())):
-                    if not (message.once and message.name in held.heard):
-                        held.send(message.name, message.frames)
+                if message.once or self._sends(link):
+                    for held in list(self._sockets.get(message.run_id, ())):
+                        if not (message.once and message.name in held.heard):
+                            held.send(message.name, message.frames)
             case Close():
                 for held in list(self._sockets.get(message.run_id, ())):
                     held.close(message.code, message.reason)
             case Lead():
-                self._leader = link
-                link.send(Held(tuple(self._sockets), is_answer=True))
-                for other, use in self._uses.items():
-                    if other is not link:
-                        link.send(use)
+                if link not in self._willing:
+                    self._willing.append(link)
+                self._choose()
+                if link not in (self._leader, self._next):
+                    link.send(Held((), is_answer=True))
+            case Watching():
+                if link is self._next:
+                    before, self._leader, self._next = self._leader, link, None
+                    if before is not None:
+                        before.send(Dismissed())
+            case LetGo():
+                self._let_go(link)
             case Use():
                 self._uses[link] = message
-                if self._leader is not link:
-                    self._tell_leader(message)
+                self._tell_leaders(message, but=link)
             case Told():
                 for other in list(self._links - {link}):
                     other.send(message)
-            case Held() | Gone():
+            case Held() | Gone() | Dismissed():
                 pass  # for workers only
 
-    def _tell_leader(self, message: Message) -> None:
-        if self._leader is not None:
-            self._leader.send(message)
+    # -- who leads --------------------------------------------------------------------------------------------------
+
+    def _let_go(self, link: Link) -> None:
+        if link in self._willing:
+            self._willing.remove(link)
+        if self._next is link:
+            self._next = None
+        self._choose()
+
+    def _choose(self) -> None:
+        """See to it that the leader is one that serves, or that another one is about to follow it."""
+        if self._leader in self._willing or self._next is not None or not self._willing:
+            return
+        self._next = chosen = self._willing[0]
+        chosen.send(Held(tuple(self._sockets), is_answer=True))
+        for other, use in self._uses.items():
+            if other is not chosen:
+                chosen.send(use)
+
+    def _sends(self, link: Link) -> bool:
+        """Whether frames that are sent again and again are taken from *link*: of two that watch, from one."""
+        return (self._leader or self._next) in (link, None)
+
+    def _tell_leaders(self, message: Message, *, but: Link | None = None) -> None:
+        for one in (self._leader, self._next):
+            if one is not None and one is not but:
+                one.send(message)
+
+    # -- sockets ----------------------------------------------------------------------------------------------------
 
     def _take(self, message: Take, descriptor: int | None) -> None:
         if descriptor is None:
@@ -113,7 +167,7 @@ class Holder:
         if len(sockets) < MAX_SOCKETS_PER_RUN:
             held = HeldSocket(message.head.encode(), lambda ended: self._forget(message.run_id, ended))
             self._sockets[message.run_id] = sockets | {held}
-            self._tell_leader(Held((message.run_id,)))
+            self._tell_leaders(Held((message.run_id,)))
         else:
             held = HeldSocket(message.head.encode(), self._refused.discard)
             self._refused.add(held)
@@ -125,7 +179,7 @@ class Holder:
         if left:
             self._sockets[run_id] = left
         elif self._sockets.pop(run_id, None) is not None:
-            self._tell_leader(Gone(run_id))
+            self._tell_leaders(Gone(run_id))
             self._emptied.set()
 
 

@@ -1,9 +1,11 @@
 """
 The worker's side of the held events sockets: passes connections on, and sends what their runs have to hear.
 
-The holder (``gateway.event_holder``) keeps the sockets and says which runs have any. For each of those this worker
-watches the run's events, as if it held the sockets itself. Of two workers, one that drains and one that serves, the
-second *leads*; by way of the holder the first tells it what it still does.
+The holder (``gateway.event_holder``) keeps the sockets and says which runs have any. For each of those the worker that
+*leads* watches the run's events, as if it held the sockets itself; of those that serve, the holder chooses one.
+
+Where signals are each process's own, there are two workers only while one drains: by way of the holder it tells the
+other what it still does and has changed. Shared signals tell that by themselves.
 """
 
 from __future__ import annotations
@@ -22,7 +24,20 @@ from functools import partial
 from gateway.core.demand import DemandReport, RunUse
 from gateway.events import DONE, POLICY_VIOLATION, RUN_ENDED, UNKNOWN_RUN, is_events_secret, pending_frames
 from gateway.holder_link import Link, open_link
-from gateway.holder_messages import Close, Gone, Held, Lead, Message, Send, Take, Told, Use
+from gateway.holder_messages import (
+    Close,
+    Dismissed,
+    Gone,
+    Held,
+    Lead,
+    LetGo,
+    Message,
+    Send,
+    Take,
+    Told,
+    Use,
+    Watching,
+)
 from gateway.proxy.hosts import Own, parse_host
 from gateway.services import Services
 from gateway.state.ports import Changed
@@ -59,8 +74,9 @@ class HeldSockets:
         self._services = services
         self._rendezvous = rendezvous
         self._link: Link | None = None
-        self._leads = False
+        self._serves = False
         self._answered = asyncio.Event()
+        self._signals_are_own = services.settings.signals_url is None
         self._followers: dict[str, _Follower] = {}
         self._from_others: Counter[Changed] = Counter()
         self._group: asyncio.TaskGroup | None = None
@@ -89,7 +105,9 @@ class HeldSockets:
         """Keep the link, pass changes of records on, and follow the runs that have sockets; leaving it ends that."""
         async with asyncio.TaskGroup() as group:
             self._group = group
-            work = [group.create_task(steadily("the passing on of changes", self._pass_changes_on))]
+            work: list[asyncio.Task[None]] = []
+            if self._signals_are_own:
+                work.append(group.create_task(steadily("the passing on of changes", self._pass_changes_on)))
             if self._rendezvous is not None:
                 work.append(group.create_task(self._keep_link_for_ever(self._rendezvous)))
             try:
@@ -101,11 +119,12 @@ class HeldSockets:
 
     async def lead(self) -> None:
         """
-        From now on this worker sends the events; returns once all held runs are watched, or after some seconds.
+        From now on this worker sends the events, unless another one does; returns once all held runs are watched, or
+        after some seconds.
 
         Enter it before anything is told to runs: who is not watched counts as not connected.
         """
-        self._leads = True
+        self._serves = True
         if self._rendezvous is None:
             return
         if self._link is not None:
@@ -117,13 +136,20 @@ class HeldSockets:
                     await follower.has_looked.wait()
 
     def let_go(self) -> None:
-        """Another worker is about to lead: send no more events. Connections are passed on as before."""
-        self._leads = False
-        self._drop_all()
+        """
+        Another worker is about to serve: that one is to send the events, and this one goes on until it does.
+        Connections are passed on as before.
+        """
+        self._serves = False
+        if self._link is not None:
+            self._link.send(LetGo())
 
     async def tell_use(self, report: Callable[[], DemandReport]) -> None:
-        """Tell the worker that leads what this one still does, at once and then for ever; it counts some seconds."""
-        while True:
+        """
+        Tell the worker that leads what this one still does, at once and then for ever; it counts some seconds. Not
+        where signals are shared: there the worker's own report is enough.
+        """
+        while self._signals_are_own:
             if self._link is not None:
                 present = report()
                 uses = tuple(
@@ -147,7 +173,7 @@ class HeldSockets:
             return
         self._link = link
         try:
-            if self._leads:
+            if self._serves:
                 link.send(Lead())
             await ended.wait()
         finally:
@@ -162,12 +188,15 @@ class HeldSockets:
         match message:
             case Held():
                 # Answers to Lead find all that is held; a run that has ended meanwhile has ended properly.
-                for run_id in message.runs if self._leads else ():
+                for run_id in message.runs:
                     self._follow(run_id, is_new=not message.is_answer)
                 if message.is_answer:
                     self._answered.set()
+                    self._group.create_task(self._say_when_watching())
             case Gone():
                 self._drop(message.run_id)
+            case Dismissed():
+                self._drop_all()
             case Use():
                 self._group.create_task(self._report(message))
             case Told():
@@ -178,6 +207,11 @@ class HeldSockets:
                 pass  # for the holder only
 
     # -- the runs that have sockets -------------------------------------------------------------------------------
+
+    async def _say_when_watching(self) -> None:
+        for follower in list(self._followers.values()):
+            await follower.has_looked.wait()
+        self._send(Watching())
 
     def _follow(self, run_id: str, *, is_new: bool) -> None:
         assert self._group is not None
@@ -214,7 +248,7 @@ class HeldSockets:
             self._send(Send(run_id, name, tuple(frames), once=name in _ONCE))
 
     def _send(self, message: Message) -> None:
-        if self._link is not None and self._leads:
+        if self._link is not None:
             self._link.send(message)
 
     def _drop(self, run_id: str) -> None:
@@ -227,7 +261,7 @@ class HeldSockets:
         for run_id in list(self._followers):
             self._drop(run_id)
 
-    # -- the other worker -----------------------------------------------------------------------------------------
+    # -- the other worker, where signals are not shared ---------------------------------------------------------------
 
     async def _report(self, use: Use) -> None:
         signals = self._services.state.signals

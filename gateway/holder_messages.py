@@ -1,8 +1,10 @@
 """
 No I/O: what workers and the holder of the events sockets say to each other, as lines of JSON over a Unix socket.
 
-    worker → holder   Take (with the descriptor of an accepted connection), Send, Close; Lead: "I serve from now on"
-    holder → worker   Held: runs with sockets, all of them in answer to Lead, else those with a new one; Gone
+    worker → holder   Take (with the descriptor of an accepted connection), Send, Close
+                      Lead: "I serve from now on", Watching: "I would hear whatever these runs are told", LetGo
+    holder → worker   Held: runs with sockets, all of them for the one that is to lead, else those with a new one; Gone
+                      Dismissed: another one leads now
     worker → worker   Use and Told, by way of the holder: what a worker that drains still does, and what has changed
 """
 
@@ -49,12 +51,30 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """The worker that says so serves from now on: it is told what is held, and sends the events."""
+    """The worker that says so serves from now on: it may be told to lead, at once or when another one lets go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """The worker that is to lead watches all runs that it was told of: from now on it sends the events."""
+
+
+@dataclass(frozen=True, slots=True)
+class LetGo:
+    """The worker that says so is about to end: another one is to lead. It goes on until it is dismissed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dismissed:
+    """Another worker sends the events now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """These runs have sockets. ``is_answer``: to Lead, hence all of them."""
+    """
+    These runs have sockets. ``is_answer``: to Lead, hence all of them, or none where another worker leads; comes once
+    more when that one is to be followed.
+    """
 
     runs: tuple[str, ...]
     is_answer: bool = False
@@ -86,9 +106,11 @@ class Told:
     id: str
 
 
-Message = Take | Send | Close | Lead | Held | Gone | Use | Told
+Message = Take | Send | Close | Lead | Watching | LetGo | Dismissed | Held | Gone | Use | Told
 
-_KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Take, Send, Close, Lead, Held, Gone, Use, Told)}
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (Take, Send, Close, Lead, Watching, LetGo, Dismissed, Held, Gone, Use, Told)
+}
 
 
 def encode(message: Message) -> bytes:

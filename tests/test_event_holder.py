@@ -16,7 +16,20 @@ from websockets.exceptions import ConnectionClosedError
 from gateway import held_socket
 from gateway.event_holder import MAX_SOCKETS_PER_RUN, Holder
 from gateway.holder_link import Link, open_link
-from gateway.holder_messages import Close, Gone, Held, Lead, Message, Send, Take, Told, Use
+from gateway.holder_messages import (
+    Close,
+    Dismissed,
+    Gone,
+    Held,
+    Lead,
+    LetGo,
+    Message,
+    Send,
+    Take,
+    Told,
+    Use,
+    Watching,
+)
 
 RUN = "Ab3dEf6hIj9lMn2pQ"
 
@@ -45,11 +58,17 @@ class Worker:
                 self._news.clear()
                 await self._news.wait()
 
-    async def leads(self) -> Held:
-        """Say so; the answer."""
-        self.link.send(Lead())
+    async def is_chosen(self) -> Held:
+        """Until it is told all that is held."""
         answer = await self.hears(lambda message: isinstance(message, Held) and message.is_answer)
         assert isinstance(answer, Held)
+        return answer
+
+    async def leads(self) -> Held:
+        """Say that it serves, and that it watches; the answer."""
+        self.link.send(Lead())
+        answer = await self.is_chosen()
+        self.link.send(Watching())
         return answer
 
 
@@ -120,6 +139,95 @@ async def test_a_socket_outlives_the_worker_that_accepted_it(world: World) -> No
     assert await client.recv() == frame("persistState")
     await client.close()
     assert await second.hears(lambda _: True) == Gone(RUN)
+
+
+def measured(number: int) -> Send:
+    """A frame of the kind that is sent again and again."""
+    return Send(RUN, "systemInfo", (frame("systemInfo", number),))
+
+
+async def test_of_two_workers_one_sends(world: World) -> None:
+    """Both serve and both may pass sockets on; the frames of the one that was not chosen go nowhere."""
+    first, second = world.worker(), world.worker()
+    await first.leads()
+    client = await world.client(second)
+    assert await first.hears(lambda _: True) == Held((RUN,))
+    assert await second.leads() == Held((), is_answer=True)
+    second.link.send(measured(2))
+    second.link.send(Told("run", RUN))
+    await first.hears(lambda message: isinstance(message, Told))  # hence the frame has come before
+    first.link.send(measured(1))
+    assert await client.recv() == frame("systemInfo", 1)
+
+
+async def test_the_death_of_the_one_that_leads_brings_the_other(world: World) -> None:
+    """It is told of all that is held, and its frames count from then on."""
+    first, second = world.worker(), world.worker()
+    await first.leads()
+    await second.leads()
+    client = await world.client(first)
+    first.link.close()
+    assert await second.is_chosen() == Held((RUN,), is_answer=True)
+    second.link.send(measured(2))
+    assert await client.recv() == frame("systemInfo", 2)
+
+
+async def test_who_lets_go_is_dismissed_once_the_next_one_watches(world: World) -> None:
+    """Until then the old one's frames are sent, and both hear of new sockets; afterwards only the new one's."""
+    old, new = world.worker(), world.worker()
+    await old.leads()
+    client = await world.client(old)
+    old.link.send(LetGo())
+    new.link.send(Lead())
+    assert await new.is_chosen() == Held((RUN,), is_answer=True)
+    new.link.send(measured(2))
+    new.link.send(Told("run", RUN))
+    await old.hears(lambda message: isinstance(message, Told))
+    old.link.send(measured(1))
+    assert await client.recv() == frame("systemInfo", 1)
+    again = await world.client(new)
+    for worker in (old, new):
+        assert await worker.hears(lambda message: isinstance(message, Held)) == Held((RUN,))
+    new.link.send(Watching())
+    assert await old.hears(lambda _: True) == Dismissed()
+    old.link.send(measured(3))
+    old.link.send(Told("run", RUN))
+    await new.hears(lambda message: isinstance(message, Told))
+    new.link.send(measured(4))
+    for one in (client, again):
+        assert await one.recv() == frame("systemInfo", 4)
+
+
+async def test_what_is_told_once_is_told_by_whoever_is_faster(world: World) -> None:
+    """While one follows the other, both tell it, and each socket hears it once."""
+    old, new = world.worker(), world.worker()
+    await old.leads()
+    client = await world.client(old)
+    old.link.send(LetGo())
+    new.link.send(Lead())
+    await new.is_chosen()
+    told = Send(RUN, "aborting", (frame("aborting"),), once=True)
+    new.link.send(told)
+    assert await client.recv() == frame("aborting")
+    old.link.send(told)
+    old.link.send(measured(1))
+    assert await client.recv() == frame("systemInfo", 1)
+
+
+async def test_no_worker_is_left_to_follow(world: World) -> None:
+    """Who lets go alone goes on until somebody serves; a follower that dies makes room for the next."""
+    old, dying, new = world.worker(), world.worker(), world.worker()
+    await old.leads()
+    client = await world.client(old)
+    old.link.send(LetGo())
+    old.link.send(measured(1))
+    assert await client.recv() == frame("systemInfo", 1)
+    dying.link.send(Lead())
+    await dying.is_chosen()
+    new.link.send(Lead())
+    assert await new.is_chosen() == Held((), is_answer=True)
+    dying.link.close()
+    assert await new.is_chosen() == Held((RUN,), is_answer=True)
 
 
 async def test_no_extension_is_agreed_on(world: World) -> None:
@@ -221,6 +329,7 @@ async def test_a_worker_that_drains_is_heard_by_the_one_that_leads(world: World)
     """Its use is told at once and to whoever leads later, until it ends; changes go to all others."""
     old, new = world.worker(), world.worker()
     await old.leads()
+    old.link.send(LetGo())
     use = Use("old", ((RUN, 1, 0.0, 0),))
     old.link.send(use)
     old.link.send(Told("run", RUN))

@@ -9,15 +9,18 @@ from hypothesis import strategies as st
 from gateway.holder_messages import (
     MAX_MESSAGE_BYTES,
     Close,
+    Dismissed,
     Gone,
     Held,
     Lead,
+    LetGo,
     Lines,
     Message,
     Send,
     Take,
     Told,
     Use,
+    Watching,
     encode,
 )
 
@@ -26,7 +29,7 @@ messages = st.one_of(
     st.builds(Take, texts, texts),
     st.builds(Send, texts, texts, st.lists(texts, max_size=3).map(tuple), st.booleans()),
     st.builds(Close, texts, st.integers(1000, 4999), texts),
-    st.just(Lead()),
+    st.sampled_from((Lead(), Watching(), LetGo(), Dismissed())),
     st.builds(Held, st.lists(texts, max_size=3).map(tuple), st.booleans()),
     st.builds(Gone, texts),
     st.builds(

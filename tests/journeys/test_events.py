@@ -77,7 +77,7 @@ async def run_of(greenroom: Greenroom) -> AsyncIterator[tuple[str, str]]:
 async def greenroom(tmp_path: Path) -> AsyncIterator[Greenroom]:
     """With the Actor that waits."""
     folder = actor_folder(tmp_path / "actors", "waits", main=WAITS, usesStandbyMode=False)
-    async with Greenroom(tmp_path / "data", (folder,), settings={"abort_grace_secs": 4}) as running:
+    async with Greenroom(tmp_path / "data", (folder,), settings={"abort_grace_secs": 30}) as running:
         yield running
 
 
@@ -89,8 +89,10 @@ def end(greenroom: Greenroom, run_id: str) -> None:
 async def crash_worker(greenroom: Greenroom) -> None:
     """kill -9 of the worker alone; returns when the next one serves."""
     assert greenroom.process is not None
+    pid = greenroom.process.pid
     count = greenroom.log.count("the new worker serves")
-    (worker,) = workers_of(greenroom.process.pid)
+    await eventually(lambda: len(workers_of(pid)) == 1, within_secs=20, what="the end of the worker before")
+    (worker,) = workers_of(pid)
     os.kill(worker, signal.SIGKILL)
     await eventually(lambda: greenroom.log.count("the new worker serves") > count, within_secs=20)
 
