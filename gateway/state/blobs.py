@@ -1,5 +1,5 @@
 """
-Blobs by obstore: a folder of this machine; the class also serves any store whose own writes are atomic and durable.
+Blobs by obstore: a folder of this machine, or a bucket, or any store whose own writes are atomic and durable.
 
 obstore's local store replaces atomically but never calls fsync, so a value could be lost, or found empty, after a power
 cut. In a folder each value is therefore written to a staging file first, synced, renamed over its key, and the folders
@@ -24,6 +24,7 @@ from obstore.store import LocalStore, ObjectStore
 
 from gateway.core.errors import InvalidRequest
 from gateway.state.ports import StateUnavailable
+from gateway.state.s3 import open_bucket
 
 if TYPE_CHECKING:
     from obstore import GetOptions  # exists for type checkers only
@@ -38,6 +39,8 @@ _STAGING_KEPT_SECS = 24 * 3600.0  # longer than any upload takes; what is older 
 _PART_BYTES = 5 * 1024 * 1024  # the least that S3 accepts as a part
 _PARTS_AT_ONCE = 2
 _READ_BYTES = 256 * 1024
+_RESUMED_AT_MOST = 3  # without a byte in between
+_KEYS_AT_ONCE = 500
 
 
 def open_blobs(folder: Path) -> ObjectBlobs:
@@ -50,6 +53,16 @@ def open_blobs(folder: Path) -> ObjectBlobs:
             _sync_folder(folder.parent)
         _sweep(folder / _STAGING, time.time() - _STAGING_KEPT_SECS)
         return ObjectBlobs(LocalStore(folder), folder=folder)
+
+
+def open_blob_store(url: str) -> ObjectBlobs:
+    """
+    The blobs at *url*, ``s3://bucket[/prefix]?…`` as ``gateway.state.s3`` says; blocks until the bucket has answered.
+
+    A put that fails in the middle leaves parts behind that nothing names: have the bucket drop incomplete uploads after
+    a day. Raises ValueError for another kind of URL and StateUnavailable where the bucket can't be used.
+    """
+    return ObjectBlobs(open_bucket(url))
 
 
 class ObjectBlobs:
@@ -83,9 +96,11 @@ class ObjectBlobs:
 
     async def _write(self, key: str, chunks: AsyncIterator[bytes] | bytes) -> None:
         if isinstance(chunks, bytes):
-            with _translated(f"write {key}"):
-                await obstore.put_async(self._store, key, chunks, use_multipart=False)
-            return
+            if self._folder is not None or len(chunks) <= _PART_BYTES:
+                with _translated(f"write {key}"):
+                    await obstore.put_async(self._store, key, chunks, use_multipart=False)
+                return
+            chunks = _parts(chunks)  # each of which has its own time and its own tries
         # Not put_async(chunks): when that is cancelled, it leaves a task behind that waits in the caller's iterator.
         writer = obstore.open_writer_async(self._store, key, buffer_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
         try:
@@ -130,7 +145,7 @@ class ObjectBlobs:
                 if size is not None and start < size:
                     raise
                 return None if size is None else _nothing()
-        return _chunks(found, key)
+        return _chunks(self._store, found, key)
 
     async def size(self, key: str) -> int | None:
         """Bytes of *key*."""
@@ -147,17 +162,49 @@ class ObjectBlobs:
         with _translated(f"delete {key}"), suppress(FileNotFoundError):
             await obstore.delete_async(self._store, key)
 
+    async def all_keys(self) -> AsyncIterator[str]:
+        """All keys there are, in any order; those that are put or deleted meanwhile may be among them or not."""
+        listing = obstore.list(self._store, chunk_size=_KEYS_AT_ONCE)
+        while True:
+            with _translated("list"):
+                try:
+                    found = await anext(listing)
+                except StopAsyncIteration:
+                    return
+            for each in found:
+                if not each["path"].startswith(f"{_STAGING}/"):
+                    yield each["path"]
 
-async def _chunks(found: obstore.GetResult, key: str) -> AsyncIterator[bytes]:
-    """The open file keeps the value that was found, whatever replaces it meanwhile."""
-    stream = found.stream(min_chunk_size=_READ_BYTES)
+
+async def _chunks(store: ObjectStore, found: obstore.GetResult, key: str) -> AsyncIterator[bytes]:
+    """
+    What was found, whatever replaces it meanwhile: in a folder by the open file.
+
+    A bucket's answer has a limited time, and whoever reads it may be slow, so it is resumed while it makes progress.
+    """
+    position, end = found.range
+    stream, tries = found.stream(min_chunk_size=_READ_BYTES), 0
     while True:
         with _translated(f"read {key}"):
             try:
-                chunk = await anext(stream)
+                chunk = bytes(await anext(stream))
             except StopAsyncIteration:
                 return
-        yield bytes(chunk)
+            except BaseError:
+                tag = found.meta["e_tag"]
+                if isinstance(store, LocalStore) or tag is None or tries == _RESUMED_AT_MOST:
+                    raise
+                tries += 1
+                rest: GetOptions = {"range": (position, end), "if_match": tag}
+                stream = (await obstore.get_async(store, key, options=rest)).stream(min_chunk_size=_READ_BYTES)
+                continue
+        position, tries = position + len(chunk), 0
+        yield chunk
+
+
+async def _parts(value: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(value), _PART_BYTES):
+        yield value[start : start + _PART_BYTES]
 
 
 async def _nothing() -> AsyncIterator[bytes]:

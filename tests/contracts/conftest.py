@@ -11,10 +11,10 @@ from typing import Any, TypeAlias
 
 import postgres_server
 import pytest
-from obstore.store import MemoryStore
+import s3_server
 
 from gateway.core.model import Storage, StorageKind, User
-from gateway.state.blobs import ObjectBlobs, open_blobs
+from gateway.state.blobs import open_blob_store, open_blobs
 from gateway.state.ports import Blobs
 from gateway.state.records import SqlRecords, open_records
 from gateway.state.storages import SqlStorages
@@ -76,9 +76,25 @@ def make_storage(storages: SqlStorages) -> MakeStorage:
     return make
 
 
-@pytest.fixture(params=["folder", "memory"])
+@pytest.fixture(scope="session")
+def s3() -> Iterator[s3_server.S3Server]:
+    """A server for all tests of this process."""
+    with s3_server.running() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables that hold what a bucket asks for."""
+    for name, key in s3_server.KEYS.items():
+        monkeypatch.setenv(name, key)
+
+
+@pytest.fixture(params=["folder", "s3"])
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
-    """An empty store; "memory" stands for those that are atomic and durable by themselves."""
+    """An empty store."""
     if request.param == "folder":
         return open_blobs(tmp_path / "blobs")
-    return ObjectBlobs(MemoryStore())
+    request.getfixturevalue("s3_keys")
+    server: s3_server.S3Server = request.getfixturevalue("s3")
+    return open_blob_store(server.url(server.create_bucket(), "/some/prefix"))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import InvalidRequest
 from gateway.core.model import log_key, snapshot_key
-from gateway.state.blobs import open_blobs
+from gateway.state.blobs import ObjectBlobs, open_blobs
 from gateway.state.ports import Blobs, StateUnavailable
 
 KEY = "logs/some.log"
@@ -133,6 +133,27 @@ async def test_good_keys(blobs: Blobs, key: str):
     assert await blobs.get(key) == b"x"
 
 
+async def test_all_keys(blobs: ObjectBlobs):
+    """Each of them once, at any depth, and nothing else: not what is being written, and not what was deleted."""
+    keys = {f"many/{number}" for number in range(30)} | {"logs/a.log", "top"}
+    for key in (*keys, "gone"):
+        await blobs.put(key, b"x")
+    await blobs.delete("gone")
+    waiting, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x" * PART
+        waiting.set()
+        await go_on.wait()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(blobs.put("late", slow()))
+        await waiting.wait()
+        assert sorted([key async for key in blobs.all_keys()]) == sorted(keys)
+        go_on.set()
+    assert {key async for key in blobs.all_keys()} == {*keys, "late"}
+
+
 async def test_a_reader_sees_old_or_new(blobs: Blobs):
     """While a value is replaced, a reader gets one of the two, whole; one that has begun keeps what it found."""
     old, new = b"o" * (2 * PART), b"n" * (3 * PART)
@@ -240,7 +261,7 @@ async def test_a_put_is_synced_before_it_returns(tmp_path: Path, monkeypatch: py
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from gateway.state.blobs import open_blobs
+from gateway.state.blobs import ObjectBlobs, open_blobs
 
 async def main():
     blobs = open_blobs(Path(sys.argv[1]))
