@@ -75,7 +75,7 @@ def serve(
             starter = Starter(
                 settings=settings, lock=lock, sockets=sockets, tls_sockets=tls_sockets, command=worker_command
             )
-            return _Parent(settings, starter, wakeups, workers).run()
+            return _Parent(starter, wakeups, workers).run()
     finally:
         lock.release()
 
@@ -139,7 +139,6 @@ class _Reload:
 class _Parent:
     """All lanes of one server, and what concerns more than one of them."""
 
-    settings: Settings
     starter: Starter
     wakeups: _Wakeups
     workers: int
@@ -161,7 +160,7 @@ class _Parent:
 
     def run(self) -> int:
         """Until all lanes have ended for good and nobody lives any more: the first exit code that is not 0, if any."""
-        before = read_status(self.settings.data)
+        before = read_status(self.starter.lock.folder)
         self._reloads = before.number  # so that nobody takes an earlier server's last one for his own
         holder = HolderKeeper(self.starter)
         try:
@@ -241,7 +240,7 @@ class _Parent:
     def _tell(self, status: ReloadStatus) -> None:
         # Without room on the disk nobody hears of it; the reload itself needs none.
         with contextlib.suppress(OSError):
-            write_status(self.settings.data, status)
+            write_status(self.starter.lock.folder, status)
 
     # -- what lanes tell ------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""How a reload goes: written by the parent of ``greenroom serve``, read by ``greenroom reload``."""
+"""How a reload goes: written by a parent into the folder that it has locked, read by ``greenroom reload``."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class ReloadStatus:
     has_failed: bool = False
 
 
-def _path(data: Path) -> Path:
-    return data / "reload.json"
+def _path(folder: Path) -> Path:
+    return folder / "reload.json"
 
 
-def read_status(data: Path) -> ReloadStatus:
+def read_status(folder: Path) -> ReloadStatus:
     """How the last reload goes, or went; number 0 where there was none."""
     try:
-        return ReloadStatus(**json.loads(_path(data).read_text()))
+        return ReloadStatus(**json.loads(_path(folder).read_text()))
     except (OSError, ValueError, TypeError):
         return ReloadStatus()
 
 
-def write_status(data: Path, status: ReloadStatus) -> None:
+def write_status(folder: Path, status: ReloadStatus) -> None:
     """Tell *status*, as a whole. Raises OSError."""
-    partial = _path(data).with_suffix(".partial")
+    partial = _path(folder).with_suffix(".partial")
     partial.write_text(json.dumps(asdict(status)))
-    os.replace(partial, _path(data))  # noqa: PTH105 - as atomic, and shorter
+    os.replace(partial, _path(folder))  # noqa: PTH105 - as atomic, and shorter
