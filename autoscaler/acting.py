@@ -34,6 +34,7 @@ from gateway.state.ports import State
 from gateway.urls import Urls
 
 _LOOK_AGAIN_SECS = 10.0
+_ADOPTION_SECS = 2.0
 
 
 @dataclass(slots=True)
@@ -90,6 +91,9 @@ class Acting:
             supervisor, autoscaler, jobs = self._composed(launcher, term)
             group = await stack.enter_async_context(asyncio.TaskGroup())
             await stack.enter_async_context(supervisor.running())
+            if self.is_shared:
+                await supervisor.routes_are_told(_ADOPTION_SECS)
+                await self.state.signals.publish_routes()
             await stack.enter_async_context(jobs.running())
             retention = DecisionRetention(
                 records=self.state.records,

@@ -103,6 +103,14 @@ class Keeper(RunFreezing):
             return None
         return load.cpu_current / 100 / self.launcher.cpu_share(self.run.options.memory_mbytes)
 
+    async def is_told(self) -> None:
+        """Returns once its route was published, or it has ended without that."""
+        async with asyncio.TaskGroup() as group:
+            ways = [group.create_task(event.wait()) for event in (self.has_published, self.ended)]
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            for way in ways:
+                way.cancel()
+
     async def live(self) -> None:
         """From start (or adoption) to the recorded end, over all restarts."""
         while await self._live_once() and not self._letting_go.is_set():

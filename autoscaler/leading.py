@@ -22,16 +22,16 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from gateway.reasons import reasons_in_words
-from gateway.state.ports import Signals, StateUnavailable
+from gateway.state.ports import LEADER, Signals, StateUnavailable
 
 _log = logging.getLogger(__name__)
 
-LEASE = "autoscaler"
 LEASE_SECS = 4.0
 RENEW_SECS = 1.0
 
 _ASK_SECS = 0.25  # so often those who wait ask for the lead, and one whose renewal failed asks again
 _TROUBLE_SECS = 2.0
+_LONGEST_ANSWER_SECS = 10.0
 _RESIGN_SECS = 1.0
 
 
@@ -79,7 +79,7 @@ class Leading:
     ends, by cancelling it where the lead is lost. *lease_secs*: infinite where nobody else can ever lead.
 
     Where *act* can't be entered for a reason that a person can mend (no engine, say), the lead is given up and sought
-    again a little later; unless *fails_with_act*, which has ``run`` raise it. *clock* is monotonic.
+    again a little later; with *fails_with_act*, ``run`` raises it where it was the first time. *clock* is monotonic.
     """
 
     signals: Signals
@@ -116,7 +116,7 @@ class Leading:
         while not self._stops.is_set():
             asked_at = self.clock()
             try:
-                token = await self.signals.lead(LEASE, self.holder, ttl_secs=self.lease_secs)
+                token = await self.signals.lead(LEADER, self.holder, ttl_secs=self.lease_secs)
             except StateUnavailable as error:
                 self._complain(f"nobody can be asked for the lead: {error}")
             else:
@@ -171,11 +171,13 @@ class Leading:
             await asyncio.sleep(max(0.0, min(wait_secs, term.until - self.clock())))
             asked_at = self.clock()
             try:
-                token = await self.signals.lead(LEASE, self.holder, ttl_secs=self.lease_secs)
-            except StateUnavailable as error:
+                # One answer more is waited for by a process that stood still until its lease was over.
+                async with asyncio.timeout(max(RENEW_SECS, min(term.until - asked_at, _LONGEST_ANSWER_SECS))):
+                    token = await self.signals.lead(LEADER, self.holder, ttl_secs=self.lease_secs)
+            except (StateUnavailable, TimeoutError) as error:
                 wait_secs = _ASK_SECS
                 if self.clock() >= term.until:
-                    self._complain(f"the lead could not be renewed in time: {error}")
+                    self._complain(f"the lead could not be renewed in time: {error or 'no answer'}")
                     return None
                 continue
             if token != term.token:
@@ -187,11 +189,11 @@ class Leading:
         """So that the next one need not wait for the lease's end; it comes without that, too."""
         with contextlib.suppress(StateUnavailable, TimeoutError):
             async with asyncio.timeout(_RESIGN_SECS):
-                await self.signals.resign(LEASE, self.holder)
+                await self.signals.resign(LEADER, self.holder)
 
     async def _bear(self, problem: Exception) -> None:
         reasons = reasons_in_words(problem)
-        if reasons is None or self.fails_with_act:
+        if reasons is None or (self.fails_with_act and not self.settled.is_set()):
             raise problem
         self._complain("; ".join(reasons))
         await self._pause(_TROUBLE_SECS)

@@ -26,12 +26,16 @@ _UNHURRIED_SECS = 0.25
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class RunReadiness(RunRecord):
-    """A standby run has ``pool`` and ``generation``; ``readiness`` is what was published last, or is about to be."""
+    """
+    A standby run has ``pool`` and ``generation``; ``readiness`` is what was published last, or is about to be;
+    ``has_published`` is set once anything was.
+    """
 
     launcher: Launcher
     pool: PoolKey | None = None
     generation: Generation | None = None
     readiness: Readiness = Readiness.STARTING
+    has_published: asyncio.Event = field(default_factory=asyncio.Event)
     _address: Address | None = None
     _is_serving: asyncio.Event = field(default_factory=asyncio.Event)
     began: float = field(default_factory=time.monotonic)
@@ -184,7 +188,7 @@ class RunReadiness(RunRecord):
         )
 
     async def _publish(self) -> int:
-        return await self.tools.state.signals.put_route(
+        version = await self.tools.state.signals.put_route(
             RunRoute(
                 run_id=self.run.id,
                 actor_id=self.run.actor_id,
@@ -200,3 +204,5 @@ class RunReadiness(RunRecord):
                 is_ending=self._is_ending,
             )
         )
+        self.has_published.set()
+        return version

@@ -103,6 +103,13 @@ class Supervisor:
                     if not self._keepers[run_id].has_process:
                         life.cancel()
 
+    async def routes_are_told(self, limit_secs: float) -> None:
+        """Returns when the gateways can know of each run that was adopted, or after *limit_secs*."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_secs), asyncio.TaskGroup() as group:
+                for keeper in self._keepers.values():
+                    group.create_task(keeper.is_told())
+
     def start_standby(
         self, target: StandbyTarget, pool: PoolKey, known: tuple[Actor, User, Build], memory_mbytes: int
     ) -> str:

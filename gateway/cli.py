@@ -38,6 +38,14 @@ folders as they are now, and the settings that the server was started with. It t
 requests and the event sockets of Actors live on. Where that fails, the old worker goes on, and the reason is told.
 """
 
+SEVERAL = """\
+Any number of gateways and autoscalers make up one Greenroom, on one machine or many. They hear of each other by Redis
+(GREENROOM_SIGNALS_URL). On one machine they may share a data folder; on many, give all of them the same records
+(GREENROOM_RECORDS_URL), blobs (GREENROOM_BLOBS_URL) and GREENROOM_SECRET_KEY. --port of an autoscaler is that of the
+gateways, or of what stands before them: by it runs reach the API. Stopped, an autoscaler lets go of its runs, which
+live on.
+"""
+
 EXPLAINING = """\
 Each line of a decision reads: when, how many runs were wanted ← how many there were, and why. Of several rules the one
 that asks for most comes first. What is wound down, frozen or resumed stands below it, each with its own reason.
@@ -70,6 +78,8 @@ class Verb:
 GROUPS: dict[str, tuple[Verb, ...]] = {
     "Serve": (
         Verb("serve", "run Greenroom: gateway, API and autoscaler, in one", "greenroom serve --actors ./my-actors"),
+        Verb("gateway", "only the gateway and its API, of several processes", "greenroom gateway --workers 4"),
+        Verb("autoscaler", "only the autoscaler; of several one leads", "greenroom autoscaler --port 8010"),
         Verb("reload", "replace the code that serves, without a gap", "greenroom reload"),
         Verb("network-rules", "close networks to runs in containers, as root", "greenroom network-rules --check"),
         Verb("config", "show every setting and where it comes from", "greenroom config --port 9000"),
@@ -83,6 +93,11 @@ GROUPS: dict[str, tuple[Verb, ...]] = {
         Verb("abort", "stop a run", "greenroom abort Ab3dEf6hIj9lMn2pQ --gracefully"),
         Verb("migrate", "have a batch run save its state and start again", "greenroom migrate Ab3dEf6hIj9lMn2pQ"),
         Verb("retry", "try an Actor again whose runs have failed too often", "greenroom retry hello"),
+    ),
+    "Records and blobs": (
+        Verb("db migrate", "bring the records up to date", "greenroom db migrate"),
+        Verb("db export", "write all records and blobs into one file", "greenroom db export greenroom.tar"),
+        Verb("db import", "read such a file into an empty Greenroom", "greenroom db import greenroom.tar"),
     ),
     "Users and tokens": (
         Verb("user add", "add a user", "greenroom user add jane"),
@@ -182,6 +197,12 @@ def build_parser() -> argparse.ArgumentParser:
         return parser
 
     _add_setting_flags(add("serve"), *(name for name in FLAGS if name != "workers"))
+    gateway = add("gateway")
+    gateway.epilog = SEVERAL
+    _add_setting_flags(gateway, *FLAGS)
+    autoscaler = add("autoscaler")
+    autoscaler.epilog = SEVERAL
+    _add_setting_flags(autoscaler, "port", "domain", "data", "launcher", "trust_users")
     reloading = add("reload")
     reloading.epilog = RELOADING
     _add_setting_flags(reloading, "data")
@@ -224,6 +245,22 @@ def build_parser() -> argparse.ArgumentParser:
     retry.add_argument("actor", metavar="ACTOR", help="The Actor's name, user/name or id.")
     _add_api_flags(retry)
 
+    _add_setting_flags(add("db migrate"), "data")
+    exporting = add("db export")
+    exporting.add_argument("file", metavar="FILE", type=Path, help="The archive (tar), which must not be there yet.")
+    exporting.add_argument(
+        "--with-key", action="store_true",
+        help="Put secret.key into it too: who has the file can then read all secrets.",
+    )  # fmt: skip
+    _add_setting_flags(exporting, "data")
+    importing = add("db import")
+    importing.add_argument("file", metavar="FILE", type=Path, help="What 'greenroom db export' has written.")
+    importing.add_argument(
+        "--other-key", action="store_true",
+        help="Go on though secrets were sealed with another key; they are lost then.",
+    )  # fmt: skip
+    _add_setting_flags(importing, "data")
+
     user_add = add("user add")
     user_add.add_argument("name", metavar="NAME")
     user_add.add_argument(
@@ -264,6 +301,14 @@ def _run(arguments: argparse.Namespace) -> int:
             from gateway.commands.serve import serve
 
             return serve(settings)
+        case "gateway":
+            from gateway.commands import gateway
+
+            return gateway.serve(settings)
+        case "autoscaler":
+            from gateway.commands import autoscaler
+
+            return autoscaler.serve(settings)
         case "reload":
             from gateway.commands.reload import reload
 
@@ -278,6 +323,10 @@ def _run(arguments: argparse.Namespace) -> int:
             for row in rows:
                 print(f"{row.name:<{widths[0]}}  {row.value:<{widths[1]}}  {row.origin}")
             return 0
+        case "db migrate" | "db export" | "db import":
+            from gateway.commands import db
+
+            return db.run(settings, arguments)
         case "names":
             from gateway.commands import api_verbs, names
 

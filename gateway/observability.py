@@ -126,6 +126,12 @@ class Metrics:
             registry=self._registry,
         ).set_function(lambda: float(is_stale()))
 
+    def watch_lead(self, leads: Callable[[], bool]) -> None:
+        """Show whether this process is the autoscaler that leads."""
+        Gauge("greenroom_autoscaler_leads", "1 in the one autoscaler that acts.", registry=self._registry).set_function(
+            lambda: float(leads())
+        )
+
     def open_websocket(self) -> AbstractContextManager[None]:
         """While it is entered, one more WebSocket is open."""
         return self._websockets_open.track_inprogress()

@@ -14,9 +14,11 @@ class StopSignals:
     drain: asyncio.Event = field(default_factory=asyncio.Event)
     at_once: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def listen(self) -> None:
-        """Take over the signals of this process."""
+    def listen(self, *, with_interrupt: bool = False) -> None:
+        """Take over the signals of this process; SIGINT too where no parent passes it on as SIGTERM."""
         loop = asyncio.get_running_loop()
+        if with_interrupt:
+            loop.add_signal_handler(signal.SIGINT, self._term)
         loop.add_signal_handler(signal.SIGTERM, self._term)
         loop.add_signal_handler(signal.SIGQUIT, self._quit)
 

@@ -15,7 +15,7 @@ from gateway.actor_files.snapshot import pack_folder
 from gateway.core.errors import GreenroomError
 from gateway.core.lifecycle import RunStatus
 from gateway.core.times import parse_iso
-from gateway.data_dir import read_holder, read_token, token_path
+from gateway.data_dir import read_token, server_url, token_path
 from gateway.refusals import USAGE, Refused
 from gateway.settings import Settings
 
@@ -76,9 +76,7 @@ def connect(settings: Settings, url: str | None) -> Iterator[Api]:
 
     The token is that of ``GREENROOM_TOKEN``, else the one in ``--token-file``, else the one in the data folder.
     """
-    base = (
-        (url or read_holder(settings.data).url or f"http://127.0.0.1:{settings.port}").rstrip("/").removesuffix("/v2")
-    )
+    base = (url or server_url(settings.data) or f"http://127.0.0.1:{settings.port}").rstrip("/").removesuffix("/v2")
     found = settings.token or read_token(token_path(settings))
     if found is None:
         raise Refused(

@@ -13,7 +13,7 @@ from gateway.core.errors import NameNotUnique
 from gateway.core.ids import ID_BYTES, TOKEN_BYTES, api_token, record_id, token_hash
 from gateway.core.model import Token, User
 from gateway.core.times import iso
-from gateway.data_dir import make_data_dir, new_user, records_url
+from gateway.data_dir import make_data_dir, new_user, records_place
 from gateway.refusals import USAGE, Refused
 from gateway.settings import Settings
 from gateway.state.ports import Records, StateUnavailable
@@ -29,12 +29,12 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     try:
         return asyncio.run(_on_records(settings, arguments))
     except StateUnavailable as error:
-        raise Refused(f"the records in {settings.data} can't be used: {error}") from error
+        raise Refused(f"the records can't be used: {error}") from error
 
 
 async def _on_records(settings: Settings, arguments: argparse.Namespace) -> int:
     now = datetime.now(UTC)
-    async with open_records(records_url(settings.data)) as records:
+    async with open_records(records_place(settings)) as records:
         match arguments.words:
             case "user add":
                 await add_user(records, arguments.name, is_admin=arguments.admin, now=now)

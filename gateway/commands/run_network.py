@@ -5,11 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from gateway.data_dir import make_data_dir
 from gateway.refusals import Refused
 from gateway.settings import Settings
 
 SETUP = {"docker": "autoscaler.launchers.docker.setup", "swarm": "autoscaler.launchers.swarm.setup"}
 _SETUP_SECS = 60
+
+
+def with_network_of_runs(settings: Settings) -> Settings:
+    """``with_run_network`` where the settings leave anything to it. Raises Refused."""
+    # With Docker the network rules depend on the subnet too, whoever says where runs reach Greenroom.
+    if settings.launcher == "docker" or (settings.launcher in SETUP and settings.run_host is None):
+        make_data_dir(settings.data)
+        return with_run_network(settings)
+    return settings
 
 
 def with_run_network(settings: Settings) -> Settings:

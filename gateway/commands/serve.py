@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from gateway.commands.run_network import SETUP, with_run_network
-from gateway.data_dir import make_data_dir
+from gateway.commands.run_network import with_network_of_runs
 from gateway.parent import serve as serve_parent
+from gateway.refusals import USAGE, Refused
 from gateway.settings import Settings
 
 
 def serve(settings: Settings) -> int:
     """Serve until told to stop; the exit code. Raises Refused."""
-    # With Docker the network rules depend on the subnet too, whoever says where runs reach Greenroom.
-    if settings.launcher == "docker" or (settings.launcher in SETUP and settings.run_host is None):
-        make_data_dir(settings.data)
-        settings = with_run_network(settings)
-    return serve_parent(settings)
+    if settings.workers > 1:
+        raise Refused(
+            f"workers is {settings.workers} (GREENROOM_WORKERS), but 'greenroom serve' is one process that is all in "
+            "one: use 'greenroom gateway --workers N' and 'greenroom autoscaler'.",
+            exit_code=USAGE,
+        )
+    return serve_parent(with_network_of_runs(settings))
