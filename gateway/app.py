@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -19,6 +20,8 @@ from gateway.core.errors import RecordNotFound, ShuttingDown
 from gateway.core.lifecycle import Readiness
 from gateway.core.names import PROOF_PATH, proof_of
 from gateway.events import EventSockets
+from gateway.health import StoreHealth
+from gateway.living import alive, follow_deaths
 from gateway.observability import Metrics
 from gateway.proxy import replies
 from gateway.proxy.admission import Admission
@@ -28,6 +31,7 @@ from gateway.proxy.host_map import HostMap
 from gateway.proxy.hosts import LiveView, Own, Standby, parse_path_form
 from gateway.proxy.open_sockets import GOING_AWAY, SERVICE_RESTART, OpenSockets
 from gateway.proxy.request_ids import RequestIds
+from gateway.proxy.slot_broker import SlotBroker
 from gateway.proxy.slots import SlotDesk
 from gateway.proxy.splice.lobby import Lobby
 from gateway.proxy.splice.splicing import Splicing
@@ -46,11 +50,17 @@ _FORGET_PUSHES_SECS = 0.2
 
 @dataclass(slots=True)
 class Gateway:
-    """The ASGI application of one process, and its background work (``run``)."""
+    """
+    The ASGI application of one process, and its background work (``run``).
+
+    With *uses_leases* it shares the runs with other gateways, and borrows each slot that it uses; *gateway_id* is then
+    that of this very process.
+    """
 
     services: Services
     metrics: Metrics
     gateway_id: str
+    uses_leases: bool = False
     admission: Admission = field(init=False)
     decisions: Decisions = field(init=False)
     sockets: OpenSockets = field(default_factory=OpenSockets)
@@ -60,13 +70,16 @@ class Gateway:
     desk: SlotDesk = field(init=False)
     is_ready: bool = False
     _own: Starlette = field(init=False)
+    _health: StoreHealth = field(init=False)
     _upstreams: Upstreams = field(init=False)
+    _broker: SlotBroker | None = None
     _poke: asyncio.Event = field(default_factory=asyncio.Event)
     _draining_since: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         services, settings = self.services, self.services.settings
         self.directory = services.directory
+        self._health = StoreHealth(services.state, services.clock)
         self.hosts = HostMap(settings.domain, self.directory)
         self.desk = SlotDesk(
             self.gateway_id,
@@ -75,6 +88,14 @@ class Gateway:
             chance=random.random,
             poke=self._poke.set,
         )
+        if self.uses_leases:
+            self._broker = SlotBroker(
+                self.gateway_id,
+                self.desk,
+                services.state.signals.slots,
+                clock=services.clock,
+                poke=self._poke.set,
+            )
         lobby = Lobby(settings)
         self._upstreams = Upstreams(connect_timeout_secs=settings.connect_timeout_secs, wheel=lobby.wheel)
         self.decisions = Decisions(
@@ -169,8 +190,22 @@ class Gateway:
     async def run(self) -> None:
         """Everything that goes on beside requests, until cancelled."""
         signals = self.services.state.signals
+        if self._broker is None:
+            await self._run_parts()
+            return
+        with alive(self.services.settings.data, self.gateway_id):
+            try:
+                await self._run_parts(self._broker.run, partial(follow_deaths, self.services.settings.data, signals))
+            finally:
+                with contextlib.suppress(StateUnavailable):  # then its slots are free by their time
+                    await self._broker.withdraw()
+
+    async def _run_parts(self, *others: Callable[[], Coroutine[None, None, None]]) -> None:
+        signals = self.services.state.signals
         try:
             async with asyncio.TaskGroup() as group:
+                for other in others:
+                    group.create_task(other())
                 group.create_task(self.splicing.run())
                 group.create_task(steadily("the directory of hosts", partial(self.directory.follow, signals)))
                 group.create_task(steadily("the route table", self._follow_routes))
@@ -192,6 +227,8 @@ class Gateway:
         self.is_ready = False
         self.decisions.is_stopping = True
         self.desk.refuse_all(ShuttingDown())
+        if self._broker is not None:
+            self._broker.retire()
         self.sockets.close(code=SERVICE_RESTART if is_reload else GOING_AWAY)
 
     async def _follow_routes(self) -> None:
@@ -272,8 +309,8 @@ class Gateway:
         return PlainTextResponse("live\n")
 
     async def _ready(self, _request: Request) -> Response:
-        if self.is_ready:
-            return JSONResponse({"status": "ready"})
+        if self.is_ready:  # also without a store: what is warm needs none
+            return JSONResponse({"status": "ready", **await self._health.look()})
         return JSONResponse({"status": "stopping" if self.decisions.is_stopping else "starting"}, status_code=503)
 
     async def _metrics(self, _request: Request) -> Response:

@@ -34,12 +34,12 @@ from gateway.core.model import (
     User,
 )
 from gateway.core.names import ActorName
-from gateway.core.slot_leases import SlotAnswer, SlotMessage, SlotRequest
 from gateway.core.standby import Generation, PoolKey
 from gateway.core.storages import KeyValueRecord
 from gateway.core.trouble import PoolTrouble
 
 if TYPE_CHECKING:  # they answer with this module's Listing
+    from gateway.state.slot_ports import SlotLeases
     from gateway.state.storage_ports import Storages
 
 T = TypeVar("T")
@@ -438,6 +438,11 @@ class Signals(Protocol):
 
     async def resign(self, name: str, holder: str) -> None: ...
 
+    @property
+    def slots(self) -> SlotLeases:
+        """Slots of runs, where several gateways share them."""
+        ...
+
     async def announce(self, kind: str, process_id: str, facts: Mapping[str, str], *, ttl_secs: float) -> None:
         """
         A process of this *kind* (such as "gateway") is there, for *ttl_secs*; *facts* replace those that it told
@@ -463,27 +468,6 @@ class Signals(Protocol):
         ...
 
     async def close(self) -> None: ...
-
-
-class SlotLeases(Protocol):
-    """
-    Slots of runs, lent to gateways so that no run is above its limit over all of them; ``SlotLedger`` has the rules.
-
-    A call that was not answered may have been carried out, or may be later; it is harmless, as each call says all of
-    the runs that it names.
-    """
-
-    async def settle(self, request: SlotRequest) -> SlotAnswer:
-        """Tell what is kept and needed, for any number of runs in one call, and hear what there is."""
-        ...
-
-    async def withdraw(self, borrower: str) -> None:
-        """This borrower's process has ended, so all that it held is free."""
-        ...
-
-    def watch(self, borrower: str) -> AbstractAsyncContextManager[AsyncIterator[SlotMessage]]:
-        """What the ledger tells *borrower* without being asked; may be lost."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

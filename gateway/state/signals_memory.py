@@ -28,6 +28,7 @@ from gateway.state.ports import (
     RunEvent,
     RunRoute,
 )
+from gateway.state.slots_memory import MemorySlots
 from gateway.state.subscriptions import QUEUE_BOUND, Subscription
 
 
@@ -51,6 +52,10 @@ class _Store:
     last_fencing_token: int = 0
     newest_tokens: dict[str, int] = field(default_factory=dict)
     presence: dict[tuple[str, str], tuple[float, Mapping[str, str]]] = field(default_factory=dict)
+    slots: MemorySlots = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.slots = MemorySlots(self.clock)
 
 
 class MemorySignals:
@@ -261,6 +266,10 @@ class MemorySignals:
 
     def commands_issued(self) -> Mapping[str, int]:
         return {}
+
+    @property
+    def slots(self) -> MemorySlots:
+        return self._store.slots
 
     async def close(self) -> None:
         """Nothing is held that outlives the process."""

@@ -32,6 +32,7 @@ from gateway.state.redis.client import RedisClient, open_client
 from gateway.state.redis.ears import Ears
 from gateway.state.redis.reading import reading
 from gateway.state.redis.routes import Routes
+from gateway.state.redis.slots import RedisSlots
 from gateway.state.redis.sockets import Sockets
 from gateway.state.signals_codec import (
     decode_changed,
@@ -63,6 +64,7 @@ class RedisSignals:
         self._ears = Ears(client, on_hearing=self._hears_again)
         self._routes = Routes(client, self._ears, queue_bound=queue_bound)
         self._sockets = Sockets(client, self._ears, secrets.token_hex(8), queue_bound=queue_bound)
+        self.slots = RedisSlots(client, self._ears)
         self._works: list[asyncio.Task[None]] = []
         self._is_following = False
         self._follows = asyncio.Event()
