@@ -39,6 +39,7 @@ class House:
     redis: RedisServer
     gateways: list[Server]
     programs: list[Program]
+    autoscaler: Program
 
     def push(self, folders: Sequence[Path]) -> None:
         """They are Actors now."""
@@ -86,6 +87,7 @@ def housed(
                 for program, port in zip(made, ports, strict=False)
             ],
             made,
+            autoscaler,
         )
 
 
@@ -106,7 +108,8 @@ def gateway_pids(pid: int) -> list[int]:
     return [pid, *children_of(pid)]
 
 
-def _wait_until_warm(server: Server, name: str) -> None:
+def wait_until_warm(server: Server, name: str) -> None:
+    """Until a run of the Actor answers. Raises NotMeasured."""
     deadline = time.monotonic() + _READY_SECS
     status = 0
     while status != 200:
@@ -133,7 +136,7 @@ def add_cpu(report: Report, is_quick: bool) -> None:
         targets = [embedded]
         for title, server in zip(("one worker", "two workers"), house.gateways, strict=True):
             for actor in SMALL:
-                _wait_until_warm(server, actor)
+                wait_until_warm(server, actor)
             targets.append(_target(title, server))
         samples = [[bench.steady(target, 1.0).cpu_us for target in targets] for _ in range(rounds)]
     report.add("cpu_vs_embedded", median(one / serve for serve, one, _ in samples), "", 1.05)
@@ -164,22 +167,26 @@ def add_commands(report: Report, is_quick: bool) -> None:
         with housed(Path(name) / "house", {}, gateways=(1, 1, 1)) as house:
             house.push([actor])
             for server in house.gateways:
-                _wait_until_warm(server, actor.name)
+                wait_until_warm(server, actor.name)
             ports = [server.port for server in house.gateways]
             # Slots are borrowed by the first requests, and kept.
-            asyncio.run(_requests(ports, actor.name, _FEW_REQUESTS, 1.0))
+            requests_over(ports, actor.name, _FEW_REQUESTS, 1.0)
             began = time.monotonic()
-            many = _commands_during(house.redis, lambda: asyncio.run(_requests(ports, actor.name, _WARM_REQUESTS, 0.0)))
+            many = _commands_during(house.redis, lambda: requests_over(ports, actor.name, _WARM_REQUESTS, 0.0))
             took = time.monotonic() - began
-            few = _commands_during(house.redis, lambda: asyncio.run(_requests(ports, actor.name, _FEW_REQUESTS, took)))
+            few = _commands_during(house.redis, lambda: requests_over(ports, actor.name, _FEW_REQUESTS, took))
     more = sum(many.values()) - sum(few.values())
     # A periodic report more or less falls into either time; one command for each request would be 1.
     report.add("redis_commands_per_warm_request", round(max(0, more) / (_WARM_REQUESTS - _FEW_REQUESTS), 2), "", 0)
     report.raw["redis_commands"] = {"many": many, "few": few, "secs": took}
 
 
+def requests_over(ports: Sequence[int], actor: str, count: int, spread_secs: float) -> None:
+    """*count* warm requests over all gateways, not faster than within *spread_secs*. Raises NotMeasured."""
+    asyncio.run(_requests(ports, actor, count, spread_secs))
+
+
 async def _requests(ports: Sequence[int], actor: str, count: int, spread_secs: float) -> None:
-    """*count* of them over all gateways, not faster than within *spread_secs*."""
     left = iter(range(count))
     began = time.monotonic()
 
@@ -248,8 +255,9 @@ def add_start(report: Report, is_quick: bool) -> None:
         with housed(Path(name) / "house", {}) as house:
             house.push([actor])
             (server,), (program,) = house.gateways, house.programs
-            _wait_until_warm(server, actor.name)
+            wait_until_warm(server, actor.name)
             rest = _starts(program, server, host_of(actor.name), starts)
+            house.autoscaler.stop()
             with add_routes(house.redis.url, server.data, actor.name) as last:
                 full = _starts(program, server, last, starts)
     report.add("routes_10k_actors_s", full.secs - rest.secs, "s", 2)

@@ -15,10 +15,14 @@ from sqlalchemy import create_engine, select
 from gateway.core.lifecycle import Readiness
 from gateway.core.model import Address
 from gateway.core.standby import Generation, PoolKey
-from gateway.state.ports import RunRoute
+from gateway.state.ports import LEADER, RunRoute, Signals
 from gateway.state.signals_opening import open_signals
 from gateway.state.tables import actors
 from loadtests.compare_hosts import MANY_HOSTS, add_hosts
+from loadtests.compare_targets import NotMeasured
+
+_LEAD_SECS = 15.0
+_LEASE_SECS = 30.0
 
 
 class _Run(http.server.BaseHTTPRequestHandler):
@@ -37,7 +41,7 @@ def add_routes(signals_url: str, data: Path, pattern_name: str) -> Iterator[str]
     """
     The Actors are written to the records, each with a route of a run that serves, all by one server of ours.
 
-    Yields the live-view host of the last one.
+    Nobody else may lead meanwhile: who leads has the whole of the routes. Yields the live-view host of the last one.
     """
     add_hosts(data, MANY_HOSTS, pattern_name)
     engine = create_engine(f"sqlite:///{data}/records.sqlite3")
@@ -61,7 +65,10 @@ def _label(number: int) -> str:
 
 async def _publish(signals_url: str, found: list[tuple[str, str]], port: int) -> None:
     async with open_signals(signals_url) as signals:
+        await _lead(signals)
         for number, (actor_id, user_id) in enumerate(found):
+            if number % 100 == 0:
+                await _lead(signals)
             await signals.put_route(
                 RunRoute(
                     run_id=f"manyRun{number:010}",
@@ -74,3 +81,12 @@ async def _publish(signals_url: str, found: list[tuple[str, str]], port: int) ->
                     address=Address(host="127.0.0.1", port=port),
                 )
             )
+        await signals.publish_routes()
+
+
+async def _lead(signals: Signals) -> None:
+    deadline = asyncio.get_running_loop().time() + _LEAD_SECS
+    while await signals.lead(LEADER, "load-test", ttl_secs=_LEASE_SECS) is None:
+        if asyncio.get_running_loop().time() > deadline:
+            raise NotMeasured("somebody else leads")
+        await asyncio.sleep(0.1)
