@@ -45,7 +45,7 @@ class RedisServer:
     """
     One server; ``start`` it first. It keeps its port through restarts, and comes back empty.
 
-    *options* are further arguments, such as those for TLS (then ``has_tls``) or ``("--requirepass", "…")``.
+    With a *certificate* it speaks TLS, which *authority* vouches for. *options* are further arguments.
     """
 
     folder: Path
@@ -53,7 +53,7 @@ class RedisServer:
     password: str | None = None
     certificate: Path | None = None
     authority: Path | None = None
-    program: str = "redis-server"
+    sentinel_config: Path | None = None
     port: int = field(default_factory=free_port)
     _process: subprocess.Popen[bytes] | None = None
 
@@ -73,6 +73,8 @@ class RedisServer:
     def start(self) -> RedisServer:
         """Returns when it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self.sentinel_config is not None:
+            return self._start([find_redis("redis-sentinel"), str(self.sentinel_config)])
         arguments = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(self.folder)]
         if self.certificate is not None:
             arguments += ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no"]
@@ -82,10 +84,11 @@ class RedisServer:
             arguments += ["--port", str(self.port)]
         if self.password:
             arguments += ["--requirepass", self.password]
+        return self._start([find_redis(), *arguments, *self.options])
+
+    def _start(self, command: Sequence[str]) -> RedisServer:
         with (self.folder / "output").open("ab") as output:
-            self._process = subprocess.Popen(
-                [find_redis(), *arguments, *self.options], stdout=output, stderr=output, stdin=subprocess.DEVNULL
-            )
+            self._process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
         self._wait_until_it_answers()
         return self
 
@@ -109,11 +112,6 @@ class RedisServer:
     def resume(self) -> None:
         """Goes on where ``pause`` stopped it."""
         self._signal(signal.SIGCONT)
-
-    def delay(self, secs: float) -> None:
-        """Hold up everything for so long, once: its one thread is asleep meanwhile."""
-        with socket.create_connection(("127.0.0.1", self.port)) as sock:
-            sock.sendall(f"DEBUG SLEEP {secs}\r\n".encode())
 
     @contextlib.contextmanager
     def client(self, database: int = 0) -> Iterator[Any]:
@@ -160,6 +158,22 @@ def running(folder: Path, **fields: Any) -> Iterator[RedisServer]:
         yield server.start()
     finally:
         server.kill()
+
+
+@contextlib.contextmanager
+def sentinel(folder: Path, *, master: RedisServer, port: int) -> Iterator[RedisServer]:
+    """One that watches *master* under the name ``main``, and acts soon."""
+    folder.mkdir(parents=True)
+    config = folder / "sentinel.conf"
+    config.write_text(
+        f"port {port}\nbind 127.0.0.1\ndir {folder}\nsentinel monitor main 127.0.0.1 {master.port} 1\n"
+        "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n"
+    )
+    watcher = RedisServer(folder=folder, port=port, sentinel_config=config)
+    try:
+        yield watcher.start()
+    finally:
+        watcher.kill()
 
 
 def new_namespace() -> str:

@@ -116,10 +116,13 @@ class Routes:
                     reset = RoutesReset(routes=reading(decode_routes, picture.routes))
                     yield NumberedChange(version=known, change=reset)
             version, kind, change = reading(_split, await anext(messages))
-            # In a gap lie changes that were dropped here or never came.
-            if kind == _RESET or (known is not None and version > known + 1):
+            if known is None:
+                is_to_read = kind == _RESET
+            elif version <= known:
+                continue
+            elif kind == _RESET or version > known + 1:  # in a gap lie changes that were dropped here or never came
                 is_to_read = True
-            elif known is not None and version == known + 1:
+            else:
                 known = version
                 yield NumberedChange(version=version, change=reading(partial(decode_change, kind), change))
 
