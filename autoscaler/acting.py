@@ -75,7 +75,10 @@ class Acting:
         async with AsyncExitStack() as stack:
             self._launcher = await stack.enter_async_context(open_launcher(self.settings, self.state.blobs, self.logs))
             self._opened = stack
-            yield
+            try:
+                yield
+            finally:
+                self._launcher = None  # unless a term has it, it is closed now
 
     @asynccontextmanager
     async def act(self, term: Term) -> AsyncIterator[None]:
