@@ -67,7 +67,7 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
             await services.builder.recover()
         registered = await register_all(services, first)
         lead = await _lead(services, metrics, stack) if place.role == "serve" else None
-        gateway = Gateway(services, metrics, gateway_id=new_id())
+        gateway = Gateway(services, metrics, gateway_id=new_id(), uses_leases=is_shared)
         tls = Tls(place.tls_sockets, certificates.context) if certificates else None
         server = Server(gateway, held.take, tls)
         await gateway.directory.load()
