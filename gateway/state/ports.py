@@ -359,7 +359,8 @@ class Signals(Protocol):
     async def end_route(self, ended: RouteEnded) -> int: ...
     async def publish_routes(self) -> int:
         """
-        From now on the routes that this instance has put, and not ended, are all that there are; the version.
+        From now on the routes that this instance has put since it leads, and not ended, are all that there are; the
+        version.
 
         A new leader says so once it has taken over every run, and before that nobody hears of a route where a store has
         none from an earlier leader. Whoever watches gets a RoutesReset. Should the store lose them, an instance that

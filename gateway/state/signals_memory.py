@@ -232,10 +232,9 @@ class MemorySignals:
         if held is not None and held[1] > now:
             token = held[2]
             if held[0] != holder:
-                self._own.clear()  # the other one knows what becomes of the runs
                 return None
         else:
-            if store.newest_tokens.get(name) != self._token:
+            if name == LEADER:
                 self._own.clear()
             store.last_fencing_token += 1
             token = store.newest_tokens[name] = store.last_fencing_token

@@ -74,15 +74,22 @@ class Routes:
     async def lead(self, holder: str, *, ttl_secs: float) -> int | None:
         """Take or renew the lease that guards the routes; what Redis has lost of them is published again."""
         lease = await scripts.lead(self._client, LEADER, holder, ttl_secs=ttl_secs, guards_routes=True)
-        was_led = lease is None or (lease.token_before is not None and lease.token_before != self._token)
-        if was_led:  # by another one, who knows what has become of the runs
-            self._own.clear()
-            self._has_published = False
+        if lease is None or lease.token_before not in (None, self._token):
+            self._forget()  # another one has led, who knows what has become of the runs
         if lease is None:
             return None
+        is_new = lease.token != self._token
         self._token = lease.token
-        await self._made_whole(lease.routes)
+        try:
+            await self._made_whole(lease.routes)
+        finally:
+            if is_new:
+                self._forget()
         return lease.token
+
+    def _forget(self) -> None:
+        self._own.clear()
+        self._has_published = self._is_behind = False
 
     async def _made_whole(self, told: Told) -> int:
         """
