@@ -82,6 +82,7 @@ async def serve_autoscaler(settings: Settings, sockets: list[socket.socket], say
             },
         )
         metrics.watch_lead(lambda: leading.leads)
+        metrics.watch_signals(state.signals)
         server = _server(
             _routes(services, metrics, lambda: _Lead(leading.leads, leading.settled.is_set(), leading.trouble))
         )

@@ -30,6 +30,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from gateway.core.lifecycle import TERMINAL, Readiness, RunStatus, StartOutcome
 from gateway.core.times import iso
 from gateway.request_log import REQUEST_LOG
+from gateway.signals_metrics import SignalsSeries
+from gateway.state.ports import Signals
 from gateway.tallies import StatusClass, Tallies, Tally, status_class
 
 # A time of making for each series would double their number and answers no question.
@@ -131,6 +133,10 @@ class Metrics:
         Gauge("greenroom_autoscaler_leads", "1 in the one autoscaler that acts.", registry=self._registry).set_function(
             lambda: float(leads())
         )
+
+    def watch_signals(self, signals: Signals) -> None:
+        """Show whether the *signals* can be reached, and what is asked of their server."""
+        self._registry.register(SignalsSeries(signals))
 
     def open_websocket(self) -> AbstractContextManager[None]:
         """While it is entered, one more WebSocket is open."""

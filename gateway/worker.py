@@ -63,6 +63,8 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
         held = HeldSockets(services, place.rendezvous)
         await stack.enter_async_context(held.running())
         is_shared = settings.signals_url is not None
+        if is_shared:
+            metrics.watch_signals(state.signals)
         if not is_shared and not place.is_successor:  # else builds under way are those of another process
             await services.builder.recover()
         registered = await register_all(services, first)

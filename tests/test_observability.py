@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.core.lifecycle import Readiness, RunStatus, StartOutcome
 from gateway.observability import Metrics, Redaction, configure_logging, log_context
+from gateway.state.signals_memory import MemorySignals
 from gateway.tallies import status_class
 
 TOKENS = st.builds(
@@ -193,6 +194,25 @@ def test_what_is_counted():
     assert found["greenroom_held_requests", ()] == 4
     assert found["greenroom_websockets_open", ()] == 1
     assert samples(metrics)["greenroom_websockets_open", ()] == 0
+
+
+def test_what_the_signals_are_asked():
+    """Commands by name, and whether they can be reached at all."""
+
+    class Shared(MemorySignals):
+        trouble = None
+
+        def commands_issued(self):
+            return {"report_demand": 3, "PUBLISH": 2}
+
+    metrics, signals = Metrics(), Shared()
+    metrics.watch_signals(signals)
+    found = samples(metrics)
+    assert found["greenroom_redis_commands_total", ("report_demand",)] == 3
+    assert found["greenroom_redis_commands_total", ("PUBLISH",)] == 2
+    assert found["greenroom_signals_up", ()] == 1
+    signals.trouble = "it does not answer in time"
+    assert samples(metrics)["greenroom_signals_up", ()] == 0
 
 
 def test_labels_are_bounded():
