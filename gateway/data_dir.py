@@ -34,6 +34,7 @@ GIVEN_TOKEN_NAME = "given at start"  # noqa: S105 - the name of a token, not a t
 FILE_TOKEN_NAME = "token file"  # noqa: S105 - likewise
 
 _LOCK_POLL_SECS = 0.05
+_KILLED_SECS = 15.0  # a worker that is just being started looks for its parent late on a busy machine
 _MOST_GATEWAYS = 100
 
 
@@ -148,11 +149,14 @@ def take_lock(data: Path, *, wait_secs: float = 2.0) -> DataLock:
     """
     Lock *data* for one server.
 
-    A holder that is just dying (its parent was killed, its worker follows) is waited for, up to *wait_secs*.
-    Raises Refused, naming the process that holds it.
+    A holder that is just ending is waited for, up to *wait_secs*; one that was killed, whose worker follows it sooner
+    or later, for longer. Raises Refused, naming the process that holds it.
     """
     descriptor = _open_lock(data)
-    if not _flock(descriptor, fcntl.LOCK_EX, wait_secs):
+    is_taken = _flock(descriptor, fcntl.LOCK_EX, wait_secs)
+    if not is_taken and _is_gone(read_holder(data).pid):
+        is_taken = _flock(descriptor, fcntl.LOCK_EX, _KILLED_SECS)
+    if not is_taken:
         is_shared = _flock(descriptor, fcntl.LOCK_SH, 0)
         os.close(descriptor)
         holder = read_holder(data)
@@ -204,6 +208,16 @@ def _open_lock(folder: Path) -> int:
             "mend its permissions, or give another one with --data DIR.",
             exit_code=USAGE,
         ) from error
+
+
+def _is_gone(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError):
+        pass
+    return False
 
 
 def _flock(descriptor: int, kind: int, wait_secs: float) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -149,8 +151,8 @@ async def test_refused_in_words(records, tmp_path, given, told):
 def test_lock_is_exclusive(tmp_path):
     """One holder at a time; the next one is told who holds it, and gets it once it is free."""
     first = take_lock(tmp_path)
-    first.describe(4711, "http://127.0.0.1:8010")
-    with pytest.raises(Refused, match="process 4711"):
+    first.describe(os.getpid(), "http://127.0.0.1:8010")
+    with pytest.raises(Refused, match=f"process {os.getpid()},"):
         take_lock(tmp_path, wait_secs=0)
     assert read_holder(tmp_path).url == "http://127.0.0.1:8010"
     first.release()
@@ -163,6 +165,18 @@ def test_data_dir_is_private(tmp_path):
     data = tmp_path / "a" / "b"
     make_data_dir(data)
     assert data.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_worker_of_a_killed_server_is_waited_for(tmp_path: Path) -> None:
+    """It has the lock for a moment longer than the server that the file names, which is gone."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    first = take_lock(tmp_path)
+    first.describe(gone.pid, "http://127.0.0.1:8010")
+    ending = threading.Timer(0.3, os.close, [first.descriptor])
+    ending.start()
+    take_lock(tmp_path, wait_secs=0).release()
+    ending.join()
 
 
 @pytest.mark.parametrize("what", [make_data_dir, take_lock])
