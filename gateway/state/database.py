@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.errors import InvalidRequest, NameNotUnique, RecordNotFound
 from gateway.state.engines import Engines
-from gateway.state.migrations.upgrade import is_current, upgrade
+from gateway.state.migrations.upgrade import HEAD, revision, upgrade
 from gateway.state.ports import StateUnavailable
 
 T = TypeVar("T")
@@ -29,15 +29,16 @@ _LONGEST_PAUSE_SECS = 0.05  # before another try; doubled with each
 
 
 @asynccontextmanager
-async def open_database(url: str) -> AsyncIterator[Database]:
+async def open_database(url: str, *, is_migrated: bool = True) -> AsyncIterator[Database]:
     """
-    The database at *url*, migrated; closed at the end.
+    The database at *url*, migrated unless told otherwise; closed at the end.
 
     A file (``sqlite+aiosqlite:///path``) is made if absent; a database of PostgreSQL (``postgresql://…``) must be
     there. Raises ValueError for another kind of URL and StateUnavailable when the database can't be used.
     """
     async with _opened(url) as database:
-        await database.migrate()
+        if is_migrated:
+            await database.migrate()
         yield database
 
 
@@ -132,25 +133,40 @@ class Database:
         with _translated(self._engines, taken):
             return await self._perform(self._write_turns, lambda: self._until_done(work, lambda: was_sent))
 
-    async def long_write(self, change: Callable[[AsyncConnection], Awaitable[T]], *, is_migration: bool = False) -> T:
-        """One transaction that may take any time and is never tried again; its looks see one moment."""
+    async def long_write(
+        self, change: Callable[[AsyncConnection], Awaitable[T]], *, is_alone: bool = False, is_snapshot: bool = False
+    ) -> T:
+        """
+        One transaction that may take any time and is never tried again.
+
+        *is_alone*: of these there is one at a time, over all processes. *is_snapshot*: all its looks see one moment.
+        """
 
         async def work() -> T:
             async with self._engines.writer.begin() as connection:
-                await self._engines.prepare_long(connection, is_migration=is_migration)
+                await self._engines.prepare_long(connection, is_alone=is_alone, is_snapshot=is_snapshot)
                 return await change(connection)
 
         with _translated(self._engines, None):
             return await self._perform(self._write_turns, work)
 
-    async def is_current(self) -> bool:
-        """Whether the schema is the one of this Greenroom."""
-        return await self.read(lambda connection: connection.run_sync(is_current))
+    @property
+    def holds_anything(self) -> bool:
+        """Also a character 0 in a text, and in JSON what is no number."""
+        return self._engines.holds_anything
+
+    async def others(self) -> list[str]:
+        """The names of other processes that use it now; SQLite does not know them."""
+        return await self.read(self._engines.others)
+
+    async def revision(self) -> str | None:
+        """The migration at which the schema stands; None: there is none yet."""
+        return await self.read(lambda connection: connection.run_sync(revision))
 
     async def migrate(self) -> None:
         """Bring the schema up to date; of two processes that start at once, one does and the other waits."""
-        if not await self.is_current():
-            await self.long_write(lambda connection: connection.run_sync(upgrade), is_migration=True)
+        if await self.revision() != HEAD:
+            await self.long_write(lambda connection: connection.run_sync(upgrade), is_alone=True)
 
     async def _until_done(self, work: Callable[[], Awaitable[T]], was_sent: Callable[[], bool] = lambda: False) -> T:
         """The answer of *work*, after so many tries as make sense."""

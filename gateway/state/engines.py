@@ -22,6 +22,8 @@ class Engines(Protocol):
     readers_at_once: int
     wait_secs: float
     """For one's turn within this process."""
+    holds_anything: bool
+    """Also a character 0 in a text, and in JSON what is no number."""
     advice: str
     """Where to look when it can't be used; ends the messages."""
 
@@ -39,11 +41,12 @@ class Engines(Protocol):
         """What the driver says, in one line without the values of rows."""
         ...
 
-    async def prepare_long(self, connection: AsyncConnection, *, is_migration: bool = False) -> None:
-        """
-        Begin a transaction that may last, all of whose looks see one moment; *is_migration*: one at a time, over all
-        processes.
-        """
+    async def prepare_long(self, connection: AsyncConnection, *, is_alone: bool, is_snapshot: bool) -> None:
+        """Begin a transaction without limits: see ``Database.long_write``."""
+        ...
+
+    async def others(self, connection: AsyncConnection) -> list[str]:
+        """The names of other processes that are connected now, as far as the database knows them."""
         ...
 
     async def close(self) -> None: ...

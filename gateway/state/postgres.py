@@ -31,12 +31,12 @@ _AT_ONCE = 4  # of each kind, in each process: PostgreSQL admits 100 by default
 _CONNECT_SECS = 5
 _STATEMENT_SECS = 10
 _ANSWER_SECS = 15.0  # for a whole transaction
+_PROGRAM = "greenroom"
 _MIGRATION_LOCK = 0x6772656E  # any number that is always the same
 
 _UNIQUE, _REFERENCE = "23505", "23503"
 _UNDONE = frozenset({"40001", "40P01"})  # serialization_failure, deadlock_detected
 _SESSION: dict[str, Any] = {
-    "application_name": "greenroom",
     "connect_timeout": _CONNECT_SECS,
     # A peer that is cut off is found dead, in the middle of a statement too.
     "keepalives_idle": 10,
@@ -52,22 +52,27 @@ _LIMITS = {
 
 
 class PostgresEngines:
-    """The ``Engines`` of the database at *url*, which must be there. Raises ValueError for an address that is none."""
+    """The ``Engines`` of the database at *url*, which must be there."""
 
     writers_at_once = readers_at_once = _AT_ONCE
     wait_secs = 10.0
+    holds_anything = False
 
     def __init__(self, url: str) -> None:
         try:
             info = psycopg.conninfo.conninfo_to_dict(url)
         except psycopg.Error:  # it may tell a part of the password
-            raise ValueError("The address of the records is none that PostgreSQL understands.") from None
+            raise StateUnavailable(
+                "Records: their address is none that PostgreSQL understands: look at records_url."
+            ) from None
         self.advice = (
             f"Is PostgreSQL there ({info.get('host', 'localhost')}, port {info.get('port', 5432)}, "
             f"database {info.get('dbname', '')!r})?"
         )
-        # What the address says itself is preferred.
-        conninfo = psycopg.conninfo.make_conninfo(**{**_SESSION, **info})
+        # So that its own tools, and ``others``, tell one process from another.
+        self._name = f"{_PROGRAM} {socket.gethostname()[:30]} {os.getpid()}"
+        # What the address says itself is preferred, but for the name.
+        conninfo = psycopg.conninfo.make_conninfo(**{**_SESSION, **info, "application_name": self._name})
         self.writer, self.readers = _engine(conninfo, writes=True), _engine(conninfo, writes=False)
 
     async def check(self) -> None:
@@ -101,11 +106,20 @@ class PostgresEngines:
         said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
         return said or (str(error).strip().partition("\n")[0])
 
-    async def prepare_long(self, connection: AsyncConnection, *, is_migration: bool = False) -> None:
+    async def prepare_long(self, connection: AsyncConnection, *, is_alone: bool, is_snapshot: bool) -> None:
+        if is_snapshot:
+            await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         for name in _LIMITS:
             await connection.execute(text(f"SET LOCAL {name} = 0"))
-        if is_migration:
+        if is_alone:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+
+    async def others(self, connection: AsyncConnection) -> list[str]:
+        names = text(
+            "SELECT DISTINCT application_name FROM pg_stat_activity WHERE datname = current_database() "
+            "AND application_name LIKE :ours AND application_name <> :own ORDER BY 1"
+        )
+        return list((await connection.execute(names, {"ours": f"{_PROGRAM} %", "own": self._name})).scalars())
 
     async def close(self) -> None:
         await self.readers.dispose()

@@ -37,6 +37,7 @@ class SqliteEngines:
     writers_at_once = 1
     readers_at_once = _READERS
     wait_secs = 30.0
+    holds_anything = True
     advice = "Look at the database in the data folder."
 
     def __init__(self, url: str) -> None:
@@ -67,8 +68,12 @@ class SqliteEngines:
     def reason(self, error: BaseException) -> str:
         return str(error)
 
-    async def prepare_long(self, connection: AsyncConnection, *, is_migration: bool = False) -> None:
+    async def prepare_long(self, connection: AsyncConnection, *, is_alone: bool, is_snapshot: bool) -> None:
         """All writers are kept out by the transaction itself, and it sees one moment."""
+
+    async def others(self, connection: AsyncConnection) -> list[str]:
+        """The lock of the data folder tells who uses it, not the file."""
+        return []
 
     async def close(self) -> None:
         # Readers first: whoever closes last folds the log back into the file, and readers may not.

@@ -341,7 +341,7 @@ async def test_a_database_that_is_not_there(postgres: PostgresServer):
 @pytest.mark.parametrize("url", ["postgresql://u:secret@h/x?no-such=word", "postgresql://u:very%zzsecret@h/x"])
 async def test_an_address_that_is_none(url: str):
     """A mistake of the settings, told without the password that is in it."""
-    with pytest.raises(ValueError, match="none that PostgreSQL") as caught:
+    with pytest.raises(StateUnavailable, match="none that PostgreSQL") as caught:
         async with open_records(url):
             pass
     assert "secret" not in str(caught.value)

@@ -16,9 +16,12 @@ HEAD = "0004"
 """The newest revision. A database that stands here is opened without loading Alembic, which takes a while."""
 
 
-def is_current(connection: Connection) -> bool:
-    """Whether the schema stands at ``HEAD``."""
-    return _revision(connection) == HEAD
+def revision(connection: Connection) -> str | None:
+    """The migration at which the schema stands; None: there is none yet."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    stored: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return stored
 
 
 def upgrade(connection: Connection) -> None:
@@ -28,7 +31,7 @@ def upgrade(connection: Connection) -> None:
     The caller's transaction must keep all other writers out. Raises StateUnavailable for a database that a newer
     Greenroom has migrated further.
     """
-    stored = _revision(connection)
+    stored = revision(connection)
     if stored == HEAD:
         return
     from alembic import command
@@ -46,10 +49,3 @@ def upgrade(connection: Connection) -> None:
             f"The records stand at migration {stored}, which this Greenroom does not know (it knows {HEAD}): "
             "they were opened by a newer one. Use that, or a backup from before."
         ) from error
-
-
-def _revision(connection: Connection) -> str | None:
-    if not inspect(connection).has_table("alembic_version"):
-        return None
-    revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-    return revision
