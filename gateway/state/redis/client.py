@@ -16,9 +16,7 @@ from gateway.state.ports import NoLongerLeader
 from gateway.state.redis.address import RedisAddress
 from gateway.state.redis.keys import Keys
 from gateway.state.redis.line import PATIENCE_SECS, Line, StartTask, Word, unavailable
-
-FENCED = "FENCED"
-"""What a script's error begins with when a newer leader has been given a token."""
+from gateway.state.redis.lua import FENCED
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,6 +174,6 @@ class Ears:
                 await self._client.command("PUBLISH", self._own, "")
 
     def close(self) -> None:
-        """Hear no more; ``run`` must have been cancelled."""
+        """Hear no more, once ``run`` was cancelled."""
         if self._connection is not None:
             shut(self._connection)

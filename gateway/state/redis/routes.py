@@ -16,11 +16,12 @@ from gateway.state.ports import (
     RoutesReset,
     RunRoute,
 )
-from gateway.state.redis import scripts
+from gateway.state.redis import route_scripts as scripts
 from gateway.state.redis.client import RedisClient
 from gateway.state.redis.ears import Ears
+from gateway.state.redis.lua import Fence
 from gateway.state.redis.reading import reading
-from gateway.state.redis.scripts import Fence, Told
+from gateway.state.redis.route_scripts import Told
 from gateway.state.signals_codec import decode_change, decode_routes, encode_change
 from gateway.state.subscriptions import Subscription
 
@@ -74,7 +75,8 @@ class Routes:
     async def lead(self, holder: str, *, ttl_secs: float) -> int | None:
         """Take or renew the lease that guards the routes; what Redis has lost of them is published again."""
         lease = await scripts.lead(self._client, LEADER, holder, ttl_secs=ttl_secs, guards_routes=True)
-        if lease is None or lease.token_before not in (None, self._token):
+        # A lower one than its own is of a Redis that came back with what it had saved some time ago.
+        if lease is None or (lease.token_before or 0) > (self._token or 0):
             self._forget()  # another one has led, who knows what has become of the runs
         if lease is None:
             return None

@@ -26,7 +26,7 @@ from gateway.state.ports import (
     RunEvent,
     RunRoute,
 )
-from gateway.state.redis import scripts
+from gateway.state.redis import route_scripts, socket_scripts, value_scripts
 from gateway.state.redis.address import RedisAddress, check_namespace
 from gateway.state.redis.client import RedisClient, open_client
 from gateway.state.redis.ears import Ears
@@ -89,24 +89,24 @@ class RedisSignals:
         return self._routes.watch()
 
     async def routes(self) -> Sequence[RunRoute]:
-        return reading(decode_routes, (await scripts.picture(self._client)).routes)
+        return reading(decode_routes, (await route_scripts.picture(self._client)).routes)
 
     async def report_demand(self, report: DemandReport, *, ttl_secs: float, is_poke: bool = False) -> None:
-        await scripts.report_demand(
+        await value_scripts.report_demand(
             self._client, report.gateway_id, encode_report(report), ttl_secs=ttl_secs, is_poke=is_poke
         )
 
     async def forget_demand(self, gateway_id: str) -> None:
-        await scripts.drop_value(self._client, _DEMAND, gateway_id, channel=self._client.keys.channel("reports"))
+        await value_scripts.drop_value(self._client, _DEMAND, gateway_id, channel=self._client.keys.channel("reports"))
 
     async def demand_reports(self) -> Sequence[DemandReport]:
-        return reading(decode_reports, await scripts.kept_values(self._client, _DEMAND))
+        return reading(decode_reports, await value_scripts.kept_values(self._client, _DEMAND))
 
     async def wait_for_poke(self, timeout_secs: float) -> bool:
         return await self._client.wait_in_list(self._client.keys.key("pokes"), timeout_secs)
 
     async def poke(self) -> None:
-        await scripts.poke(self._client)
+        await value_scripts.poke(self._client)
 
     async def wait_for_report(self, timeout_secs: float) -> bool:
         if not self._is_following:  # only who leads ever waits, and then often: from now on it listens all the time
@@ -140,25 +140,25 @@ class RedisSignals:
             yield _changes(heard)
 
     async def send_event(self, event: RunEvent) -> int:
-        return await scripts.send_event(self._client, event.run_id, encode_event(event))
+        return await socket_scripts.send_event(self._client, event.run_id, encode_event(event))
 
     def watch_events(self, run_id: str) -> AbstractAsyncContextManager[AsyncIterator[RunEvent]]:
         return self._sockets.watch(run_id)
 
     async def connected_runs(self) -> frozenset[str]:
-        return await scripts.connected_runs(self._client)
+        return await socket_scripts.connected_runs(self._client)
 
     async def report_load(self, loads: Mapping[str, Load], *, ttl_secs: float) -> None:
         if loads:
             encoded = {run_id: encode_load(load) for run_id, load in loads.items()}
-            await scripts.keep_values(self._client, _LOADS, encoded, ttl_secs=ttl_secs, fence=self._routes.fence)
+            await value_scripts.keep_values(self._client, _LOADS, encoded, ttl_secs=ttl_secs, fence=self._routes.fence)
 
     async def loads(self) -> Mapping[str, Load]:
-        return reading(decode_loads, await scripts.kept_values(self._client, _LOADS))
+        return reading(decode_loads, await value_scripts.kept_values(self._client, _LOADS))
 
     async def report_troubles(self, troubles: Sequence[PoolTrouble], *, ttl_secs: float) -> None:
         fence, encoded = self._routes.fence, encode_troubles(troubles)
-        await scripts.set_fenced(self._client, fence, _TROUBLES, encoded, ttl_secs=ttl_secs)
+        await value_scripts.set_fenced(self._client, fence, _TROUBLES, encoded, ttl_secs=ttl_secs)
 
     async def troubles(self) -> Sequence[PoolTrouble]:
         found = await self._client.command("GET", self._client.keys.key(_TROUBLES))
@@ -167,21 +167,21 @@ class RedisSignals:
     async def lead(self, name: str, holder: str, *, ttl_secs: float) -> int | None:
         if name == LEADER:
             return await self._routes.lead(holder, ttl_secs=ttl_secs)
-        lease = await scripts.lead(self._client, name, holder, ttl_secs=ttl_secs, guards_routes=False)
+        lease = await route_scripts.lead(self._client, name, holder, ttl_secs=ttl_secs, guards_routes=False)
         return lease.token if lease is not None else None
 
     async def resign(self, name: str, holder: str) -> None:
-        await scripts.resign(self._client, name, holder)
+        await route_scripts.resign(self._client, name, holder)
 
     async def announce(self, kind: str, process_id: str, facts: Mapping[str, str], *, ttl_secs: float) -> None:
         values = {process_id: encode_facts(facts)}
-        await scripts.keep_values(self._client, ("presence", kind), values, ttl_secs=ttl_secs, fence=None)
+        await value_scripts.keep_values(self._client, ("presence", kind), values, ttl_secs=ttl_secs, fence=None)
 
     async def withdraw(self, kind: str, process_id: str) -> None:
-        await scripts.drop_value(self._client, ("presence", kind), process_id)
+        await value_scripts.drop_value(self._client, ("presence", kind), process_id)
 
     async def announced(self, kind: str) -> Mapping[str, Mapping[str, str]]:
-        return reading(decode_presence, await scripts.kept_values(self._client, ("presence", kind)))
+        return reading(decode_presence, await value_scripts.kept_values(self._client, ("presence", kind)))
 
     @property
     def trouble(self) -> str | None:
@@ -209,6 +209,7 @@ class RedisSignals:
         finally:
             for started in self._works:
                 started.cancel()
+            self._ears.close()
 
 
 @asynccontextmanager

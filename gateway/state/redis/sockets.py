@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from itertools import count
 
 from gateway.state.ports import RunEvent, StateUnavailable
-from gateway.state.redis import scripts
+from gateway.state.redis import socket_scripts as scripts
 from gateway.state.redis.client import RedisClient
 from gateway.state.redis.ears import Ears
 from gateway.state.redis.keys import SOCKETS_SECS

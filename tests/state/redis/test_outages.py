@@ -24,7 +24,7 @@ from gateway.state.ports import (
     Signals,
     StateUnavailable,
 )
-from gateway.state.redis import ears, scripts
+from gateway.state.redis import ears, socket_scripts
 from gateway.state.redis.address import parse_address
 from gateway.state.redis.client import open_client
 from gateway.state.redis.signals import RedisSignals, open_redis_signals
@@ -124,6 +124,25 @@ async def test_an_emptied_redis_is_filled_again(server: RedisServer) -> None:
         assert (await next_reset(changes)).keys() == {"one", "two"}
 
 
+async def test_a_redis_that_comes_back_with_what_it_had_saved(server: RedisServer) -> None:
+    """Old routes are replaced by the leader's at once, and old tokens are nobody's."""
+    async with opened(server) as leader:
+        before = await leads(leader)
+        await leader.put_route(route("one"))
+        await leader.publish_routes()
+        with server.client() as admin:
+            admin.save()
+        await leader.end_route(RouteEnded(run_id="one", live_view_label="one"))
+        last = await leader.put_route(route("two"))
+        server.restart()
+        with server.client() as admin:
+            assert admin.hkeys("{test}:routes") == ["one"]
+            admin.delete("{test}:lease:autoscaler")  # as if it had ended long ago
+        assert await leads(leader) > before
+        assert list(await leader.routes()) == [route("two")]
+        assert await leader.put_route(route("three")) > last
+
+
 @pytest.mark.slow
 async def test_what_could_not_be_told_is_published_when_it_can(server: RedisServer) -> None:
     """An end and a start that fell into an outage are known afterwards, although Redis has lost nothing."""
@@ -196,7 +215,7 @@ async def test_sockets_of_a_process_that_was_killed_are_not_counted(server: Redi
     """Their sign of life would count for a while, but nobody listens."""
     async with opened(server) as leader:
         async with open_client(parse_address(server.url()), namespace="test") as killed:
-            await scripts.renew_sockets(killed, [("r", "socket")])
+            await socket_scripts.renew_sockets(killed, [("r", "socket")])
         assert await leader.connected_runs() == frozenset()
         assert await leader.send_event(RunEvent(run_id="r")) == 0
         async with leader.watch_events("r"):
