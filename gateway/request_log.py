@@ -95,9 +95,12 @@ class RequestLog:
         gathered, self._gathered = self._gathered, []
         if not gathered:
             return
+        last_about: About | None = None
         for about, outcome, _, arrived, now, _ in gathered:
-            if about.tally is not None:
-                about.tally.add(CLASSES[outcome], now - arrived)
+            if about is not last_about:
+                last_about, tally = about, about.tally
+            if tally is not None:
+                tally.add(CLASSES[outcome], now - arrived)
         if not _log.isEnabledFor(logging.INFO):
             return
         if self._stream is None:

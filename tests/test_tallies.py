@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.metrics_core import Metric
 
-from gateway.tallies import Tallies
+from gateway.tallies import CLASSES, Tallies, status_class
 
 KINDS, STATUSES, TEMPERATURES = ("standby", "own"), ("2xx", "5xx", "cut"), ("warm", "cold")
 BOUNDS = (0.01, 0.1, 1.0)
@@ -102,3 +102,16 @@ def test_the_hits_of_a_cache_are_asked_for_when_they_are_shown() -> None:
     hits[0] = 7
     assert shown(counted, "greenroom_head_cache_hits_total", cache="answer") == 7
     assert shown(counted, "greenroom_head_cache_misses_total", cache="answer") == 1
+
+
+def test_what_is_still_gathered_is_counted_before_it_is_shown() -> None:
+    """Whoever looks sees all that has ended."""
+    counted = tallies()
+    counted.before_shown = lambda: counted.of["own", "warm"].add("2xx", 0.1)
+    assert shown(counted, "greenroom_requests_total", kind="own", status="2xx", temperature="warm") == 1
+
+
+@pytest.mark.parametrize("outcome", [None, "cut", 100, 204, 304, 404, 599])
+def test_every_way_to_end_has_a_label(outcome: int | str | None) -> None:
+    """The same as a status by itself has."""
+    assert CLASSES[outcome] == ("cut" if isinstance(outcome, str) else status_class(outcome))

@@ -73,6 +73,8 @@ class Directory:
         self._looks = 0
         self._gone: dict[str, int] = {}  # Actors that are not there, and the look that missed them
         self.on_domains_changed: Callable[[], None] = lambda: None
+        self.version = 0
+        """Counts what may have changed whom a host means, or on what terms: what was found out stands until then."""
 
     async def actor(self, actor_id: str) -> tuple[Actor, User] | None:
         """An Actor with its owner; the records are asked unless they were lately, for this one."""
@@ -247,6 +249,7 @@ class Directory:
         if known is not None and is_same and self._leads_to(actor.id, known):
             known.version, known.as_of = now.version, look
             return
+        self.version += 1
         self._forget(actor.id)
         self._known[actor.id] = now
         self._put_domains(actor.id, names)
@@ -287,6 +290,7 @@ class Directory:
         known = self._known.pop(actor_id, None)
         if known is None:
             return None
+        self.version += 1
         for name in known.names:
             # As with labels below: somebody else may have it by now.
             if self._domains.get(name.name) == actor_id:

@@ -394,3 +394,28 @@ async def test_what_is_gone_leaves_nothing_behind(records: Records, with_names: 
     await with_names.load()
     kept = ("_known", "_by_label", "_warm", "_domains", "_claims", "_recent", "_gone")
     assert {what: len(getattr(with_names, what)) for what in kept} == dict.fromkeys(kept, 0)
+
+
+async def test_every_change_of_what_a_host_means_counts(records: Records, directory: Directory) -> None:
+    """So that whoever remembers what one means need not ask again meanwhile; a look that finds nothing new is none."""
+
+    async def renewed() -> bool:
+        before = directory.version
+        await directory.renew(HELLO.id)
+        return directory.version != before
+
+    assert not await renewed()
+    hello = await records.replace_actor(replace(HELLO, standby_from_api={"idleTimeoutSecs": 77}))
+    assert await renewed()
+    assert not await renewed()
+    hello = await records.replace_actor(replace(hello, name="renamed"))
+    assert await renewed()
+    await records.add_name(replace(DOMAIN, verified_at=None))
+    assert await renewed()
+    await records.verify_name(DOMAIN.id, AT)
+    assert await renewed()
+    await records.delete_name(DOMAIN.id)
+    assert await renewed()
+    await records.delete_actor(hello.id)
+    assert await renewed()
+    assert not await renewed()

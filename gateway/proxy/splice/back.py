@@ -75,8 +75,8 @@ class Back(asyncio.Protocol):
 
     __slots__ = (
         "_answers", "_eof_seen", "_gone", "_known", "_known_host", "_known_method", "_left", "_length", "_partial",
-        "_seen", "_shapes", "_socket", "_walker", "can_stay", "has_news", "idle_until", "is_lost", "is_read_paused",
-        "is_reused", "pool", "receiver", "saw_bytes", "transport",
+        "_seen", "_shapes", "_socket", "_usual_bytes", "_walker", "can_stay", "has_news", "idle_until", "is_lost",
+        "is_read_paused", "is_reused", "pool", "receiver", "saw_bytes", "transport",
     )  # fmt: skip
 
     def __init__(self, pool: Home, answers: AnswerHeads, gone: Callable[[Back], None]) -> None:
@@ -97,6 +97,7 @@ class Back(asyncio.Protocol):
         self._known_method = b""
         self._seen: SeenAnswer | None = None
         self._length = 0
+        self._usual_bytes = -1  # of the head with its body, where it has a length and another request may follow
         self._shapes: Shapes[KnownAnswer] | None = None
         # Of the present answer
         self._left = _IN_HEAD
@@ -155,6 +156,13 @@ class Back(asyncio.Protocol):
         left = self._left
         if left == _IN_HEAD:
             self.saw_bytes = True
+            if len(data) == self._usual_bytes and self._is_known(receiver, data):
+                self._left, self.can_stay = 0, True
+                seen, length = self._seen, self._length
+                assert seen is not None
+                self._answers.hits += 1
+                receiver.begun(seen, length, (data[-length:],) if length else (), is_whole=True)
+                return
             try:
                 self._head(receiver, data)
             except (NotHttp, BadChunk) as error:
@@ -200,15 +208,18 @@ class Back(asyncio.Protocol):
 
     # The answer
 
-    def _head(self, receiver: Receiver, data: bytes) -> None:
-        known = self._known
-        if (
-            known
-            and data.startswith(known)
+    def _is_known(self, receiver: Receiver, data: bytes) -> bool:
+        """Whether it begins with the head that came last, in answer to the like."""
+        return (
+            data.startswith(self._known)
             and self._known_host == receiver.host
             and self._known_method == receiver.method
             and not self._partial
-        ):
+        )
+
+    def _head(self, receiver: Receiver, data: bytes) -> None:
+        known = self._known
+        if known and self._is_known(receiver, data):
             seen, length = self._seen, self._length
             assert seen is not None
             at = len(known)
@@ -218,6 +229,8 @@ class Back(asyncio.Protocol):
             length = seen.length if may_have_body(seen.facts.status, receiver.method) else 0
             self._seen, self._length = seen, length
             self._known_host, self._known_method = receiver.host, receiver.method
+            can_repeat = self._known and length >= 0 and seen.facts.keeps_alive
+            self._usual_bytes = len(self._known) + length if can_repeat else -1
         else:
             return
         self.can_stay = seen.facts.keeps_alive

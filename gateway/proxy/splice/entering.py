@@ -82,9 +82,10 @@ class Entering(ABC):
     """
 
     __slots__ = (
-        "_back", "_entrance", "_front", "_has_repeated", "_id", "_is_open_ended", "_keeps", "_kept", "_kept_bytes",
-        "_kind", "_pending", "_pending_bytes", "_problem", "_run", "_seen", "_shared", "_status", "_stream", "_target",
-        "_terms", "_waiting", "host", "is_open", "method", "takes_chunks", "timing", "upgrade", "upload",
+        "_back", "_entrance", "_front", "_has_repeated", "_id", "_is_open_ended", "_is_usual", "_keeps", "_kept",
+        "_kept_bytes", "_kind", "_pending", "_pending_bytes", "_problem", "_run", "_seen", "_shared", "_status",
+        "_stream", "_target", "_terms", "_waiting", "host", "is_open", "method", "takes_chunks", "timing",
+        "upgrade", "upload",
     )  # fmt: skip
 
     _seen: Seen
@@ -110,6 +111,7 @@ class Entering(ABC):
         self._status: int | None = None
         self._keeps = False
         self._is_open_ended = False  # the end of the connection is the end of the answer
+        self._is_usual = False  # it is all use of a warm run, without a body, and another may follow
         self._pending: list[bytes] = []  # of the body, for an Actor whom nobody is connected to yet
         self._pending_bytes = 0
         self._kept: list[bytes] | None = None  # all that was sent, as long as it may be sent once more
@@ -136,7 +138,7 @@ class Entering(ABC):
         self._seen = seen
         self.takes_chunks = minor == 1
         self._status = self._kept = None
-        self._has_repeated = False
+        self._has_repeated = self._is_usual = False
         self._problem = ""
         self._id = self._shared.request_ids.next_bytes()
         try:

@@ -28,8 +28,8 @@ from gateway.proxy.splice.tunnel import Tunnel, TunnelEnd
 from gateway.proxy.splice.upload import MAX_KEPT_BYTES
 from gateway.proxy.splice.wheel import NEVER
 
-# Up to here a copy costs less than a second buffer for the kernel.
-_JOINED_BYTES = 32 * 1024
+JOINED_BYTES = 32 * 1024
+"""Up to here a copy costs less than a second buffer for the kernel."""
 
 
 class Exchange(Entering):
@@ -97,7 +97,7 @@ class Exchange(Entering):
         if pieces:
             self._pending, self._pending_bytes = [], 0
             self._front.hold(is_held=False)
-            if size <= _JOINED_BYTES:
+            if size <= JOINED_BYTES:
                 parts += pieces
                 pieces = []
         sent = b"".join(parts)
@@ -108,7 +108,16 @@ class Exchange(Entering):
         else:
             back.transport.write(sent)
         if self.upload.is_over:
-            self._front.wait_until(self.timing.arrived + terms.first_byte_secs)
+            timing = self.timing
+            self._is_usual = (
+                terms.is_plain
+                and terms.want is not None
+                and self.takes_chunks
+                and head.keeps_alive
+                and head.upgrade is None
+                and not timing.was_held
+            )
+            self._front.wait_until(timing.arrived + terms.first_byte_secs)
         else:
             self._wait_for_more()
 
@@ -163,7 +172,7 @@ class Exchange(Entering):
             parts.append(b"\r\n\r\n")
         else:
             parts.append(b"\r\nConnection: keep-alive\r\n\r\n")
-        if size <= _JOINED_BYTES or not pieces:
+        if size <= JOINED_BYTES or not pieces:
             parts += pieces
             transport.write(b"".join(parts))
         else:

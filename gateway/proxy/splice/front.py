@@ -19,10 +19,10 @@ from gateway.proxy.decisions import monotonic
 from gateway.proxy.hosts import Own
 from gateway.proxy.sockets import has_hung_up
 from gateway.proxy.splice.entrance import Entrance
-from gateway.proxy.splice.exchange import Exchange
 from gateway.proxy.splice.handover import Place, ProtocolFactory
 from gateway.proxy.splice.head_reader import HeadReader
 from gateway.proxy.splice.own_answers import error_answer
+from gateway.proxy.splice.quick import QuickExchange
 from gateway.proxy.splice.splicing import Splicing
 from gateway.proxy.splice.tunnel import Tunnel
 from gateway.proxy.splice.wheel import NEVER
@@ -61,8 +61,8 @@ class Front(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_due", "_exchange", "_heads", "_inner", "_paused", "_place", "_shared", "_stash", "_stash_bytes", "_state",
-        "deadline", "has_asked", "is_full", "is_last", "peer", "transport",
+        "_due", "_exchange", "_heads", "_inner", "_paused", "_place", "_same", "_shared", "_stash", "_stash_bytes",
+        "_state", "deadline", "has_asked", "is_full", "is_last", "peer", "transport",
         "visit_at",
     )  # fmt: skip
 
@@ -81,7 +81,7 @@ class Front(asyncio.Protocol):
         self._inner = inner
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # from connection_made on
         self.peer = ""
-        self._exchange: Exchange = cast(Exchange, None)
+        self._exchange: QuickExchange = cast(QuickExchange, None)
         self._state = _State.HEAD
         self.has_asked = False
         """Whether a request has come, or has begun to."""
@@ -90,6 +90,8 @@ class Front(asyncio.Protocol):
         self.is_full = False
         """The caller takes what is written to it more slowly than it comes."""
         self._heads = HeadReader(shared.lobby.requests)
+        self._same: bytes | None = None
+        """The request that came last, where it can be had ``again``."""
         self._stash: list[bytes] = []
         self._stash_bytes = 0
         self._paused = 0
@@ -106,7 +108,7 @@ class Front(asyncio.Protocol):
         self.peer = str(name[0]) if isinstance(name, tuple | list) and name else ""
         is_tls = transport.get_extra_info("ssl_object") is not None
         scheme = "https" if is_tls else shared.decisions.settings.public_scheme
-        self._exchange = Exchange(self, shared, Entrance(shared.decisions, self.peer, scheme, shared.terms))
+        self._exchange = QuickExchange(self, shared, Entrance(shared.decisions, self.peer, scheme, shared.terms))
         self._place.enter(self)
         setting = shared.lobby.connections.admit(self.transport, self.peer)
         if setting is not None:
@@ -117,6 +119,11 @@ class Front(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         state = self._state
         if state is _HEAD:
+            if data == self._same:
+                self._state = _REQUEST
+                if self._exchange.again():
+                    return
+                self._state = _HEAD
             try:
                 self._head(data)
             except GreenroomError as error:
@@ -184,6 +191,7 @@ class Front(asyncio.Protocol):
 
     def _head(self, data: bytes) -> None:
         self.has_asked = True
+        self._same = None
         heads, shared = self._heads, self._shared
         was_held = heads.held
         head = heads.read(data)
@@ -199,6 +207,8 @@ class Front(asyncio.Protocol):
         self._state = _REQUEST
         self._due = NEVER
         self._exchange.begin(line, seen, host, where, data, at)
+        if heads.is_same and self._exchange.note():
+            self._same = data
 
     def _hand_over(self, data: bytes) -> None:
         """Greenroom's own: uvicorn's protocol has the connection from now on."""
@@ -264,13 +274,13 @@ class Front(asyncio.Protocol):
             self._end()
         elif self.is_full:  # what is next could make more that he doesn't take
             self._state = _State.WAIT
-            self.wait_until(now + self._shared.lobby.settings.keep_alive_secs)
+            self.wait_until(now + self._shared.lobby.keep_alive_secs)
         elif self._stash:
             self._state = _State.WAIT
             asyncio.get_running_loop().call_soon(self._next)
         else:
             self._state = _HEAD
-            self.wait_until(now + self._shared.lobby.settings.keep_alive_secs)
+            self.wait_until(now + self._shared.lobby.keep_alive_secs)
 
     def become(self, tunnel: Tunnel) -> None:
         """The connection belongs to *tunnel* from now on."""

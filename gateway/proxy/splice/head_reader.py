@@ -28,7 +28,7 @@ class HeadReader:
     line after it.) Where it is the same headers with other values, their shape is.
     """
 
-    __slots__ = ("_host", "_known", "_line", "_minor", "_requests", "_seen", "_shapes", "_whole", "held")
+    __slots__ = ("_host", "_known", "_line", "_minor", "_requests", "_seen", "_shapes", "_whole", "held", "is_same")
 
     _line: RequestLine
     _seen: Seen
@@ -41,6 +41,8 @@ class HeadReader:
         self._host = b""
         self._shapes: Shapes[RequestHead] | None = None
         self.held = b""
+        self.is_same = False
+        """Whether the head that was read last is, byte for byte, the one before it, with nothing behind it."""
 
     def read(self, data: bytes) -> Head | None:
         """
@@ -54,6 +56,7 @@ class HeadReader:
         if data == self._whole:
             self._requests.hits += 1
             self.held = b""
+            self.is_same = True
             return self._line, self._seen, self._host, data, len(data)
         first = data.find(b"\r\n")
         known = self._known
@@ -102,6 +105,7 @@ class HeadReader:
     def _remember(self, line: RequestLine, seen: Seen, data: bytes, at: int, known: bytes) -> Head:
         """*known* are the headers, with the empty line."""
         self.held = b""
+        self.is_same = False
         host = seen.head.host
         if line.authority:
             host = agreed_host(line, host)

@@ -21,12 +21,14 @@ class Lobby:
 
     settings: Settings
     is_leaving: bool = False
+    keep_alive_secs: float = field(init=False)  # pydantic's fields take long to answer, and each request asks
     requests: RequestHeads = field(init=False)
     wheel: Wheel = field(default_factory=Wheel)
     connections: Connections = field(init=False)
 
     def __post_init__(self) -> None:
         settings = self.settings
+        self.keep_alive_secs = settings.keep_alive_secs
         self.requests = RequestHeads(
             limits=HeadLimits(max_bytes=settings.max_head_bytes, max_headers=settings.max_request_headers)
         )

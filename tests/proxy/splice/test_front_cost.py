@@ -15,31 +15,19 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from proxy.suite.stage import TOKEN, open_stand
-from uvicorn.server import ServerState
+from proxy.splice.wires import ANSWER, REQUEST, Bench, open_bench
+from proxy.suite.stage import TOKEN
 
 from gateway.proxy.splice import entrance
-from gateway.proxy.splice.back import Back
-from gateway.proxy.splice.front import Front
-from gateway.proxy.splice.pool import Pool
-from gateway.proxy.splice.splicing import Splicing
 
-REQUEST = (
-    b"GET /path?a=b HTTP/1.1\r\nHost: bob--shut-warm.localhost\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n"
-    b"User-Agent: test\r\nAccept: */*\r\nAccept-Encoding: gzip\r\n\r\n"
-)
-ANSWER = (
-    b"HTTP/1.1 200 OK\r\nServer: test\r\nDate: Thu, 26 Nov 2026 04:40:29 GMT\r\nContent-Type: text/plain\r\n"
-    b"Content-Length: 100\r\n\r\n" + b"x" * 100
-)
-# Where it was written it was 2.4: most of it are calls and objects, so it moves little with the machine.
-MOST_LOOPS = 3.6
-# Where it was written: 46 and 31, and 55 and 50 where no two are alike.
-MOST_CALLS = (51, 37)
-MOST_CALLS_VARIED = (61, 57)
+# Where it was written it was 1.5: most of it are calls and objects, so it moves little with the machine.
+MOST_LOOPS = 2.3
+# Where it was written: 23 and 18, and 46 and 46 where no two are alike.
+MOST_CALLS = (26, 21)
+MOST_CALLS_VARIED = (51, 52)
 
 
 def varied(number: int) -> tuple[bytes, bytes]:
@@ -50,72 +38,12 @@ def varied(number: int) -> tuple[bytes, bytes]:
     return request, ANSWER.replace(b"100", b"%d" % length)[:-100] + b"y" * length
 
 
-class Wire:
-    """A transport that goes nowhere and keeps what is written."""
-
-    def __init__(self, address: str = "127.0.0.1") -> None:
-        self.written: list[bytes] = []
-        self._address = address
-
-    def write(self, data: bytes) -> None:
-        self.written.append(data)
-
-    def writelines(self, pieces: list[bytes]) -> None:
-        self.written.append(b"".join(pieces))
-
-    def get_extra_info(self, name: str) -> Any:
-        return (self._address, 1) if name == "peername" else None
-
-    def is_closing(self) -> bool:
-        return False
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def abort(self) -> None:
-        """Nothing stands."""
-
-
-class Bench:
-    """One caller and one connection to the run that serves him."""
-
-    def __init__(self, splicing: Splicing, front: Front, caller: Wire, back: Back, actor: Wire, pool: Pool) -> None:
-        self.splicing = splicing
-        self.front, self.caller, self._back, self.actor, self.pool = front, caller, back, actor, pool
-
-    def exchange(self, request: bytes = REQUEST, answer: bytes = ANSWER) -> None:
-        """A request, and its answer."""
-        self.front.data_received(request)
-        self.answer(answer)
-
-    def answer(self, answer: bytes = ANSWER) -> None:
-        """That of the Actor."""
-        self._back.data_received(answer)
-
-
 @pytest.fixture
 async def bench(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Bench]:
-    """Warm: the token is known, the connection lies ready."""
+    """As it is when it is warm."""
     caplog.set_level(logging.WARNING, "gateway.requests")
-    async with open_stand(tmp_path, proxy_protocol="splice") as stand:
-        splicing = stand.gateway.splicing
-        run = next(one for one in stand.gateway.desk.routes.all_runs() if one.route.actor_id.startswith("Shut"))
-        await stand.gateway.services.auth.principal(TOKEN)
-        caller, actor = Wire(), Wire()
-        loop = asyncio.get_running_loop()
-        front = Front(cast(Any, None), ServerState(), {}, loop, shared=splicing, inner=cast(Any, None))
-        front.connection_made(cast(Any, caller))
-        assert run.route.address is not None
-        pool = Pool(run.route.address, splicing.lobby.wheel)
-        splicing.pools._pools[run] = pool
-        back = Back(pool, splicing.answers, lambda _: None)
-        back.connection_made(cast(Any, actor))
-        pool.keep(back, time.monotonic())
-        back.is_reused = True
-        bench = Bench(splicing, front, caller, back, actor, pool)
-        bench.exchange()
+    async with open_bench(tmp_path) as bench:
         yield bench
-        front.connection_lost(None)
 
 
 @contextmanager
@@ -195,9 +123,7 @@ async def test_other_connections_of_a_caller_need_not_find_out_again(
     monkeypatch.setattr(entrance, "terms_for", lambda *given, **named: asked.append(1) or terms_for(*given, **named))
 
     def another(address: str) -> None:
-        caller = Wire(address)
-        front = Front(cast(Any, None), ServerState(), {}, None, shared=bench.splicing, inner=cast(Any, None))
-        front.connection_made(cast(Any, caller))
+        front, _ = bench.connect(address)
         front.data_received(REQUEST)
         bench.answer()
         front.connection_lost(None)
