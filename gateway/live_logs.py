@@ -2,7 +2,8 @@
 Logs of runs and builds: a file in the data folder while the job lives, a blob afterwards.
 
 Each line begins with its time, ISO 8601 with milliseconds and ``Z``, and a space; whoever writes the file (the shim,
-the supervisor) appends whole lines. A reader prefers the file: it is there exactly as long as something is added.
+the supervisor) appends whole lines. A reader prefers the file: it is there exactly as long as something is added. That
+of a live job lies with the autoscaler that leads, which may have another data folder than a gateway (``remote_logs``).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import BinaryIO
 
 from gateway.core.model import log_key
 from gateway.core.times import iso
+from gateway.remote_logs import LogsElsewhere, follow_elsewhere
 from gateway.state.ports import Blobs
 
 _CHUNK_BYTES = 64 * 1024
@@ -31,12 +33,15 @@ def strip_ansi(chunk: bytes) -> bytes:
 
 
 class Logs:
-    """Reads, follows and appends to the logs below one data folder."""
+    """
+    Reads, follows and appends to the logs below one data folder. A live one that is not there is read from *elsewhere*.
+    """
 
-    def __init__(self, data: Path, blobs: Blobs) -> None:
+    def __init__(self, data: Path, blobs: Blobs, elsewhere: LogsElsewhere | None = None) -> None:
         self._folder = data / "live" / "logs"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._blobs = blobs
+        self._elsewhere = elsewhere
 
     def path(self, job_id: str) -> Path:
         """The file of a live job's log."""
@@ -54,10 +59,17 @@ class Logs:
             file.write(lines.encode("utf-8", "replace"))
 
     async def read(self, job_id: str) -> AsyncIterator[bytes]:
-        """What there is now; nothing for a job that has logged nothing."""
+        """
+        What there is now; nothing for a job that has logged nothing. Raises StateUnavailable where that can't be told.
+        """
         try:
             file = self.path(job_id).open("rb")
         except FileNotFoundError:
+            if self._elsewhere is not None:
+                present = follow_elsewhere(self._elsewhere, self._blobs, job_id, lambda: True, is_patient=False)
+                async for chunk in present:
+                    yield chunk
+                return
             async for chunk in await self._blobs.open(log_key(job_id)) or _nothing():
                 yield chunk
             return
@@ -71,6 +83,10 @@ class Logs:
 
         The open file stays readable after the job's end moved it to the blobs, so the last lines are never lost.
         """
+        if self._elsewhere is not None and not self.path(job_id).exists():
+            async for chunk in follow_elsewhere(self._elsewhere, self._blobs, job_id, has_ended, is_patient=True):
+                yield chunk
+            return
         while not self.path(job_id).exists():
             if has_ended():
                 async for chunk in self.read(job_id):

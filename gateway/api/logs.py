@@ -24,23 +24,23 @@ Job = Run | Build
 
 async def get_run_log(call: Call) -> Response:
     """The log of a run."""
-    return _log_of(call, await run_of_path(call))
+    return await _log_of(call, await run_of_path(call))
 
 
 async def get_build_log(call: Call) -> Response:
     """The log of a build, for its owner alone: also the builds of public Actors may print what is nobody's business."""
-    return _log_of(call, await _build_of_owner(call, call.path("build")))
+    return await _log_of(call, await _build_of_owner(call, call.path("build")))
 
 
 async def get_log(call: Call) -> Response:
     """The log of a run or build, whichever has this id."""
     job_id = call.path("job")
     if call.is_limited_to_own_run:
-        return _log_of(call, await own_run(call, job_id))
+        return await _log_of(call, await own_run(call, job_id))
     run = await call.records.run(job_id)
     if run is not None and run.user_id == call.principal.user_id:
-        return _log_of(call, run)
-    return _log_of(call, await _build_of_owner(call, job_id))
+        return await _log_of(call, run)
+    return await _log_of(call, await _build_of_owner(call, job_id))
 
 
 async def _build_of_owner(call: Call, build_id: str) -> Build:
@@ -50,16 +50,29 @@ async def _build_of_owner(call: Call, build_id: str) -> Build:
     return build
 
 
-def _log_of(call: Call, job: Job) -> Response:
+async def _log_of(call: Call, job: Job) -> Response:
     headers = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
     if call.query.flag("download"):
         headers["Content-Disposition"] = f'attachment; filename="{job.id}.log"'
     is_raw = call.query.flag("raw")
     if not call.query.flag("stream"):
-        return LogResponse(_cleaned(call.services.logs.read(job.id), is_raw), None, headers)
+        chunks = await _begun(call.services.logs.read(job.id))
+        return LogResponse(_cleaned(chunks, is_raw), None, headers)
     present = _Present(job)
-    chunks = call.services.logs.follow(job.id, lambda: present.has_ended)
-    return LogResponse(_cleaned(chunks, is_raw), partial(_keep_fresh, call, job, present), headers)
+    followed = call.services.logs.follow(job.id, lambda: present.has_ended)
+    return LogResponse(_cleaned(followed, is_raw), partial(_keep_fresh, call, job, present), headers)
+
+
+async def _begun(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """*chunks*, the first of which is there already: where none can be had, there is still a status to tell it by."""
+    first = await anext(chunks, b"")
+
+    async def all_of_them() -> AsyncIterator[bytes]:
+        yield first
+        async for chunk in chunks:
+            yield chunk
+
+    return all_of_them()
 
 
 @dataclass(slots=True)
