@@ -102,7 +102,7 @@ async def test_wait(api: Any, bob: Any, actor: Any, until: Any) -> None:
     state = api.services.state
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         waiting = group.create_task(bob.get(f"/actor-builds/{build.id}?waitForFinish=60"))
-        await until(lambda: state.signals._change_watchers)
+        await until(lambda: state.signals._store.change_watchers)
         await state.records.replace_build(replace(build, status=RunStatus.FAILED, finished_at=api.clock.now()))
         await state.signals.changed(Changed(kind="build", id=build.id))
     assert waiting.result()["status"] == "FAILED"

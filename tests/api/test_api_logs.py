@@ -96,7 +96,7 @@ async def test_follow(api: Any, http: Any, url: str, run: Any) -> None:
 
 async def test_a_follower_that_goes_away(api: Any, http: Any, url: str, run: Any, until: Any) -> None:
     """When the client is gone nobody listens for its run any more."""
-    watchers = api.services.state.signals._change_watchers
+    watchers = api.services.state.signals._store.change_watchers
     async with http.stream("GET", f"{url}/logs/{run['id']}?stream=1") as answer:
         api.services.logs.append(run["id"], "first")
         await anext(answer.aiter_lines())

@@ -172,7 +172,7 @@ async def test_a_caller_who_goes_away(api: Any, bob: Any) -> None:
         gone.set()
     assert sent[0]["status"] == 499
     assert (await bob.get(f"/actor-runs/{started.id}"))["status"] == "READY"
-    assert len(signals._change_watchers) == 0
+    assert len(signals._store.change_watchers) == 0
 
 
 async def test_an_idempotent_start_is_waited_for_again(api: Any, bob: Any) -> None:

@@ -145,7 +145,7 @@ async def test_wait_for_finish(api: Any, bob: Any, until: Any, path: str) -> Non
     run = await bob.post("/actors/hello/runs")
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         held = group.create_task(bob.get(f"{path.format(run['id'])}?waitForFinish=999999"))
-        await until(lambda: api.services.state.signals._change_watchers)
+        await until(lambda: api.services.state.signals._store.change_watchers)
         await api.supervise(run, status=RunStatus.RUNNING)
         await asyncio.sleep(0.05)
         assert not held.done()
@@ -170,7 +170,7 @@ async def test_a_lost_signal_is_made_up_for(api: Any, bob: Any, until: Any, monk
     records = api.services.state.records
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         held = group.create_task(bob.get(f"/actor-runs/{run['id']}?waitForFinish=60"))
-        await until(lambda: api.services.state.signals._change_watchers)
+        await until(lambda: api.services.state.signals._store.change_watchers)
         await change_run(records, run["id"], lambda present: replace(present, status=RunStatus.ABORTED))
     assert held.result()["status"] == "ABORTED"
 
