@@ -88,6 +88,8 @@ class Gateway:
             chance=random.random,
             poke=self._poke.set,
         )
+        signals = services.state.signals
+        self.desk.is_cut_off = lambda: signals.trouble is not None
         if self.uses_leases:
             self._broker = SlotBroker(
                 self.gateway_id,

@@ -128,6 +128,7 @@ class SlotDesk:
         self._chance = chance
         self._poke = poke
         self._pools: dict[PoolKey, _Pool] = {}
+        self.is_cut_off: Callable[[], bool] = lambda: False  # whether nobody hears whom it waits for
         self._blocked = BlockedPools(clock)
         self.on_change: Callable[[PoolKey], None] | None = None
         self.quotas_until = math.inf
@@ -323,6 +324,8 @@ class SlotDesk:
                 data={**facts, "startingRuns": starting},
             )
         remedy = self._blocked.late_words(want.pool) or "Try again later, or raise maxRuns or maxRequestsPerActorRun."
+        if self.is_cut_off():
+            remedy = "This gateway is cut off from the others and from the autoscaler at the moment. Try again soon."
         return WaitedTooLong(
             f"No run of this Actor had room within {waited_secs:.0f} s (setting: pick_timeout_secs). {remedy}",
             data=facts,

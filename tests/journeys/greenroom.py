@@ -1,4 +1,4 @@
-"""A real ``greenroom serve`` in a process of its own, and how the journeys talk to it."""
+"""A real ``greenroom serve`` (or ``gateway``) in a process of its own, and how the journeys talk to it."""
 
 from __future__ import annotations
 
@@ -88,7 +88,11 @@ def _words_of(pid: int) -> list[str]:
 
 @dataclass
 class Greenroom:
-    """One server on *data*; ``async with`` starts it, waits until it serves, and stops it."""
+    """
+    One server on *data*; ``async with`` starts it, waits until it serves, and stops it.
+
+    *verb* is what it is started as; *log_name* names its log, for several that share a folder.
+    """
 
     data: Path
     actors: tuple[Path, ...] = ()
@@ -97,6 +101,8 @@ class Greenroom:
     environment: Mapping[str, str] = field(default_factory=dict)
     port: int = 0
     waits_for_builds: bool = True
+    verb: str = "serve"
+    log_name: str = "greenroom.log"
     process: subprocess.Popen[bytes] | None = None
     client: httpx.AsyncClient = field(init=False)
 
@@ -115,7 +121,7 @@ class Greenroom:
             await self.stop()
 
     def start(self) -> None:
-        """Start the process; it writes its log to ``<data>/../greenroom.log``."""
+        """Start the process; it writes its log beside the data folder."""
         settings = {
             "log_level": "info",
             "port_range": PORT_RANGE,
@@ -124,7 +130,7 @@ class Greenroom:
             "pick_timeout_secs": 20,
             **self.settings,
         }
-        command = [sys.executable, "-m", "gateway.cli", "serve", "--port", str(self.port), "--data", str(self.data)]
+        command = [sys.executable, "-m", "gateway.cli", self.verb, "--port", str(self.port), "--data", str(self.data)]
         for actor in self.actors:
             command += ["--actors", str(actor)]
         for name, value in settings.items():
@@ -145,7 +151,7 @@ class Greenroom:
 
     @property
     def log_path(self) -> Path:
-        return self.data.parent / "greenroom.log"
+        return self.data.parent / self.log_name
 
     @property
     def log(self) -> str:
