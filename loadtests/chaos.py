@@ -29,6 +29,7 @@ import argparse
 import asyncio
 import os
 import random
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -40,7 +41,7 @@ from loadtests.chaos_caller import Caller, closing
 from loadtests.chaos_faults import Scene, begin, end, is_well, must_live
 from loadtests.chaos_fleet import Fleet, housed
 from loadtests.chaos_outcome import Outcome, broken, double_starts, split, starts_for_one_wake, table
-from loadtests.chaos_plan import Fault, Kind, plan
+from loadtests.chaos_plan import AGE_SECS, FORGETTING, Fault, Kind, plan
 from loadtests.chaos_probes import FRESH, WAKES, Probes, host_of
 from loadtests.compare_targets import NotMeasured
 from loadtests.figures import Report, command_line, finish
@@ -70,6 +71,8 @@ async def fresh_secs(fleet: Fleet) -> float:
 async def suffer(fleet: Fleet, probes: Probes, fault: Fault, report: Report) -> Outcome:
     """One fault, from its quiet before to when all is well again."""
     await asyncio.sleep(fault.quiet_secs)
+    if fault.kind in FORGETTING:
+        await asyncio.sleep(fleet.began + AGE_SECS - time.monotonic())
     scene: Scene = await asyncio.to_thread(begin, fleet, fault)
     if fault.kind is Kind.LEADER_KILLED:
         gap = await fresh_secs(fleet)
@@ -81,7 +84,8 @@ async def suffer(fleet: Fleet, probes: Probes, fault: Fault, report: Report) -> 
     is_healed = await _well_again(fleet, probes, over)
     if not is_healed:
         scene.notes.append(f"NOT WELL after {_WELL_SECS:g} s")
-    outcome = Outcome(fault, scene.began, over, time.monotonic(), scene.killed_gateway, notes=scene.notes)
+    healed = time.monotonic()
+    outcome = Outcome(fault, scene.began, over, healed, scene.killed_gateway, scene.dead_by, notes=scene.notes)
     print(f"{fault.kind}: {outcome.healed - outcome.began:.1f} s {'; '.join(scene.notes)}", flush=True)
     return outcome
 
@@ -179,6 +183,7 @@ def main() -> None:
     parser.add_argument("--outage", type=float, metavar="SECS", help="other than 60 (quick: 10)")
     parser.add_argument("--faults", metavar="NAMES", help=f"only these, with commas between: {', '.join(Kind)}")
     parser.add_argument("--only", choices=("faults", "figures"), help="only the faults, or only what needs none")
+    parser.add_argument("--logs", type=Path, metavar="DIR", help="keep the logs of Greenroom's processes there")
     given = parser.parse_args()
     source = random.Random(given.seed)
     faults = plan(source.random, outage_secs=given.outage or (10.0 if given.quick else 60.0), is_quick=given.quick)
@@ -203,8 +208,14 @@ def run_chaos(faults: Sequence[Fault], given: argparse.Namespace, report: Report
         tempfile.TemporaryDirectory(prefix="greenroom-chaos-") as folder,
         housed(Path(folder), pick_timeout_secs=_pick_secs(given)) as fleet,
     ):
-        fleet.push_actors()
-        asyncio.run(chaos(fleet, faults, given, report))
+        try:
+            fleet.push_actors()
+            asyncio.run(chaos(fleet, faults, given, report))
+        finally:
+            if given.logs:
+                given.logs.mkdir(parents=True, exist_ok=True)
+                for log in Path(folder).glob("*.log"):
+                    shutil.copy(log, given.logs)
 
 
 def _attempt(report: Report, measure: Callable[[], None], *names: str) -> None:

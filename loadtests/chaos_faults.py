@@ -19,6 +19,7 @@ class Scene:
     """What a fault was done to, and when."""
 
     began: float
+    dead_by: float = 0.0
     killed: tuple[str, ...] = ()
     paused: str = ""
     links: tuple[str, ...] = ()
@@ -52,6 +53,7 @@ def begin(fleet: Fleet, fault: Fault) -> Scene:
         scene.killed = tuple(name for name in (fault.gateway, leader) if name)
         for name in scene.killed:
             fleet.programs[name].kill()
+        scene.dead_by = time.monotonic()
     elif kind is Kind.LEADER_PAUSED:
         scene.paused = leader
         fleet.programs[leader].signal_all(signal.SIGSTOP)

@@ -105,7 +105,7 @@ class Fleet:
     wires: Wires
     programs: dict[str, Program]
     ports: dict[str, int]
-    stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    began: float = field(default_factory=time.monotonic)
 
     def start(self, name: str) -> None:
         """One process of Greenroom; it serves a moment later."""

@@ -45,6 +45,7 @@ class Outcome:
     over: float
     healed: float
     killed_gateway: str = ""
+    dead_by: float = 0.0
     answers: list[Answer] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -57,11 +58,11 @@ class Outcome:
         return [answer for answer in self.of(prober) if answer.problem]
 
     def in_flight_on_the_dead(self) -> list[Answer]:
-        """Failures of requests that the killed gateway had in its hands when it died."""
+        """Failures of requests that the killed gateway had in its hands when it died, all of it by ``dead_by``."""
         return [
             answer
             for answer in self.answers
-            if answer.problem and self.killed_gateway and answer.sent <= self.began and self._died_with_it(answer)
+            if answer.problem and self.killed_gateway and answer.sent <= self.dead_by and self._died_with_it(answer)
         ]
 
     def _died_with_it(self, answer: Answer) -> bool:

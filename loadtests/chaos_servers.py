@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from loadtests.compare_targets import NotMeasured, family_of, tail_of
 from loadtests.peers.tools import NotInstalled, tool
 
@@ -74,11 +76,16 @@ class Program:
 
     def kill(self) -> None:
         """SIGKILL for it and for all of its session, as when its machine is gone."""
-        if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
+        if self.process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        # Its children are dead when their ports are free; whoever reaps them may take his time.
+        deadline = time.monotonic() + _STOP_SECS
+        while _lives(self.process.pid) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        self.process = None
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """Ask it to end; what is left after half a minute is killed."""
@@ -108,6 +115,15 @@ class Program:
     def pids(self) -> list[int]:
         """It and what descends from it."""
         return family_of(self.pid)
+
+
+def _lives(group: int) -> bool:
+    """Whether a process of this group, which its leader has left, is more than a zombie."""
+    for member in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if os.getpgid(member.pid) == group and member.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 class RedisServer:
@@ -235,13 +251,15 @@ defaults
     timeout connect 2s
     timeout client 120s
     timeout server 120s
-    # A gateway that takes no connection: another one, at once.
+    # A gateway that takes no connection, or dies before it answers: another one, at once.
     option redispatch 1
     retries 3
-    retry-on conn-failure
+    retry-on conn-failure empty-response
 
 frontend callers
     bind 127.0.0.1:@PORT@
+    # What may have had an effect is not sent twice.
+    http-request disable-l7-retry if !{ method GET HEAD OPTIONS }
     http-after-response set-header X-Gateway %[srv_name]
     default_backend gateways
 
