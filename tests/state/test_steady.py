@@ -32,3 +32,26 @@ async def test_any_other_error_is_not_hidden() -> None:
 
     with pytest.raises(KeyError):
         await steadily("a test", work)
+
+
+async def test_a_trouble_that_goes_on_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And again after a minute, or when the work was well meanwhile."""
+    monkeypatch.setattr(steady, "_PAUSE_SECS", 0)
+    begun = 0
+
+    async def work() -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 4:
+            monkeypatch.setattr(steady, "_SAY_AGAIN_SECS", -1)
+        if begun == 5:
+            monkeypatch.setattr(steady, "_SAY_AGAIN_SECS", 60)
+        if begun == 6:
+            monkeypatch.setattr(steady, "_SAME_TROUBLE_SECS", -1)
+        if begun < 7:
+            raise StateUnavailable(f"trouble {begun}")
+
+    await steadily("a test", work)
+    assert caplog.messages == [f"a test pauses: trouble {number}" for number in (1, 4, 6)]
