@@ -37,6 +37,32 @@ for tool in nginx haproxy; do
     fi
 done
 
+# apt_install_stopped PACKAGE...: without the services that come with them.
+apt_install_stopped() {
+    policy=/usr/sbin/policy-rc.d
+    if [ -e "$policy" ]; then
+        apt_install "$@"
+        return
+    fi
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    if apt_install "$@"; then failed=0; else failed=1; fi
+    rm -f "$policy"
+    return "$failed"
+}
+
+# The servers that records and signals may be kept by. Tests start their own, in folders of their own.
+missing=''
+command -v redis-server >/dev/null 2>&1 || missing=redis-server
+if ! command -v initdb >/dev/null 2>&1 && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
+    missing="$missing postgresql"
+fi
+# shellcheck disable=SC2086  # several words on purpose
+if [ -n "$missing" ] && { ! is_debian_root || ! apt_install_stopped $missing; }; then
+    say "Not installed: $missing. The tests with them are left out."
+    if [ "${CI:-}" = true ]; then exit 1; fi
+fi
+
 # A Docker engine: the one that runs already, or one of the tests' own.
 if [ -z "$fast" ] && ! docker version >/dev/null 2>&1 && is_debian_root; then
     for tool in dockerd iptables debootstrap git docker-registry; do
