@@ -91,8 +91,17 @@ class Leading:
     clock: Callable[[], float] = boot_time
     term: Term | None = None
     trouble: str | None = None
+    trouble_secs: float = _TROUBLE_SECS
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     _stops: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def _renew_secs(self) -> float:
+        return min(RENEW_SECS, self.lease_secs / 4)
+
+    @property
+    def _ask_secs(self) -> float:
+        return min(_ASK_SECS, self.lease_secs / 16)
 
     @property
     def leads(self) -> bool:
@@ -124,7 +133,7 @@ class Leading:
                     return Term(token, asked_at + self.lease_secs, self.clock)
                 self.trouble = None
                 self.settled.set()
-            await self._pause(_ASK_SECS)
+            await self._pause(self._ask_secs)
         return None
 
     async def _hold(self, term: Term) -> Term | None:
@@ -166,7 +175,7 @@ class Leading:
 
     async def _renew(self, term: Term) -> Term | None:
         """Returns when the lead is lost: the new term where it was won again in the same moment."""
-        wait_secs = RENEW_SECS
+        wait_secs = self._renew_secs
         while True:
             await asyncio.sleep(max(0.0, min(wait_secs, term.until - self.clock())))
             asked_at = self.clock()
@@ -175,7 +184,7 @@ class Leading:
                 async with asyncio.timeout(max(RENEW_SECS, min(term.until - asked_at, _LONGEST_ANSWER_SECS))):
                     token = await self.signals.lead(LEADER, self.holder, ttl_secs=self.lease_secs)
             except (StateUnavailable, TimeoutError) as error:
-                wait_secs = _ASK_SECS
+                wait_secs = self._ask_secs
                 if self.clock() >= term.until:
                     self._complain(f"the lead could not be renewed in time: {error or 'no answer'}")
                     return None
@@ -183,7 +192,7 @@ class Leading:
             if token != term.token:
                 return None if token is None else Term(token, asked_at + self.lease_secs, self.clock)
             term.renew(asked_at + self.lease_secs)
-            wait_secs = RENEW_SECS
+            wait_secs = self._renew_secs
 
     async def _resign(self) -> None:
         """So that the next one need not wait for the lease's end; it comes without that, too."""
@@ -196,7 +205,7 @@ class Leading:
         if reasons is None or (self.fails_with_act and not self.settled.is_set()):
             raise problem
         self._complain("; ".join(reasons))
-        await self._pause(_TROUBLE_SECS)
+        await self._pause(self.trouble_secs)
 
     def _complain(self, trouble: str) -> None:
         if trouble != self.trouble:
