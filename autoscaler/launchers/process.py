@@ -32,7 +32,7 @@ from autoscaler.launchers.run_folders import (
     remove_tree,
 )
 from autoscaler.launchers.shim_client import ForkServer, ShimHandle
-from autoscaler.launchers.usage import measure
+from autoscaler.launchers.usage import Meter
 from gateway.core.errors import LaunchError
 from gateway.core.load import Usage
 from gateway.core.model import Address, Build
@@ -111,6 +111,7 @@ class ProcessLauncher:
         self._environments = environments
         self._host = host
         self._ports = Ports(*port_range)
+        self._meter = Meter()
         self._fork_server = ForkServer()
         self._runs: dict[str, _Run] = {}
         self._starting: set[str] = set()
@@ -246,7 +247,7 @@ class ProcessLauncher:
             for run_id, run in self._runs.items()
             if run.shim is not None
         }
-        return await asyncio.to_thread(measure, shims)
+        return await asyncio.to_thread(self._meter.measure, shims)
 
     async def list(self) -> Sequence[FoundRun]:
         """

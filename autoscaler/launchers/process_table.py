@@ -77,6 +77,19 @@ def pids() -> list[int]:
         return []
 
 
+def entries() -> list[tuple[int, int]]:
+    """
+    The same with the number of each one's entry in ``/proc``, which no other process has, were it of the same pid.
+
+    It costs no call of the kernel for each. One that is there may get another number now and then.
+    """
+    try:
+        with os.scandir("/proc") as found:
+            return [(int(entry.name), entry.inode()) for entry in found if entry.name.isdigit()]
+    except OSError:
+        return []
+
+
 def processes() -> Iterator[Process]:
     """All processes that still live; nothing where there is no ``/proc``."""
     for pid in pids():
