@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from autoscaler.policy.foresight import Ahead, Quiet, foreseen
 from autoscaler.policy.freezing import all_go_on, frost
 from autoscaler.policy.load_rule import asked_by_load
 from autoscaler.policy.memory import Memory, Since, after
@@ -139,6 +140,7 @@ def remembered(seen: Observation, now: float) -> Memory:
             idle_secs=min((run.idle_secs for run in runs if run.is_up), default=0.0),
             has_runs=bool(runs),
             finished=seen.finished,
+            clock_secs=seen.clock_secs,
         ),
     )
 
@@ -172,7 +174,15 @@ def _decided(
         wanted = 1
         reasons.append(f"one in place of those that retire: {old[0].retires_because}")
     idle = idle_runs(policy, seen, memory, current)
-    floor = max(limits.min_runs, asked, 1 if old else 0)
+    ahead = _ahead(policy, seen, memory, current, idle.keep_secs)
+    memory = replace(memory, foresight=ahead.after)
+    if ahead.is_over:
+        unused = [run for run in current if run.is_up and not run.is_used]
+        idle = replace(idle, runs=unused, reason="nobody has come at the time foreseen")
+    if ahead.why is not None and wanted < 1:
+        wanted = 1
+        reasons.append(ahead.why)
+    floor = max(limits.min_runs, asked, 1 if old or ahead.why is not None else 0)
     if not current and wanted > floor:
         wanted = floor
         reasons.append("only requests that are there make one of none")
@@ -204,12 +214,31 @@ def _decided(
         reasons=(f"{runs}: {reasons[0]}", *reasons[1:], *why),
         look_again_in_secs=_sooner(
             next_idle_limit(seen, idle, [run for run in (*current, *old) if run.run_id not in gone and run.is_up]),
-            still.look_again_in_secs,
+            _sooner(still.look_again_in_secs, ahead.look_again_in_secs),
         ),
         memory=memory,
         freeze=still.freeze,
         resume=still.resume,
     )
+
+
+def _ahead(policy: Policy, seen: Observation, memory: Memory, current: Sequence[RunSeen], keep_secs: float) -> Ahead:
+    """What is foreseen, where that is switched on and no run is kept anyway."""
+    if not policy.starts_ahead or seen.limits.min_runs:
+        return Ahead(memory.foresight)
+    now = memory.at or 0.0
+    is_used = memory.open_requests or any(run.is_used for run in current)
+    quiet = Quiet(
+        now=now,
+        since=None if is_used else memory.quiet_since,
+        passed_secs=now - seen.memory.at if seen.memory.at is not None and seen.memory.at < now else 0.0,
+        runs=len(current),
+        keep_secs=keep_secs if current else 0.0,
+        start_secs=start_secs(policy, seen, memory),
+        gaps=memory.gaps,
+        clock_secs=seen.clock_secs,
+    )
+    return foreseen(policy, memory.foresight, quiet)
 
 
 def _sooner(first: float | None, second: float | None) -> float | None:

@@ -8,7 +8,10 @@ for 50 s, one that sleeps for hours between two busy minutes gives it up soon.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from autoscaler.policy.chances import Chance
 
 _SHORTEST_SECS = 5.0
 _GROWTH = 1.15
@@ -51,6 +54,15 @@ class Gaps:
             if costs < least:
                 best, least = edge, costs
         return min(longest_secs, best * _GROWTH)
+
+    def chances(self, after_secs: float) -> tuple[Sequence[Chance], float]:
+        """
+        What came of gaps that were longer than *after_secs*: when they ended, counted from their beginning, and how
+        many were so long that nothing is known of their end.
+        """
+        counted = zip(EDGES, EDGES[1:-1], self.counts[1:-1], strict=False)
+        known = [Chance(least, most, count) for least, most, count in counted if count and least >= after_secs]
+        return known, self.counts[-1] if self.counts else 0.0
 
     def _costs(self, keep_secs: float, wake_costs_secs: float) -> float:
         return sum(

@@ -10,13 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from autoscaler.policy.foresight import Foresight
 from autoscaler.policy.gaps import Gaps
+from autoscaler.policy.habits import LEAST_QUIET_SECS, Habits
 from autoscaler.policy.windows import NOTHING, SECS, Window
 
 _HALF_LIFE_SECS = 300.0
 _NEWEST_SHARE = 0.3
 _NO_WINDOW = Window(0.0, 0.0)
 _NO_GAPS = Gaps()
+_NO_FORESIGHT = Foresight()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,7 @@ class Memory:
     ``panic_at``: the last moment of panic. ``needs``: what was needed when, only those that no later one exceeds.
     ``quiet_since``: since when nothing is open. ``gaps``: how long such times were.
     ``ahead_at``: see ``platform_rule.Found``. ``began_with_runs``: the pool had runs when it began: it is a restart.
+    ``foresight``: what runs are started ahead by.
     """
 
     at: float | None = None
@@ -48,6 +52,7 @@ class Memory:
     gaps: Gaps = _NO_GAPS
     ahead_at: int | None = None
     began_with_runs: bool = False
+    foresight: Foresight = _NO_FORESIGHT
 
     def until_seen(self, secs: float) -> float:
         """How long until *secs* have passed since it began; 0 when they have."""
@@ -90,6 +95,7 @@ class Memory:
             "gaps": list(self.gaps.counts),
             "aheadAt": self.ahead_at,
             "beganWithRuns": self.began_with_runs,
+            "foresight": self.foresight.to_json() if self.foresight != _NO_FORESIGHT else None,
         }
 
     @classmethod
@@ -112,6 +118,8 @@ class Memory:
             gaps=Gaps(tuple(stored["gaps"])),
             ahead_at=stored["aheadAt"],
             began_with_runs=stored["beganWithRuns"],
+            # Decisions that were stored before there was any have none.
+            foresight=Foresight.from_json(stored["foresight"]) if stored.get("foresight") else _NO_FORESIGHT,
         )
 
 
@@ -133,6 +141,7 @@ class Since:
     idle_secs: float
     has_runs: bool
     finished: int | None = None
+    clock_secs: float | None = None
 
 
 def after(memory: Memory, seen: Since) -> Memory:
@@ -155,6 +164,9 @@ def after(memory: Memory, seen: Since) -> Memory:
     # Half as much after five minutes, in a form that is cheap where nothing happens.
     faded = _HALF_LIFE_SECS / (_HALF_LIFE_SECS + passed)
     quiet_since, gaps = _quiet(memory, seen)
+    foresight = memory.foresight
+    if seen.clock_secs is not None:
+        foresight = replace(foresight, habits=_habits(memory, seen, seen.clock_secs))
     return replace(
         memory,
         at=now,
@@ -168,6 +180,7 @@ def after(memory: Memory, seen: Since) -> Memory:
         start_secs=_start_secs(memory, seen),
         quiet_since=quiet_since,
         gaps=gaps,
+        foresight=foresight,
     )
 
 
@@ -192,3 +205,12 @@ def _quiet(memory: Memory, seen: Since) -> tuple[float | None, Gaps]:
         return now - min(seen.idle_secs, now - memory.since), memory.gaps
     gaps = memory.gaps if memory.quiet_since is None else memory.gaps.add(now - memory.quiet_since)
     return (now - seen.idle_secs if not seen.open_requests else None), gaps
+
+
+def _habits(memory: Memory, seen: Since, clock_secs: float) -> Habits:
+    """With a wake, where somebody came after a long quiet."""
+    habits = memory.foresight.habits.watched(clock_secs)
+    if not seen.open_requests and not seen.arrivals:
+        return habits
+    was_quiet = memory.quiet_since is not None and seen.now - memory.quiet_since >= LEAST_QUIET_SECS
+    return habits.woken(clock_secs) if was_quiet else habits

@@ -82,6 +82,7 @@ class Observation:
     and a start take, where that is measured; None: as the policy itself has seen it. ``is_on``: False when the target
     can't have runs any more. ``may_start``: how many starts pace and machine allow. ``start_unasked``: runs may be
     started that nobody waits for. ``has_cpu_left``: whether one more run would find CPU on the machine.
+    ``clock_secs``: the time of day as seconds since 1970 in UTC; None: habits of the day and the week are not learned.
     """
 
     limits: Limits
@@ -97,6 +98,7 @@ class Observation:
     may_start: int = ANY_NUMBER
     start_unasked: bool = True
     has_cpu_left: bool = True
+    clock_secs: float | None = None
     memory: Memory = field(default_factory=Memory)
 
     @property
@@ -143,6 +145,7 @@ class Observation:
             "mayStart": self.may_start,
             "startUnasked": self.start_unasked,
             "hasCpuLeft": self.has_cpu_left,
+            "clockSecs": self.clock_secs,
             "memory": self.memory.to_json(),
         }
 
@@ -174,6 +177,7 @@ class Observation:
             may_start=_whole(stored, "mayStart", ANY_NUMBER),
             start_unasked=_flag(stored, "startUnasked"),
             has_cpu_left=_flag(stored, "hasCpuLeft"),
+            clock_secs=_number(stored, "clockSecs", None, most=1e11),
             memory=Memory.from_json(stored["memory"]) if stored.get("memory") is not None else Memory(),
         )
 

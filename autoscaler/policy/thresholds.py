@@ -54,6 +54,11 @@ class Policy:
     seconds. With less, one run more would only take from the others what it gets itself. 0: always.
     ``learns_idle_timeout`` on or off: the last run is kept for as long as pays by the pool's own gaps between requests,
     and never longer than its idle timeout.
+    ``starts_ahead`` on or off: a run is started before anybody asks for it, where the pool's own gaps, or its habits of
+    the day and the week, say that this pays: by the price of a late request, by how likely it is and how long the run
+    waits for it, whatever the idle timeout.
+    ``ahead_budget_ratio`` 0.1: what runs may wait in vain for those who were foreseen: so much of the run-seconds that
+    the pool has used in the last day or so. A history that misleads costs a tenth, and no more.
     ``gaps_needed`` 12: before so many gaps were seen, the idle timeout holds as it is set.
     ``cold_late_requests`` 2: how many are late when a pool wakes, on average: who wakes it, and who comes meanwhile.
     """
@@ -77,6 +82,8 @@ class Policy:
     cpu_left_ratio: float = 0.1
     quiet_below_ratio: float = 0.02
     learns_idle_timeout: bool = False
+    starts_ahead: bool = False
+    ahead_budget_ratio: float = 0.1
     gaps_needed: int = 12
     cold_late_requests: float = 2.0
 
@@ -88,8 +95,14 @@ class Policy:
             if not fits or isinstance(value, bool) or not least <= value <= most:
                 kind = "a whole number" if is_whole else "a number"
                 raise InvalidConfig(f"{name} is {kind} from {least:g} to {most:g}, not {value!r:.60}.")
-        if not isinstance(self.learns_idle_timeout, bool):
-            raise InvalidConfig(f"learns_idle_timeout is true or false, not {self.learns_idle_timeout!r:.60}.")
+        for name in _FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidConfig(f"{name} is true or false, not {getattr(self, name)!r:.60}.")
+
+    @property
+    def wake_costs_secs(self) -> float:
+        """The run-seconds that a wake is worth: what its late requests are, and its start."""
+        return self.late_price_secs * self.cold_late_requests + self.assumed_start_secs
 
     def to_json(self) -> dict[str, Any]:
         """What is stored beside a decision."""
@@ -108,6 +121,7 @@ class Policy:
         return cls(**{**given, "requests_rule": RequestsRule(rule)})
 
 
+_FLAGS = ("learns_idle_timeout", "starts_ahead")
 _WHOLE = frozenset({"stable_window_secs", "panic_window_secs", "spare_slots", "gaps_needed"})
 _RANGES: dict[str, tuple[float, float]] = {
     "stable_window_secs": (1, 60),
@@ -127,6 +141,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "overloaded_ratio": (0, 1),
     "cpu_left_ratio": (0, 1),
     "quiet_below_ratio": (0, 1),
+    "ahead_budget_ratio": (0, 1),
     "gaps_needed": (1, 1_000_000),
     "cold_late_requests": (0, 1000),
 }

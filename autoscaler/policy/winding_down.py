@@ -29,9 +29,8 @@ def idle_runs(policy: Policy, seen: Observation, memory: Memory, current: Sequen
     timeout = seen.limits.idle_timeout_secs
     keep, reason = timeout, f"idle for {timeout:g} s"
     is_quiet = not memory.open_requests and not any(run.is_used for run in current)
-    if policy.learns_idle_timeout and is_quiet and memory.gaps.total >= policy.gaps_needed:
-        wake_costs = policy.late_price_secs * policy.cold_late_requests + policy.assumed_start_secs
-        keep = memory.gaps.best_keep_secs(wake_costs, timeout)
+    if policy.learns_idle_timeout and is_quiet and current and memory.gaps.total >= policy.gaps_needed:
+        keep = memory.gaps.best_keep_secs(policy.wake_costs_secs, timeout)
         if keep < timeout:
             reason = f"idle for {keep:.0f} s, which pays by its own gaps"
     unused = [run for run in current if run.is_up and not run.is_used]

@@ -45,5 +45,6 @@ class Ours:
             average_in_flight=seen.average_in_flight,
             average_waiting=seen.average_waiting,
             arrivals=seen.arrivals,
+            clock_secs=seen.now if self.policy.starts_ahead else None,
             memory=self._memory,
         )

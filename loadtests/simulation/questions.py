@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from functools import partial
 
 from autoscaler.policy.observing import Limits
@@ -36,6 +37,14 @@ class Setting:
     def title(self) -> str:
         """Both in one."""
         return f"{self.policy} ({self.words})"
+
+
+class Learning(Enum):
+    """What our policy learns from a pool's past: nothing, how long to keep the last run, or when to start, too."""
+
+    NONE = auto()
+    IDLE = auto()
+    BOTH = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,21 +113,39 @@ def other_settings(*, swept: bool) -> list[Setting]:
 
 
 def our_settings(*, swept: bool) -> list[Setting]:
-    """Idle timeouts, prices of a late request, and the desired load of a run; those that answer the questions first."""
-    chosen = [(90.0, 70.0, 3, False), (90.0, 24.0, 3, False), (51.0, 60.0, 3, False)]
+    """
+    Idle timeouts, prices of a late request, and the desired load of a run, those that answer the questions first; and
+    both ways to learn from the past.
+    """
+    chosen = [(90.0, 70.0, 3, Learning.NONE), (90.0, 24.0, 3, Learning.NONE), (51.0, 60.0, 3, Learning.NONE)]
+    chosen += [(300.0, 70.0, 3, Learning.BOTH)]
     if swept:
         prices = (15.0, 20.0, 24.0, 28.0, 34.0, 50.0, 60.0, 70.0, 80.0)
-        chosen += [(idle, price, 3, False) for idle in (30.0, 45.0, 51.0, 60.0, 90.0) for price in prices]
-        chosen += [(90.0, price, desired, False) for price in (24.0, 70.0) for desired in (2, 4)]
-        chosen += [(idle, price, 3, True) for idle in (120.0, 300.0) for price in (24.0, 50.0, 70.0)]
+        chosen += [(idle, price, 3, Learning.NONE) for idle in (30.0, 45.0, 51.0, 60.0, 90.0) for price in prices]
+        chosen += [(90.0, price, desired, Learning.NONE) for price in (24.0, 70.0) for desired in (2, 4)]
+        chosen += [
+            (idle, price, 3, learning)
+            for idle in (90.0, 120.0, 300.0)
+            for price in (24.0, 50.0, 70.0)
+            for learning in (Learning.IDLE, Learning.BOTH)
+        ]
     return [ours(*settings) for settings in dict.fromkeys(chosen)]
 
 
-def ours(idle_secs: float, price_secs: float, desired: int, learns: bool) -> Setting:
+def ours(idle_secs: float, price_secs: float, desired: int, learning: Learning) -> Setting:
     """One setting of our own policy."""
-    policy = replace(GREENROOM, late_price_secs=price_secs, learns_idle_timeout=learns)
+    policy = replace(
+        GREENROOM,
+        late_price_secs=price_secs,
+        learns_idle_timeout=learning is not Learning.NONE,
+        starts_ahead=learning is Learning.BOTH,
+    )
     limits = Limits(idle_timeout_secs=idle_secs, desired_requests_per_run=desired)
-    idle = f"idle up to {idle_secs:g} s, learned" if learns else f"idle {idle_secs:g} s"
+    idle = {
+        Learning.NONE: f"idle {idle_secs:g} s",
+        Learning.IDLE: f"idle up to {idle_secs:g} s, learned",
+        Learning.BOTH: f"idle up to {idle_secs:g} s, learned, ahead",
+    }[learning]
     return Setting(OURS, f"{idle}, price {price_secs:g} s, desired {desired}", partial(Ours, policy, limits))
 
 

@@ -23,7 +23,7 @@ In a line only now and runs must be there:
     policy      "greenroom" (default) or "platform", or an object with thresholds of autoscaler/policy/thresholds.py,
                 such as {"late_price_secs": 28}
     serviceSecs, startSecs   where you measure how long a request and a start take (default: as it is seen from here)
-    mayStart, startUnasked, hasCpuLeft, isOn   see autoscaler/policy/observing.py
+    mayStart, startUnasked, hasCpuLeft, clockSecs, isOn   see autoscaler/policy/observing.py
 
 Write a line every two seconds, and at once when a request finds no free slot. The answer:
 

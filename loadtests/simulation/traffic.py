@@ -79,10 +79,31 @@ _PATTERNS: dict[str, tuple[Callable[[float], float], float, float]] = {
     "flash_crowd": (_flash_crowd, 80.2, 1200.0),
     "slow_drip": (_slow_drip, 1 / 120, 7200.0),
 }
-PATTERNS = tuple(_PATTERNS)
+
+
+def _every_ten_minutes(dice: random.Random) -> list[float]:
+    """A health checker, a cron job: for eight hours, a few seconds early or late."""
+    return [600.0 * number + dice.uniform(0, 10) for number in range(48)]
+
+
+def _twice_a_day(dice: random.Random) -> list[float]:
+    """A minute's work at nine and at one o'clock, for a week; half a minute early or late at most."""
+    starts = (86_400.0 * day + 3600.0 * hour + dice.uniform(-15, 15) for day in range(7) for hour in (9, 13))
+    return [start + secs for start in starts for secs in sorted(dice.uniform(0, 60) for _ in range(30))]
+
+
+_SCHEDULED: dict[str, Callable[[random.Random], list[float]]] = {
+    "every_ten_minutes": _every_ten_minutes,
+    "twice_a_day": _twice_a_day,
+}
+PATTERNS = (*_PATTERNS, *_SCHEDULED)
 
 
 def pattern(name: str, *, seed: int = SPREAD_SEED, start_spread: float = 0.0) -> Workload:
     """One of ``PATTERNS``."""
-    rate, most, secs = _PATTERNS[name]
-    return served(name, made(rate, most, secs, seed), seed, start_spread=start_spread)
+    if name in _SCHEDULED:
+        arrivals = _SCHEDULED[name](random.Random(seed))
+    else:
+        rate, most, secs = _PATTERNS[name]
+        arrivals = made(rate, most, secs, seed)
+    return served(name, arrivals, seed, start_spread=start_spread)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from autoscaler.policy.observing import Limits
-from autoscaler.policy.thresholds import PLATFORM
+from autoscaler.policy.thresholds import GREENROOM, PLATFORM
 from loadtests.simulation.engine import Workload, simulate
 from loadtests.simulation.fixed import FixedIdle
 from loadtests.simulation.hybrid import Hybrid
 from loadtests.simulation.kpa import Kpa
 from loadtests.simulation.oracle import oracle_run_secs
 from loadtests.simulation.ours import Ours
-from loadtests.simulation.traffic import recorded
+from loadtests.simulation.traffic import pattern, recorded
 
 
 def load(arrivals: Sequence[float], service: float = 0.5, limit: int = 4) -> Workload:
@@ -54,6 +55,27 @@ def test_ours_is_the_policy_of_the_autoscaler() -> None:
         load([1.0 + 0.001 * n for n in range(10)] + [100.0]), Ours(PLATFORM, Limits(idle_timeout_secs=20))
     )
     assert (outcome.starts, outcome.late) == (4, 11)
+
+
+def test_ours_starts_ahead_of_a_punctual_caller() -> None:
+    """Once it has seen enough gaps: nearly nobody is late then, for less than half of what keeping the run costs."""
+    calls = pattern("every_ten_minutes")
+    limits = Limits(idle_timeout_secs=60)
+    plain = simulate(calls, Ours(limits=limits))
+    ahead = simulate(calls, Ours(replace(GREENROOM, starts_ahead=True), limits))
+    assert plain.late == len(calls.arrivals)
+    assert ahead.late < 16
+    assert ahead.run_secs < 0.25 * simulate(calls, FixedIdle(700.0)).run_secs
+
+
+@pytest.mark.slow
+def test_ours_learns_the_hours_of_the_day() -> None:
+    """After three days; what it costs stays within a fifth beyond what it did before."""
+    work = pattern("twice_a_day")
+    plain = simulate(work, Ours())
+    ahead = simulate(work, Ours(replace(GREENROOM, starts_ahead=True)))
+    assert ahead.late <= 0.6 * plain.late
+    assert ahead.run_secs <= 1.2 * plain.run_secs
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -10,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from autoscaler.policy.deciding import Decision, decide, inputs, replay
+from autoscaler.policy.foresight import Foresight, Plan
 from autoscaler.policy.gaps import Gaps
 from autoscaler.policy.memory import Memory
 from autoscaler.policy.observing import Limits, Observation, RunSeen
@@ -39,9 +41,22 @@ memories = st.just(Memory()) | st.builds(
     start_secs=st.none() | st.floats(0.1, 60),
     panic_at=st.none() | st.floats(NOW - 40, NOW - 2),
     needs=st.lists(st.tuples(st.floats(NOW - 20, NOW - 2), st.integers(0, 9)), max_size=3).map(tuple),
-    quiet_since=st.none() | st.floats(900, NOW - 2),
+    quiet_since=st.none() | st.sampled_from([900.0, 950.0]) | st.floats(900, NOW - 2),
     gaps=st.lists(st.floats(5, 500), max_size=20).map(lambda secs: _gaps(secs)),
     began_with_runs=st.booleans(),
+    foresight=st.builds(
+        Foresight,
+        plan=st.none()
+        | st.builds(
+            Plan,
+            quiet_since=st.sampled_from([900.0, 950.0]),
+            begins=st.sampled_from([NOW - 50, NOW, NOW + 4, math.inf]),
+            ends=st.sampled_from([NOW - 10, NOW, NOW + 60]),
+            begun=st.booleans(),
+        ),
+        run_secs=st.floats(0, 1000),
+        vain_secs=st.sampled_from([0.0, 1000.0]),
+    ),
 )
 
 
@@ -86,11 +101,19 @@ def observations(draw: st.DrawFn) -> Observation:
         may_start=draw(st.integers(0, 8)),
         start_unasked=draw(st.booleans()),
         has_cpu_left=draw(st.booleans()),
+        clock_secs=draw(st.none() | st.floats(0, 1e10)),
         memory=draw(memories),
     )
 
 
-policies = st.sampled_from([GREENROOM, PLATFORM, replace(GREENROOM, learns_idle_timeout=True, spare_slots=3)])
+policies = st.sampled_from(
+    [
+        GREENROOM,
+        PLATFORM,
+        replace(GREENROOM, learns_idle_timeout=True, spare_slots=3),
+        replace(GREENROOM, starts_ahead=True),
+    ]
+)
 
 
 @given(policies, observations())
