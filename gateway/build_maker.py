@@ -25,6 +25,7 @@ from gateway.core.model import Actor, ActorVersion, Build, TaggedBuild, snapshot
 from gateway.live_logs import Logs
 from gateway.secret_box import SecretBox
 from gateway.state.ports import Changed, State
+from gateway.state.telling import tell_stored
 
 Say = Callable[[str], None]
 Prepare = Callable[[Build, Say], Awaitable[None]]
@@ -260,7 +261,7 @@ class BuildMaker:
         return actor
 
     async def _tell(self, kind: str, record_id: str) -> None:
-        await self._signals.changed(Changed(kind=kind, id=record_id))
+        await tell_stored(self._signals, Changed(kind=kind, id=record_id))
 
 
 class _Bounded:

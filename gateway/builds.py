@@ -26,6 +26,7 @@ from gateway.live_logs import Logs
 from gateway.secret_box import SecretBox
 from gateway.sources.fetch import fetch_source, place_of
 from gateway.state.ports import Changed, State
+from gateway.state.telling import tell_stored
 
 _ATTEMPTS = 50  # at a compare-and-set; each loss means that somebody else moved on
 _MAX_LOG_CHARS = 10_485_760
@@ -129,7 +130,7 @@ class Builder:
         )
         if snapshot is not None and not self.makes_images:
             return await self.maker.make(build)
-        await self._signals.changed(Changed(kind="build", id=build.id))
+        await tell_stored(self._signals, Changed(kind="build", id=build.id))
         return build
 
     async def recover(self) -> None:
@@ -178,7 +179,7 @@ class Builder:
                         standby_from_file=definition.standby_from_file,
                     )
                     await self._records.add_actor(actor)
-                    await self._signals.changed(Changed(kind="actor", id=actor.id))
+                    await tell_stored(self._signals, Changed(kind="actor", id=actor.id))
                     return actor
                 updated = replace(
                     actor,
@@ -189,7 +190,7 @@ class Builder:
                 if updated == actor:
                     return actor
                 stored = await self._records.replace_actor(replace(updated, modified_at=now))
-                await self._signals.changed(Changed(kind="actor", id=actor.id))
+                await tell_stored(self._signals, Changed(kind="actor", id=actor.id))
                 return stored
         raise Conflict(f"Actor {definition.name} changes too fast.")
 

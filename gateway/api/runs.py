@@ -26,6 +26,7 @@ from gateway.core.model import AbortWish, StorageKind
 from gateway.core.run_changes import aborting, lasted_stats
 from gateway.new_run import storages_of
 from gateway.state.changes import change_run
+from gateway.state.ports import StateUnavailable
 
 
 async def _listed(call: Call, actor_id: str | None) -> Response:
@@ -56,7 +57,9 @@ async def get_run(call: Call) -> Response:
     asked = await run_of_path(call)
     run = await awaited_run(call.records, call.signals, asked.id, call.query.wait_secs())
     if run.status is RunStatus.RUNNING:
-        load = (await call.signals.loads()).get(run.id)
+        load = None
+        with suppress(StateUnavailable):  # the run is what is asked for; how busy it is comes with it where it is known
+            load = (await call.signals.loads()).get(run.id)
         run = replace(run, stats={**run.stats, **load_stats(load), **lasted_stats(run, call.services.now())})
     return answer(run_view(run, call.services.urls))
 

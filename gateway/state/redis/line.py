@@ -120,7 +120,7 @@ class Line:
                 _hand_over(link.waiting.popleft(), answer)
         except DRIVER_ERRORS as error:
             if link is self._link:
-                _log.warning("the connection to Redis at %s was lost: %s", self._address, error)
+                _log.warning("the connection to Redis at %s was lost: %s", self._address, in_words(error))
                 self._failed(link, error)
 
     def _failed(self, link: _Link | None, error: BaseException) -> StateUnavailable:
