@@ -6,6 +6,10 @@ or it could not be renewed for as long as it lasts. Then it lets go of everythin
 the runs live on, whoever leads next adopts them, and what was missed meanwhile stands in the records. So never two act
 on one run, at the price that without signals nobody does.
 
+Signals that have lost their memory give the lead to whoever asks first, although another one may hold it and not know
+yet. So a leader leaves a mark in them; who has waited and finds none gives the lead back until the lease that he saw
+last must have ended.
+
 A process that stood still for longer than its lease may not know yet that it has lost the lead: what it would do to
 runs waits until the lease has been renewed (``Term.confirm``), and what it would write to the signals they refuse, by
 the term's fencing token.
@@ -16,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -23,6 +28,7 @@ from dataclasses import dataclass, field
 
 from gateway.reasons import reasons_in_words
 from gateway.state.ports import LEADER, Signals, StateUnavailable
+from gateway.state.steady import steadily
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +39,9 @@ _ASK_SECS = 0.25  # so often those who wait ask for the lead, and one whose rene
 _TROUBLE_SECS = 2.0
 _LONGEST_ANSWER_SECS = 10.0
 _RESIGN_SECS = 1.0
+_MARK = "memory"
+_MARK_SECS = 3600.0
+_MARK_EVERY_SECS = 60.0
 
 
 def boot_time() -> float:
@@ -122,6 +131,7 @@ class Leading:
 
     async def _win(self) -> Term | None:
         """The lead, as soon as it can be had; None when told to stop before."""
+        held_until = -math.inf  # by somebody else, for all that is known
         while not self._stops.is_set():
             asked_at = self.clock()
             try:
@@ -129,12 +139,24 @@ class Leading:
             except StateUnavailable as error:
                 self._complain(f"nobody can be asked for the lead: {error}")
             else:
-                if token is not None:
-                    return Term(token, asked_at + self.lease_secs, self.clock)
                 self.trouble = None
-                self.settled.set()
+                if token is None:
+                    held_until = self.clock() + self.lease_secs
+                    self.settled.set()
+                elif asked_at >= held_until or await self._is_remembered():
+                    return Term(token, asked_at + self.lease_secs, self.clock)
+                else:
+                    _log.warning("the signals have forgotten who leads: whoever does may go on")
+                    await self._resign()
+                    await self._pause_until(held_until)
             await self._pause(self._ask_secs)
         return None
+
+    async def _is_remembered(self) -> bool:
+        try:
+            return bool(await self.signals.announced(_MARK))
+        except StateUnavailable:
+            return False
 
     async def _hold(self, term: Term) -> Term | None:
         """Act for as long as *term* lasts; the next one, where the lead was lost and won again in one."""
@@ -154,6 +176,7 @@ class Leading:
 
         async with asyncio.TaskGroup() as group:
             renewing = group.create_task(self._renew(term))
+            marking = group.create_task(steadily("the mark of who leads", self._mark_for_ever))
             acting = group.create_task(act())
             await asyncio.wait([renewing, acting], return_when=asyncio.FIRST_COMPLETED)
             has_lost = renewing.done()
@@ -164,6 +187,7 @@ class Leading:
             acting.cancel()
             await asyncio.wait([acting])
             renewing.cancel()
+            marking.cancel()
         term.end()
         self.term = None
         self.on_change()
@@ -194,6 +218,11 @@ class Leading:
             term.renew(asked_at + self.lease_secs)
             wait_secs = self._renew_secs
 
+    async def _mark_for_ever(self) -> None:
+        while True:
+            await self.signals.announce(_MARK, "leader", {}, ttl_secs=_MARK_SECS)
+            await asyncio.sleep(_MARK_EVERY_SECS)
+
     async def _resign(self) -> None:
         """So that the next one need not wait for the lease's end; it comes without that, too."""
         with contextlib.suppress(StateUnavailable, TimeoutError):
@@ -211,6 +240,10 @@ class Leading:
         if trouble != self.trouble:
             _log.warning("%s", trouble)
             self.trouble = trouble
+
+    async def _pause_until(self, at: float) -> None:
+        while self.clock() < at and not self._stops.is_set():
+            await self._pause(self._ask_secs)
 
     async def _pause(self, secs: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -14,6 +14,8 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -41,6 +43,7 @@ async def serve_autoscaler(settings: Settings, sockets: list[socket.socket], say
     # Imported here alone: no other part of the gateway may know the autoscaler.
     from autoscaler.acting import Acting
     from autoscaler.leading import Leading
+    from autoscaler.log_service import log_routes
 
     stop = StopSignals()
     stop.listen(with_interrupt=True)
@@ -83,9 +86,8 @@ async def serve_autoscaler(settings: Settings, sockets: list[socket.socket], say
         )
         metrics.watch_lead(lambda: leading.leads)
         metrics.watch_signals(state.signals)
-        server = _server(
-            _routes(services, metrics, lambda: _Lead(leading.leads, leading.settled.is_set(), leading.trouble))
-        )
+        look = partial(_lead_of, leading)
+        server = _server([*_routes(services, metrics, look), *log_routes(services.logs, services.box)])
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(server.serve(sockets=sockets))
             competing = group.create_task(leading.run())
@@ -121,6 +123,10 @@ class _Lead:
     leads: bool
     is_settled: bool
     trouble: str | None
+
+
+def _lead_of(leading: Any) -> _Lead:
+    return _Lead(leading.leads, leading.settled.is_set(), leading.trouble)
 
 
 def _routes(services: Services, metrics: Metrics, look: Callable[[], _Lead]) -> list[BaseRoute]:

@@ -12,29 +12,34 @@ from gateway.builds import Builder
 from gateway.data_dir import records_place
 from gateway.live_logs import Logs
 from gateway.refusals import USAGE, Refused
+from gateway.remote_logs import RemoteLogs
 from gateway.secret_box import SecretBox
 from gateway.services import Services, new_id, utc_now
 from gateway.settings import Settings
 from gateway.sources.fetch import fetch_source
 from gateway.state.blobs import open_blobs
-from gateway.state.ports import Blobs, Signals, State
+from gateway.state.ports import Blobs, State
 from gateway.state.records import open_records
-from gateway.state.signals_memory import MemorySignals
+from gateway.state.signals_opening import open_signals
 from gateway.urls import Urls
 
 
 @contextlib.asynccontextmanager
-async def open_services(settings: Settings, port: int) -> AsyncIterator[Services]:
+async def open_services(settings: Settings, port: int, *, asks_for_logs: bool = False) -> AsyncIterator[Services]:
     """
-    The stores and what works on them, for a process by whose *port* runs reach this Greenroom.
+    The stores and what works on them, for a process by whose *port* runs reach this Greenroom. With *asks_for_logs* it
+    reads live logs that are not in its data folder from the autoscaler that leads.
 
     Raises StateUnavailable where a store can't be reached, Refused where its settings can't hold.
     """
     settings.data.mkdir(parents=True, exist_ok=True)
-    async with open_records(records_place(settings)) as records, _open_signals(settings) as signals:
+    async with contextlib.AsyncExitStack() as stack:
+        records = await stack.enter_async_context(open_records(records_place(settings)))
+        signals = await stack.enter_async_context(open_signals(settings.signals_url))
         state = State(records=records, blobs=_open_blobs(settings), signals=signals, storages=records.storages)
         box = SecretBox.from_data_dir(settings.data)
-        logs = Logs(settings.data, state.blobs)
+        elsewhere = await stack.enter_async_context(RemoteLogs(signals, box)) if asks_for_logs else None
+        logs = Logs(settings.data, state.blobs, elsewhere)
         fetch = partial(fetch_source, may_be_private=settings.allow_private_sources)
         yield Services(
             settings=settings,
@@ -62,17 +67,6 @@ async def open_services(settings: Settings, port: int) -> AsyncIterator[Services
                 max_log_chars=settings.max_log_chars,
             ),
         )
-
-
-@contextlib.asynccontextmanager
-async def _open_signals(settings: Settings) -> AsyncIterator[Signals]:
-    if settings.signals_url is None:
-        yield MemorySignals()
-        return
-    from gateway.state.signals_opening import open_signals
-
-    async with open_signals(settings.signals_url) as signals:
-        yield signals
 
 
 def _open_blobs(settings: Settings) -> Blobs:

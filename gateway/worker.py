@@ -54,7 +54,9 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
     parent.listen()
     metrics = Metrics()
     async with contextlib.AsyncExitStack() as stack:
-        services = await stack.enter_async_context(open_services(settings, place.sockets[0].getsockname()[1]))
+        is_shared = settings.signals_url is not None
+        port = place.sockets[0].getsockname()[1]
+        services = await stack.enter_async_context(open_services(settings, port, asks_for_logs=is_shared))
         state = services.state
         first = await ensure_first_user(
             state.records, settings, now=utc_now(), new_id=new_id, random_bytes=services.random_bytes
@@ -62,7 +64,6 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
         certificates = open_certificates(settings, place)
         held = HeldSockets(services, place.rendezvous)
         await stack.enter_async_context(held.running())
-        is_shared = settings.signals_url is not None
         if is_shared:
             metrics.watch_signals(state.signals)
         if not is_shared and not place.is_successor:  # else builds under way are those of another process
@@ -85,7 +86,10 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
             serving = group.create_task(server.serve(sockets=place.sockets))
             await server.has_started(serving)
             gateway.is_ready = True
-            chores = [group.create_task(warn_without_rules(settings, services.urls.local_port))]
+            chores = [
+                group.create_task(warn_without_rules(settings, services.urls.local_port)),
+                group.create_task(server.cover_lanes(parent.covers)),
+            ]
             if place.lane == 0:
                 announce(services, first, registered)
                 chores.append(group.create_task(announce_builds(services, first, registered)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,14 +21,20 @@ LEASE_SECS = 0.2
 
 
 class Flaky(MemorySignals):
-    """Signals that can't be reached while ``are_gone``."""
+    """Signals that can't be reached while ``are_gone``, and by one who is kept out."""
 
     are_gone = False
+    keeps_out = ""
     asked = 0
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.asked_by: Counter[str] = Counter()
 
     async def lead(self, name: str, holder: str, *, ttl_secs: float) -> int | None:
         self.asked += 1
-        if self.are_gone:
+        self.asked_by[holder] += 1
+        if self.are_gone or self.keeps_out == holder:
             raise StateUnavailable("Signals: away.")
         return await super().lead(name, holder, ttl_secs=ttl_secs)
 
@@ -168,6 +175,26 @@ async def test_signals_that_are_gone_for_longer(house: House) -> None:
         await house.until(lambda: a.leads)
         assert a.trouble is None
         assert house.terms[1].token > house.terms[0].token
+
+
+async def test_signals_that_forget_who_leads(house: House) -> None:
+    """Somebody may hold the lead all the same: who has waited leaves it to him for as long as that can be so."""
+    a, b = house.one("a"), house.one("b")
+    async with competing(a, b):
+        await house.until(lambda: a.settled.is_set() and b.settled.is_set())
+        first, second = (a, b) if a.leads else (b, a)
+        await house.signals.withdraw("memory", "leader")
+        house.signals.keeps_out = first.holder
+        await house.signals.resign(LEADER, first.holder)
+        asked = house.signals.asked_by[second.holder]
+        await house.until(lambda: house.signals.asked_by[second.holder] > asked)
+        for _ in range(20):
+            await asyncio.sleep(0)
+            assert not second.leads
+        house.now += LEASE_SECS + 0.01
+        await house.until(lambda: second.leads)
+        assert not first.leads
+        await house.until(lambda: f"{first.holder} is cut off" in house.acts)
 
 
 async def test_a_lead_that_was_forgotten_begins_anew(house: House) -> None:
