@@ -224,6 +224,8 @@ def _read() -> Iterator[None]:
         if isinstance(error, BadDump):
             raise
         raise BadDump(f"The file is damaged: {error}.") from error
+    except OSError as error:
+        raise BadDump(f"The file can't be read: {error.strerror or error}.") from error
 
 
 def _forget(tar: tarfile.TarFile) -> None:

@@ -89,7 +89,10 @@ async def _export(settings: Settings, path: Path, *, with_key: bool) -> None:
                 progress = _Progress("rows")
 
                 def take(table: str, rows: list[dict[str, object]]) -> None:
-                    writer.add_rows(table, rows)
+                    try:
+                        writer.add_rows(table, rows)
+                    except OSError as error:  # in there, it would pass for one of the database
+                        raise Refused(f"{path} can't be written: {error.strerror or error}.") from error
                     progress.add(len(rows))
 
                 await export_rows(database, take)  # type: ignore[arg-type]  # a list is a sequence

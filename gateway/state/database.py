@@ -137,18 +137,18 @@ class Database:
         self, change: Callable[[AsyncConnection], Awaitable[T]], *, is_alone: bool = False, is_snapshot: bool = False
     ) -> T:
         """
-        One transaction that may take any time and is never tried again.
+        One transaction that may take any time and is never tried again; it is undone when its caller is cancelled.
 
         *is_alone*: of these there is one at a time, over all processes. *is_snapshot*: all its looks see one moment.
         """
-
-        async def work() -> T:
-            async with self._engines.writer.begin() as connection:
-                await self._engines.prepare_long(connection, is_alone=is_alone, is_snapshot=is_snapshot)
-                return await change(connection)
-
         with _translated(self._engines, None):
-            return await self._perform(self._write_turns, work)
+            await self._take(self._write_turns)
+            try:
+                async with self._engines.writer.begin() as connection:
+                    await self._engines.prepare_long(connection, is_alone=is_alone, is_snapshot=is_snapshot)
+                    return await change(connection)
+            finally:
+                self._write_turns.release()
 
     @property
     def holds_anything(self) -> bool:
@@ -181,6 +181,12 @@ class Database:
         return await work()
 
     async def _perform(self, turns: asyncio.Semaphore, work: Callable[[], Awaitable[T]]) -> T:
+        await self._take(turns)
+        outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._group.create_task(_settle(outcome, work, turns))
+        return await outcome
+
+    async def _take(self, turns: asyncio.Semaphore) -> None:
         wait_secs = self._engines.wait_secs
         try:
             async with asyncio.timeout(wait_secs):
@@ -190,9 +196,6 @@ class Database:
         if not self.is_open:
             turns.release()
             raise StateUnavailable("Records: they are closed.")
-        outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._group.create_task(_settle(outcome, work, turns))
-        return await outcome
 
 
 async def _settle(outcome: asyncio.Future[T], work: Callable[[], Awaitable[T]], turns: asyncio.Semaphore) -> None:

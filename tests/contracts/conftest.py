@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from itertools import count
@@ -12,9 +11,11 @@ from typing import Any, TypeAlias
 import postgres_server
 import pytest
 import s3_server
+from sqlalchemy import create_engine
 
 from gateway.core.model import Storage, StorageKind, User
 from gateway.state.blobs import open_blob_store, open_blobs
+from gateway.state.migrations.upgrade import upgrade
 from gateway.state.ports import Blobs
 from gateway.state.records import SqlRecords, open_records
 from gateway.state.storages import SqlStorages
@@ -29,13 +30,11 @@ def postgres() -> Iterator[postgres_server.PostgresServer]:
     """A server for all tests of this process, with a database ``migrated`` to copy."""
     with postgres_server.running() as server:
         server.execute("CREATE DATABASE migrated TEMPLATE template0")
-        asyncio.run(_migrate(server.url("migrated")))
+        engine = create_engine(server.url("migrated").replace("://", "+psycopg://"))
+        with engine.begin() as connection:
+            upgrade(connection)
+        engine.dispose()
         yield server
-
-
-async def _migrate(url: str) -> None:
-    async with open_records(url):
-        pass
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
@@ -193,6 +194,25 @@ async def test_a_broken_import_leaves_nothing(records: SqlRecords, target: Datab
     assert await is_empty(target)
     await import_rows(target, iter(rows), lambda _, __: None)
     assert not await is_empty(target)
+
+
+async def test_an_import_that_is_interrupted_leaves_nothing(records: SqlRecords, target: Database):
+    """Whoever is cancelled in the middle has stored nothing, and others are served at once."""
+    await fill(records)
+    rows = await rows_of(records._database)
+
+    def interrupt(table: str, _: int) -> None:
+        if table == "runs":
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+
+    async with asyncio.TaskGroup() as group:
+        importing = group.create_task(import_rows(target, iter(rows), interrupt))
+    assert importing.cancelled()
+    assert await is_empty(target)
+    await import_rows(target, iter(rows), lambda _, __: None)
+    assert await rows_of(target) == rows
 
 
 async def test_only_an_empty_database_is_filled(target: Database):
