@@ -222,7 +222,7 @@ def _attempt(report: Report, measure: Callable[[], None], *names: str) -> None:
     print(f"measuring {', '.join(names)}", flush=True)
     try:
         measure()
-    except (NotMeasured, NotInstalled, SetupFailed, SystemExit) as error:
+    except (NotMeasured, NotInstalled, SetupFailed, SystemExit, OSError) as error:
         measured = {figure.name for figure in report.figures}
         report.missing |= {name: str(error)[-500:] for name in names if name not in measured}
 

@@ -43,8 +43,8 @@ _OUTAGES = frozenset(
         Kind.LEADER_WITHOUT_RECORDS,
     }
 )
-# Redis comes back with nothing. Gateways know who holds which slots only once they have lived together for the time of a
-# lease, so a house has to have an age before it can bear this; younger, it waits until that time is over.
+# Redis comes back with nothing. Gateways know for sure who holds which slots once they have lived together for as long
+# as a lease lasts: before, slots of runs that are older than Redis are granted to nobody.
 FORGETTING = frozenset({Kind.REDIS_EMPTY, Kind.REDIS_GONE})
 AGE_SECS = 95.0
 _AIMED_AT_GATEWAY = frozenset(
