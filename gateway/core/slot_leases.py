@@ -10,21 +10,33 @@ a moment but never a limit: the ledger's figure for a borrower is never below wh
 - A ledger that is new or may have lost its last writes (its server was started anew, or another one took over) is
   *closed*: it grants nothing but slots of runs that are as new as itself, until LEASE_SECS have passed or all borrowers
   have told what they hold. All: those that it knows, and those that they know. For that to be everybody, somebody must
-  have spoken who has known an open ledger, and a newcomer gets nothing before all older ones know of it.
+  have spoken who was there before, and a newcomer gets nothing before all older ones know of it.
 
 The script in ``gateway/state/redis/slots_script.py`` does the same within Redis; a test holds one against the other.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 LEASE_SECS = 90.0
 HOLD_SECS = 75.0
 NEED_SECS = 2.0
 """How long a need that could not be met keeps its place before those that came after it."""
+
+
+class Age(IntEnum):
+    """Which ledgers may have lent slots of a run: it had no place yet, and so nobody to serve, …"""
+
+    OLD = 0
+    """… before anybody can say."""
+    YOUNG = 1
+    """… when the borrower knew another ledger, and has known all since."""
+    NEWBORN = 2
+    """… when it knew this one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,15 +45,14 @@ class SlotClaim:
     What a borrower says of one run: its *limit*, and how many slots it *keeps* of those that it had.
 
     ``needs`` is how many it could use now (somebody waits), ``likes`` how many it takes if nobody else needs them; both
-    count those that it keeps. ``is_newborn``: the run was not placed yet when this ledger was known already, so nobody
-    can hold a slot of it by an older one.
+    count those that it keeps.
     """
 
     limit: int
     keeps: int = 0
     needs: int = 0
     likes: int = 0
-    is_newborn: bool = False
+    age: Age = Age.OLD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +61,8 @@ class SlotRequest:
     One call of a borrower. ``number`` grows with each; ``epoch`` and ``seen`` are those of the last answer.
 
     ``is_full``: the claims are all there is to say, what else it held is given back. ``knows`` are all borrowers that
-    it has heard of; it ``vouches`` for them where an open ledger named them within HOLD_SECS.
+    it has heard of. After ``complete_in_secs`` nobody else can hold anything that was lent before the last answer: a
+    ledger that was open then has named them all (0), one that was closed would be open. None: that was too long ago.
     """
 
     borrower: str
@@ -58,7 +70,7 @@ class SlotRequest:
     epoch: str = ""
     seen: int = 0
     is_full: bool = False
-    vouches: bool = False
+    complete_in_secs: float | None = None
     knows: tuple[str, ...] = ()
     claims: Mapping[str, SlotClaim] = field(default_factory=dict)
 
@@ -84,14 +96,22 @@ class Heard(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotAnswer:
-    """``joins`` counts the borrowers that ever came; ``borrowers`` are those whose slots count or may count."""
+    """
+    ``joins`` counts the borrowers that ever came; ``borrowers`` are those whose slots count or may count. A closed
+    ledger is open after ``opens_in_secs`` at the latest.
+    """
 
     heard: Heard
     epoch: str = ""
     joins: int = 0
-    is_open: bool = False
+    opens_in_secs: float = 0.0
     borrowers: tuple[str, ...] = ()
     leases: Mapping[str, SlotLease] = field(default_factory=dict)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether slots of any run are lent."""
+        return self.heard is Heard.DONE and self.opens_in_secs == 0.0
 
 
 class SlotWord(StrEnum):
@@ -157,7 +177,7 @@ class SlotLedger:
         self._server: str | None = None
         self._epoch = ""
         self._opens_at = 0.0
-        self._is_vouched = False
+        self._complete_at = math.inf
         self._awaited: set[str] = set()
         self._joins = 0
         self._orders = 0
@@ -166,9 +186,9 @@ class SlotLedger:
 
     def settle(self, request: SlotRequest, *, now: float, server: str, age_secs: float) -> Settled:
         """Take in what a borrower tells, and grant what it may have."""
-        self._expire(now)
         if self._server != server:
             self._begin_epoch(now, server, age_secs)
+        self._expire(now)
         me = self._borrowers.get(request.borrower)
         if me is not None and request.number <= me.number:
             return Settled(SlotAnswer(heard=Heard.STALE))
@@ -184,7 +204,8 @@ class SlotLedger:
             self._borrowers[request.borrower] = me
         if request.is_full:
             self._forget_slots(request.borrower)
-            self._is_vouched = self._is_vouched or request.vouches
+            if request.complete_in_secs is not None:
+                self._complete_at = min(self._complete_at, now + request.complete_in_secs)
             self._awaited |= set(request.knows)
         if request.epoch == self._epoch:
             me.seen = max(me.seen, request.seen)
@@ -198,7 +219,7 @@ class SlotLedger:
                 heard=Heard.DONE,
                 epoch=self._epoch,
                 joins=self._joins,
-                is_open=self._is_open,
+                opens_in_secs=max(0.0, self._opens_at - now),
                 borrowers=tuple(sorted({*self._borrowers, *self._awaited})),
                 leases=leases,
             ),
@@ -215,11 +236,13 @@ class SlotLedger:
         return self._opens_at == 0.0
 
     def _begin_epoch(self, now: float, server: str, age_secs: float) -> None:
+        # A copy lacks a moment, in which somebody may have come; but whoever was there before has known it.
+        self._complete_at = now if self._borrowers and self._is_open else math.inf
         self._server = server
         self._epoch = f"{server}/{now * 1000:.0f}"
         self._awaited = set(self._borrowers)
-        # Copies lack a moment, in which somebody may have come; but whoever was there before has known it.
-        self._is_vouched = bool(self._borrowers)
+        for one in self._borrowers.values():
+            one.until = now + LEASE_SECS  # its clock may be another one
         wait_secs = LEASE_SECS if self._borrowers else max(0.0, LEASE_SECS - age_secs)
         self._opens_at = now + wait_secs
 
@@ -227,7 +250,7 @@ class SlotLedger:
         self._awaited = {
             name for name in self._awaited if name not in self._borrowers or self._borrowers[name].epoch != self._epoch
         }
-        if not self._is_open and (now >= self._opens_at or (self._is_vouched and not self._awaited)):
+        if not self._is_open and (now >= self._opens_at or (now >= self._complete_at and not self._awaited)):
             self._opens_at = 0.0
         if self._is_open:
             self._awaited.clear()
@@ -255,7 +278,7 @@ class SlotLedger:
     ) -> SlotLease:
         run = self._runs.setdefault(run_id, _Run())
         run.needs = {other: need for other, need in run.needs.items() if need.until > now}
-        is_granting = self._is_open or claim.is_newborn
+        is_granting = self._is_open or claim.age is Age.NEWBORN or (claim.age is Age.YOUNG and not self._awaited)
         held = claim.keeps
         others = sum(count for other, count in run.held.items() if other != name)
         free = max(0, claim.limit - held - others) if is_granting else 0

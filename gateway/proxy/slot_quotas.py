@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from gateway.core.lifecycle import Readiness
 from gateway.core.slot_leases import (
     HOLD_SECS,
+    Age,
     Heard,
     SlotAnswer,
     SlotClaim,
@@ -41,13 +42,14 @@ _PAUSE_SECS = 0.5  # after a call that failed
 @dataclass(slots=True, eq=False)
 class _Borrowed:
     """
-    One run. ``held`` is what the ledger has for this gateway, at most: None where an answer was lost. ``others``: what
-    it has for all others.
+    One run. ``held`` is what the ledger has for this gateway, at most: None where that is not known. ``others``: what
+    it has for all others. ``unmet``: how many more it was told that this gateway needs, and may grant at any moment.
     """
 
     run: LiveRun
     held: int | None = 0
     others: int = 0
+    unmet: int = 0
     limit: int = 1
     likes_again_at: float = 0.0
 
@@ -99,7 +101,9 @@ class QuotaBook:
         self._epoch = ""
         self._seen = 0
         self._known: frozenset[str] = frozenset()
-        self._open_known_at = -math.inf
+        self._epochs: set[str] = set()
+        self._known_at = -math.inf
+        self._complete_at = math.inf
         self._turn = 0
         self._is_retiring = False
         desk.routes.first_quota = 0
@@ -144,7 +148,7 @@ class QuotaBook:
             epoch=self._epoch,
             seen=self._seen,
             is_full=is_full,
-            vouches=now - self._open_known_at < HOLD_SECS,
+            complete_in_secs=max(0.0, self._complete_at - now) if now - self._known_at < HOLD_SECS else None,
             knows=tuple(sorted(self._known)) if is_full else (),
             claims=claims,
         )
@@ -163,18 +167,22 @@ class QuotaBook:
             return
         self._call = None
         self._desk.quotas_until = call.sent_at + HOLD_SECS
-        self._hear_who_is_there(request, answer, call.sent_at)
+        self._hear_who_is_there(request, answer, call.sent_at, now)
         if request.is_full:
             self._full_at = call.sent_at + _FULL_EVERY_SECS
         for run_id, lease in answer.leases.items():
             self._take_in(run_id, request.claims[run_id], lease, now)
 
-    def _hear_who_is_there(self, request: SlotRequest, answer: SlotAnswer, sent_at: float) -> None:
+    def _hear_who_is_there(self, request: SlotRequest, answer: SlotAnswer, sent_at: float, now: float) -> None:
         borrowers = frozenset(answer.borrowers)
-        if answer.is_open:
-            self._known, self._open_known_at = borrowers, sent_at
+        if answer.is_open or sent_at - self._known_at >= HOLD_SECS:
+            self._known, self._complete_at = borrowers, now + answer.opens_in_secs
+            self._epochs.clear()
         else:
             self._known |= borrowers
+            self._complete_at = min(self._complete_at, now + answer.opens_in_secs)
+        self._known_at = sent_at
+        self._epochs.add(answer.epoch)
         if (answer.epoch, answer.joins) != (request.epoch, request.seen):
             self._look_at = -math.inf  # newcomers wait for it to be said that they are known
         self._epoch, self._seen = answer.epoch, answer.joins
@@ -184,7 +192,7 @@ class QuotaBook:
         one = self._runs.get(run_id)
         if one is None:
             return
-        one.held, one.others = lease.slots, lease.others
+        one.held, one.others, one.unmet = lease.slots, lease.others, max(0, claim.needs - lease.slots)
         if one.run.is_gone and lease.slots == 0:
             del self._runs[run_id]
             return
@@ -232,9 +240,11 @@ class QuotaBook:
             self._yield(one, message.count, now)
         elif self._call is None and message.number == self._number and one.held is not None:
             one.held += message.count
+            one.unmet = max(0, one.unmet - message.count)
             self._desk.grant(one.run, message.count)
         elif one.run.route.pool is not None:
-            # It crossed with a call, which says what this gateway has without it.
+            # It crossed with a call, of which nobody knows whether it was heard before.
+            one.held = None
             self._unmet.discard(one.run.route.pool)
             self._asked.add(one.run.route.pool)
 
@@ -280,7 +290,8 @@ class QuotaBook:
             for one in runs:
                 claim = self._claim(one, extra.get(one, 0), now, is_look=is_look)
                 does_need = claim.needs > claim.keeps and key not in self._unmet
-                if is_full or one.has_more or does_need or claim.likes > claim.keeps:
+                is_needless = is_look and one.unmet and not claim.needs
+                if is_full or one.has_more or is_needless or does_need or claim.likes > claim.keeps:
                     yield one.run.route.run_id, claim
 
     def _borrowed(self, run: LiveRun, limit: int) -> _Borrowed:
@@ -322,8 +333,13 @@ class QuotaBook:
             keeps=keeps,
             needs=needs,
             likes=likes,
-            is_newborn=bool(self._epoch) and run.born_in == self._epoch,
+            age=self._age(run),
         )
+
+    def _age(self, run: LiveRun) -> Age:
+        if run.born_in not in self._epochs:
+            return Age.OLD
+        return Age.NEWBORN if run.born_in == self._epoch else Age.YOUNG
 
     def _spread(self, waiting: int, limit: int, runs: list[_Borrowed]) -> dict[_Borrowed, int]:
         """How many more to ask of each run for those that wait: what seems free first, then of others, in turn."""

@@ -16,6 +16,7 @@ from redis_server import new_namespace
 from gateway.core.slot_leases import (
     LEASE_SECS,
     NEED_SECS,
+    Age,
     Heard,
     SlotAnswer,
     SlotClaim,
@@ -98,7 +99,7 @@ class Borrower:
             epoch=self.answer.epoch,
             seen=self.answer.joins,
             is_full=is_full if is_full is not None else not self.answer.epoch,
-            vouches=self.answer.is_open,
+            complete_in_secs=self.answer.opens_in_secs if self.answer.epoch else None,
             knows=self.answer.borrowers,
             claims=claims,
         )
@@ -106,7 +107,7 @@ class Borrower:
         assert self.answer.heard is Heard.DONE
         return dict(self.answer.leases)
 
-    async def has(self, **claim: int) -> SlotLease:
+    async def has(self, **claim: Any) -> SlotLease:
         """What it has of the run *r*, of which there are four slots, after such a claim."""
         return (await self.say(r=SlotClaim(**{"limit": 4, **claim})))["r"]
 
@@ -263,7 +264,7 @@ async def test_an_empty_server_lends_nothing_of_old_runs(redis_server: Any, when
     when.server, when.age_secs = "second", 0.0
     async with on_redis(redis_server.url(), when) as after:
         new = Borrower(after, "new")
-        claims = {"r": SlotClaim(limit=4, needs=4), "s": SlotClaim(limit=4, needs=4, is_newborn=True)}
+        claims = {"r": SlotClaim(limit=4, needs=4), "s": SlotClaim(limit=4, needs=4, age=Age.NEWBORN)}
         assert {run_id: lease.slots for run_id, lease in (await new.say(**claims)).items()} == {"r": 0, "s": 4}
         ann.slots = bob.slots = after
         await ann.say(is_full=True)
@@ -292,7 +293,7 @@ async def test_time_and_server_are_redis_own(redis_server: Any) -> None:
     async with on_redis(redis_server.url(), None, namespace) as slots:
         ann = Borrower(slots, "ann")
         await ann.say()
-        assert (await ann.has(likes=1, is_newborn=True)).slots == 1
+        assert (await ann.has(likes=1, age=Age.NEWBORN)).slots == 1
     with redis_server.client() as client:
         keys = list(client.scan_iter(f"{{{namespace}}}:*"))
         assert {key.partition("}:")[2] for key in keys} == {"slots", "slots:borrowers", "slots:run:r"}
@@ -305,13 +306,13 @@ NAMES, RUNS = ("ann", "bob", "cyd"), ("r", "s")
 COUNTS = st.integers(0, 3)
 CLAIMS = st.dictionaries(
     st.sampled_from(RUNS),
-    st.builds(SlotClaim, limit=COUNTS, keeps=COUNTS, needs=COUNTS, likes=COUNTS, is_newborn=st.booleans()),
+    st.builds(SlotClaim, limit=COUNTS, keeps=COUNTS, needs=COUNTS, likes=COUNTS, age=st.sampled_from(Age)),
 )
 CALLS = st.tuples(
     st.sampled_from(NAMES),
     CLAIMS,
     st.sampled_from(["as it should", "full", "late", "of another epoch"]),
-    st.booleans(),
+    st.sampled_from([None, 0.0, 20.0]),
     st.sets(st.sampled_from((*NAMES, "dan"))),
 )
 STEPS = st.one_of(
@@ -343,7 +344,7 @@ async def _compare(server: Any, steps: list[Any]) -> None:
                 case ("withdraw", name):
                     ledger.withdraw(name)
                     await slots.withdraw(name)
-                case (name, claims, manner, vouches, knows):
+                case (name, claims, manner, complete_in_secs, knows):
                     number, answer = last[name]
                     request = SlotRequest(
                         borrower=name,
@@ -351,7 +352,7 @@ async def _compare(server: Any, steps: list[Any]) -> None:
                         epoch="another" if manner == "of another epoch" else answer.epoch,
                         seen=answer.joins,
                         is_full=manner == "full" or (manner == "as it should" and not answer.epoch),
-                        vouches=vouches,
+                        complete_in_secs=complete_in_secs,
                         knows=tuple(sorted(knows)),
                         claims=claims,
                     )

@@ -20,7 +20,7 @@ from gateway.core.slot_leases import LEASE_SECS, SlotAnswer, SlotLedger, SlotMes
 from gateway.proxy.route_table import LiveRun
 from gateway.proxy.slot_quotas import QuotaBook
 from gateway.proxy.slots import Held, SlotDesk
-from gateway.state.ports import RouteEnded, RoutesReset, RunRoute
+from gateway.state.ports import NumberedChange, RouteEnded, RoutesReset, RunRoute
 
 ADDRESS = Address(host="127.0.0.1", port=1)
 
@@ -42,7 +42,7 @@ class Gateway:
     world: World
     desk: SlotDesk = field(init=False)
     book: QuotaBook = field(init=False)
-    news: deque[RunRoute | RouteEnded | RoutesReset] = field(default_factory=deque)
+    news: deque[NumberedChange] = field(default_factory=deque)
     waiting: list[Held] = field(default_factory=list)
     flights: list[Flight] = field(default_factory=list)
     call: SlotRequest | None = None
@@ -92,8 +92,8 @@ class Gateway:
 
     def hear(self) -> None:
         """The next change of routes."""
-        self.world.versions[self.name] += 1
-        self.desk.apply(self.news.popleft(), self.world.versions[self.name])
+        numbered = self.news.popleft()
+        self.desk.apply(numbered.change, numbered.version)
 
     def step(self) -> None:
         """What its broker does when it has the time."""
@@ -110,9 +110,10 @@ class Gateway:
         call, self.call = self.call, None
         self.book.failed(call, self.world.now)
 
-    @property
-    def taken(self) -> int:
-        return sum(run.taken for run in self.desk.routes.all_runs())
+    def may_use(self, run: LiveRun) -> int:
+        """How many slots of *run* it has in use now, or could use before it hears of anybody."""
+        quota = run.quota if self.world.now < self.desk.quotas_until else 0
+        return max(quota, sum(flight.run is run and not flight.is_outlived for flight in self.flights))
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +136,7 @@ class World:
     gateways: list[Gateway] = field(default_factory=list)
     routes: dict[str, RunRoute] = field(default_factory=dict)
     air: list[Letter] = field(default_factory=list)
-    versions: dict[str, int] = field(default_factory=dict)
+    version: int = 0
     numbers: count[int] = field(default_factory=lambda: count(1))
 
     # gateways
@@ -143,8 +144,7 @@ class World:
     def add_gateway(self) -> Gateway:
         name = f"gateway{next(self.numbers):03}"
         gateway = Gateway(name, self)
-        self.versions[name] = 0
-        gateway.news.append(RoutesReset(routes=tuple(self.routes.values())))
+        gateway.news.append(self._all_routes())
         self.gateways.append(gateway)
         return gateway
 
@@ -156,10 +156,19 @@ class World:
 
     # routes
 
-    def publish(self, one: RunRoute) -> None:
-        self.routes[one.run_id] = one
+    def _all_routes(self) -> NumberedChange:
+        return NumberedChange(version=self.version, change=RoutesReset(routes=tuple(self.routes.values())))
+
+    def _tell(self, change: RunRoute | RouteEnded) -> int:
+        self.version += 1
         for gateway in self.gateways:
-            gateway.news.append(one)
+            gateway.news.append(NumberedChange(version=self.version, change=change))
+        return self.version
+
+    def publish(self, one: RunRoute) -> int:
+        """The version of the change."""
+        self.routes[one.run_id] = one
+        return self._tell(one)
 
     def start_run(self) -> RunRoute:
         one = route(f"run{next(self.numbers)}", Readiness.STARTING, generation=NEW)
@@ -169,13 +178,12 @@ class World:
     def place(self, run_id: str) -> None:
         self.publish(replace(self.routes[run_id], address=ADDRESS))
 
-    def turn(self, run_id: str, readiness: Readiness) -> None:
-        self.publish(replace(self.routes[run_id], address=ADDRESS, readiness=readiness))
+    def turn(self, run_id: str, readiness: Readiness) -> int:
+        return self.publish(replace(self.routes[run_id], address=ADDRESS, readiness=readiness))
 
     def end_run(self, run_id: str) -> None:
         del self.routes[run_id]
-        for gateway in self.gateways:
-            gateway.news.append(ended(run_id))
+        self._tell(ended(run_id))
 
     def serving_run(self) -> str:
         """One more run, which everybody has heard of step by step."""
@@ -238,7 +246,7 @@ class World:
         self.air = [letter for letter in self.air if not isinstance(letter.words, SlotRequest)]
         for gateway in self.gateways:
             gateway.news.clear()
-            gateway.news.append(RoutesReset(routes=tuple(self.routes.values())))
+            gateway.news.append(self._all_routes())
 
     # time, and what must hold
 
@@ -254,6 +262,8 @@ class World:
         self.pass_time(secs)
         self.hear_all()
         for gateway in self.gateways:
+            if gateway.call is not None and not self.air:
+                gateway.give_up()  # what was lost before
             gateway.step()
         while self.air:
             self.arrive(self.air[0])
@@ -266,14 +276,15 @@ class World:
             self.round(every_secs)
 
     def check(self) -> None:
-        """No run is above its limit, over all gateways."""
-        flying: dict[str, int] = {}
+        """No run is above its limit, over all gateways, nor could it be before they hear of each other."""
+        used: dict[str, dict[str, int]] = {}
         for gateway in self.gateways:
-            for flight in gateway.flights:
-                if not flight.is_outlived:
-                    run_id = flight.run.route.run_id
-                    flying[run_id] = flying.get(run_id, 0) + 1
-        assert all(many <= self.limit for many in flying.values()), f"above the limit of {self.limit}: {flying}"
+            runs = {*gateway.desk.routes.all_runs(), *(flight.run for flight in gateway.flights)}
+            for run in runs:
+                by_gateway = used.setdefault(run.route.run_id, {})
+                by_gateway[gateway.name] = by_gateway.get(gateway.name, 0) + gateway.may_use(run)
+        for run_id, by_gateway in used.items():
+            assert sum(by_gateway.values()) <= self.limit, f"{run_id} above its limit of {self.limit}: {by_gateway}"
 
 
 def world(limit: int, gateways: int, runs: int = 1) -> World:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from proxy.slot_world import Gateway, world
 
+from gateway.core.slot_leases import HOLD_SECS, LEASE_SECS
+
 
 def fly(gateway: Gateway, times: int) -> None:
     for _ in range(times):
@@ -54,3 +56,180 @@ def test_few_slots_take_one_call_for_each_request_at_most(limit: int) -> None:
         assert shared.now < 1100
     assert done == 150
     assert sum(gateway.calls for gateway in shared.gateways) <= 150 + 10 * (shared.now - 1000)
+
+
+def test_a_gateway_that_waits_gets_the_idle_slots_of_others() -> None:
+    """At once, not when they have been idle for a while; of those that were just used, others keep one."""
+    shared = world(12, 3)
+    busy, *others = shared.gateways
+    for other in others:
+        fly(other, 1)
+        land(other)
+    fly(busy, 12)
+    shared.round(0.01)
+    assert (len(busy.flights), len(busy.waiting)) == (10, 2)
+    shared.settle_down(3.0)
+    assert (len(busy.flights), len(busy.waiting)) == (12, 0)
+
+
+def test_a_gateway_under_load_leaves_others_their_part() -> None:
+    """Its slots go as its requests end, down to its fair part: who comes later waits for a request or two."""
+    shared = world(4, 2)
+    first, second = shared.gateways
+    fly(first, 30)
+    shared.settle_down(3.0)
+    assert len(first.flights) == 4
+    fly(second, 2)
+    shared.round()
+    for flight in first.flights[:2]:
+        first.finish(flight)
+    shared.round()
+    assert (len(first.flights), len(second.flights)) == (2, 2)
+
+
+def test_what_was_idle_for_a_while_goes_back_down_to_the_fair_part() -> None:
+    """Where nobody asks for it."""
+    shared = world(12, 3)
+    busy = shared.gateways[0]
+    fly(busy, 12)
+    shared.settle_down(3.0)
+    land(busy)
+    shared.settle_down(2.0)
+    (run,) = busy.desk.routes.all_runs()
+    assert run.quota > 4
+    shared.settle_down(3.0)
+    assert run.quota == 4
+
+
+@pytest.mark.parametrize(
+    ("cut_off_secs", "may_go_on"),
+    [
+        pytest.param(HOLD_SECS - 2, True, id="for less than it may hold"),
+        pytest.param(HOLD_SECS + 1, False, id="for longer"),
+    ],
+)
+def test_a_gateway_that_is_cut_off_goes_on_for_a_while(cut_off_secs: float, may_go_on: bool) -> None:
+    """With what it has; then it takes nothing new, also where it was stopped and nobody could tell it the time."""
+    shared = world(4, 2)
+    first, _ = shared.gateways
+    first.is_cut_off = True
+    shared.pass_time(cut_off_secs)
+    first.request()
+    assert len(first.flights) == may_go_on
+    assert len(first.waiting) == (not may_go_on)
+    first.is_cut_off = False
+    shared.settle_down(3.0)
+    assert (len(first.flights), len(first.waiting)) == (1, 0)
+
+
+def test_others_get_what_a_silent_one_had_after_its_time() -> None:
+    """Not before; of one that is proven dead at once."""
+    shared = world(4, 3)
+    silent, dead, other = shared.gateways
+    shared.kill(silent, is_proven=False)
+    shared.kill(dead, is_proven=True)
+    fly(other, 4)
+    shared.settle_down(LEASE_SECS - 5)
+    assert len(other.flights) == 3
+    shared.settle_down(6.0)
+    assert len(other.flights) == 4
+
+
+def test_a_newcomer_has_slots_within_a_moment() -> None:
+    """All who are there say at once that they know it."""
+    shared = world(4, 2)
+    new = shared.add_gateway()
+    for _ in range(3):
+        shared.round()
+    new.request()
+    shared.round()
+    shared.round()
+    assert (len(new.flights), len(new.waiting)) == (1, 0)
+    fly(new, 1)
+
+
+def test_after_a_loss_of_everything_all_goes_on_when_all_have_spoken() -> None:
+    """Warm requests at once; what has to be lent anew as soon as every gateway has told what it has."""
+    shared = world(2, 2)
+    first, second = shared.gateways
+    fly(first, 1)
+    shared.lose_all()
+    assert len(first.flights) == 1
+    fly(second, 2)
+    shared.settle_down(2.0)
+    assert (len(first.flights), len(second.flights), len(second.waiting)) == (1, 1, 1)
+    land(first)
+    shared.settle_down(3.0)
+    assert len(second.flights) == 2
+
+
+def test_a_limit_that_is_lowered_is_kept_as_requests_end() -> None:
+    """Over all gateways, though none of them alone is above it."""
+    shared = world(6, 2)
+    first, second = shared.gateways
+    fly(first, 3)
+    fly(second, 3)
+    shared.limit = 2
+    shared.check = lambda: None  # type: ignore[method-assign]
+    fly(first, 1)
+    fly(second, 1)
+    shared.settle_down(2.0)
+    for _ in range(3):
+        for gateway in shared.gateways:
+            gateway.finish(gateway.flights[0])
+        shared.round()
+    del shared.check  # type: ignore[method-assign]
+    shared.check()
+    shared.settle_down(3.0)
+    assert not first.waiting
+    assert not second.waiting
+    assert len(first.flights) + len(second.flights) == 2
+
+
+def test_a_gateway_that_stops_gives_back_what_it_does_not_use() -> None:
+    """The rest as its requests end; the next worker gets it."""
+    shared = world(4, 1)
+    (old,) = shared.gateways
+    fly(old, 3)
+    new = shared.add_gateway()
+    shared.settle_down(1.0)
+    old.book.retire()
+    fly(new, 4)
+    shared.settle_down(1.0)
+    assert (len(old.flights), len(new.flights)) == (3, 1)
+    old.finish(old.flights[0])
+    shared.settle_down(1.5)
+    assert (len(old.flights), len(new.flights)) == (2, 2)
+
+
+def test_a_run_that_was_gone_for_a_moment_is_not_overfilled() -> None:
+    """Its requests count on, when it is there again after signals were lost."""
+    shared = world(2, 1)
+    (gateway,) = shared.gateways
+    fly(gateway, 2)
+    routes = dict(shared.routes)
+    shared.routes.clear()
+    shared.lose_all()
+    shared.hear_all()
+    shared.routes.update(routes)
+    shared.lose_all()
+    shared.hear_all()
+    fly(gateway, 1)
+    shared.settle_down(2.0)
+    assert (len(gateway.flights), len(gateway.waiting)) == (2, 1)
+    gateway.finish(gateway.flights[0])
+    shared.settle_down(2.0)
+    assert (len(gateway.flights), len(gateway.waiting)) == (2, 0)
+
+
+def test_where_no_slot_is_to_be_had_the_autoscaler_is_poked() -> None:
+    """But not for a request that only waits for a slot to be borrowed."""
+    shared = world(1, 2)
+    first, second = shared.gateways
+    fly(first, 1)
+    shared.round()
+    first.pokes = second.pokes = 0
+    fly(second, 1)
+    assert second.pokes == 0
+    shared.round()
+    assert second.pokes > 0

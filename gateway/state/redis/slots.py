@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -60,10 +61,10 @@ class RedisSlots:
             *self._moment_words(),
             *(_ms(LEASE_SECS), _ms(NEED_SECS), _ms(KEEP_SECS), self.channel("")),
             *(request.borrower, request.number, request.epoch, request.seen),
-            *(int(request.is_full), int(request.vouches), json.dumps(request.knows)),
+            *(int(request.is_full), _ms_if_known(request.complete_in_secs), json.dumps(request.knows)),
         ]
         for run_id, claim in request.claims.items():
-            words += [run_id, claim.limit, claim.keeps, claim.needs, claim.likes, int(claim.is_newborn)]
+            words += [run_id, claim.limit, claim.keeps, claim.needs, claim.likes, int(claim.age)]
         return _answer(request, await self._client.call(_SETTLE, keys, words))
 
     async def withdraw(self, borrower: str) -> None:
@@ -93,7 +94,7 @@ def _answer(request: SlotRequest, words: list[Any]) -> SlotAnswer:
     heard = Heard(words[0].decode())
     if heard is not Heard.DONE:
         return SlotAnswer(heard=heard)
-    _, epoch, joins, is_open, names, figures = words
+    _, epoch, joins, opens_in_ms, names, figures = words
     leases = {
         run_id: SlotLease(slots=figures[at], others=figures[at + 1], unmet=figures[at + 2])
         for at, run_id in zip(range(0, len(figures), 3), request.claims, strict=True)
@@ -102,7 +103,7 @@ def _answer(request: SlotRequest, words: list[Any]) -> SlotAnswer:
         heard=heard,
         epoch=epoch.decode(),
         joins=joins,
-        is_open=bool(is_open),
+        opens_in_secs=opens_in_ms / 1000,
         borrowers=tuple(sorted({name.decode() for name in names})),
         leases=leases,
     )
@@ -122,3 +123,7 @@ async def _messages(heard: AsyncIterator[bytes]) -> AsyncIterator[SlotMessage]:
 
 def _ms(secs: float) -> int:
     return round(secs * 1000)
+
+
+def _ms_if_known(secs: float | None) -> Word:
+    return "" if secs is None else math.ceil(secs * 1000)

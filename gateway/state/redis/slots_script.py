@@ -1,10 +1,10 @@
 """
 No I/O: the Lua scripts of slot leases: ``SlotLedger`` within Redis, where no other call comes between.
 
-The ledger's hash has ``server``, ``epoch``, ``opens_at`` (0: it is open), ``vouched``, ``joins`` and ``orders``. Each
-borrower is ``serial seen until number term epoch``. A run's hash has ``h <borrower>``, which is ``term slots``, and
-``n <borrower>``, which is ``term order slots until``. The term is the number of the borrower's last full call: what was
-written in another one counts no more, and nor does what is of a borrower that is gone, so nothing has to be cleaned up.
+The ledger's hash has ``server``, ``epoch``, ``opens_at`` (0: it is open), ``complete_at``, ``joins`` and ``orders``.
+Each borrower is ``serial seen until number term epoch``. A run's hash has ``h <borrower>``, which is ``term slots``,
+and ``n <borrower>``, which is ``term order slots until``. The term is the number of the borrower's last full call: what
+was written in another one counts no more, nor does what is of a borrower that is gone, so nothing has to be cleaned up.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ SETTLE = """
 local now, server, age_ms = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local lease_ms, need_ms, keep_ms, channel = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], ARGV[7]
 local name, number, epoch, seen = ARGV[8], tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11])
-local is_full, vouches, knows = ARGV[12] == '1', ARGV[13] == '1', cjson.decode(ARGV[14])
+local is_full, complete_in_ms, knows = ARGV[12] == '1', tonumber(ARGV[13]), cjson.decode(ARGV[14])
 local FIRST_CLAIM, CLAIM_WORDS, FIRST_RUN = 15, 5, 4
+local YOUNG, NEWBORN = 1, 2
 
 local function digits(value) return string.format('%.0f', value) end
 
@@ -33,14 +34,15 @@ local found = redis.call('HGETALL', KEYS[2])
 for i = 1, #found, 2 do
     local serial, knows_up_to, till, last, term, of_epoch =
         found[i + 1]:match('^(%d+) (%d+) (%d+) (%d+) (%d+) (%S*)$')
-    if tonumber(till) <= now then
-        redis.call('HDEL', KEYS[2], found[i])
-    else
-        borrowers[found[i]] = {
-            serial = tonumber(serial), seen = tonumber(knows_up_to), till = tonumber(till),
-            number = tonumber(last), term = term, epoch = of_epoch
-        }
-    end
+    borrowers[found[i]] = {
+        serial = tonumber(serial), seen = tonumber(knows_up_to), till = tonumber(till),
+        number = tonumber(last), term = term, epoch = of_epoch
+    }
+end
+local function write(one)
+    local it = borrowers[one]
+    redis.call('HSET', KEYS[2], one, table.concat(
+        {digits(it.serial), digits(it.seen), digits(it.till), digits(it.number), it.term, it.epoch}, ' '))
 end
 
 local ledger = {joins = '0', orders = '0'}
@@ -48,13 +50,23 @@ found = redis.call('HGETALL', KEYS[1])
 for i = 1, #found, 2 do ledger[found[i]] = found[i + 1] end
 if ledger.server ~= server then
     local is_known, wait_ms = next(borrowers) ~= nil, math.max(0, lease_ms - age_ms)
+    ledger.complete_at = is_known and ledger.opens_at == '0' and digits(now) or ''
     redis.call('DEL', KEYS[3])
     if is_known then
         wait_ms = lease_ms
-        for other in pairs(borrowers) do redis.call('SADD', KEYS[3], other) end
+        for other, it in pairs(borrowers) do
+            redis.call('SADD', KEYS[3], other)
+            it.till = now + lease_ms
+            write(other)
+        end
     end
-    ledger.server, ledger.epoch = server, server .. '/' .. digits(now)
-    ledger.vouched, ledger.opens_at = is_known and '1' or '0', digits(now + wait_ms)
+    ledger.server, ledger.epoch, ledger.opens_at = server, server .. '/' .. digits(now), digits(now + wait_ms)
+end
+for other, it in pairs(borrowers) do
+    if it.till <= now then
+        redis.call('HDEL', KEYS[2], other)
+        borrowers[other] = nil
+    end
 end
 local function keep()
     for field, value in pairs(ledger) do redis.call('HSET', KEYS[1], field, value) end
@@ -73,19 +85,21 @@ if not me then
 end
 if is_full then
     me.term = digits(number)
-    if vouches then ledger.vouched = '1' end
+    if complete_in_ms then
+        ledger.complete_at = digits(math.min(tonumber(ledger.complete_at) or math.huge, now + complete_in_ms))
+    end
     for _, other in ipairs(knows) do redis.call('SADD', KEYS[3], other) end
 end
 if epoch == ledger.epoch then me.seen = math.max(me.seen, seen) end
 me.number, me.till, me.epoch = number, now + lease_ms, ledger.epoch
-redis.call('HSET', KEYS[2], name, table.concat(
-    {digits(me.serial), digits(me.seen), digits(me.till), digits(me.number), me.term, me.epoch}, ' '))
+write(name)
 
 for _, other in ipairs(redis.call('SMEMBERS', KEYS[3])) do
     if borrowers[other] and borrowers[other].epoch == ledger.epoch then redis.call('SREM', KEYS[3], other) end
 end
+local is_told = redis.call('SCARD', KEYS[3]) == 0
 local is_open = ledger.opens_at == '0' or now >= tonumber(ledger.opens_at)
-    or (ledger.vouched == '1' and redis.call('SCARD', KEYS[3]) == 0)
+    or (now >= (tonumber(ledger.complete_at) or math.huge) and is_told)
 if is_open then
     ledger.opens_at = '0'
     redis.call('DEL', KEYS[3])
@@ -99,7 +113,7 @@ for one, of_one in pairs(borrowers) do
     end
 end
 
-local function settle_run(key, run_id, limit, held, needs, likes, is_newborn)
+local function settle_run(key, run_id, limit, held, needs, likes, age)
     local holds, waiting, mine, others = {}, {}, nil, 0
     local fields = redis.call('HGETALL', key)
     for i = 1, #fields, 2 do
@@ -121,7 +135,7 @@ local function settle_run(key, run_id, limit, held, needs, likes, is_newborn)
     end
     table.sort(waiting, function(one, other) return one.order < other.order end)
     local earlier, free = 0, 0
-    if is_open or is_newborn then free = math.max(0, limit - held - others) end
+    if is_open or age == NEWBORN or (age == YOUNG and is_told) then free = math.max(0, limit - held - others) end
     for _, one in ipairs(waiting) do one.unmet = math.max(0, one.count - (holds[one.name] or 0)) end
     redis.call('HDEL', key, 'n ' .. name)
     if needs > held then
@@ -175,13 +189,14 @@ for i = FIRST_RUN, #KEYS do
     local at = FIRST_CLAIM + (i - FIRST_RUN) * (CLAIM_WORDS + 1)
     local slots, others, unmet = settle_run(
         KEYS[i], ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]),
-        tonumber(ARGV[at + 4]), ARGV[at + 5] == '1')
+        tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5]))
     leases[#leases + 1], leases[#leases + 2], leases[#leases + 3] = slots, others, unmet
 end
 keep()
 local names = redis.call('SMEMBERS', KEYS[3])
 for other in pairs(borrowers) do names[#names + 1] = other end
-return {'done', ledger.epoch, tonumber(ledger.joins), is_open and 1 or 0, names, leases}
+local opens_in_ms = is_open and 0 or tonumber(ledger.opens_at) - now
+return {'done', ledger.epoch, tonumber(ledger.joins), opens_in_ms, names, leases}
 """
 
 WITHDRAW = """
