@@ -81,6 +81,12 @@ class Lane:
         return self._current is not None and self._current.ready_at is not None
 
     @property
+    def accepting(self) -> Worker | None:
+        """Its worker, where that serves and is not about to hand over."""
+        worker = self._current
+        return worker if worker is not None and worker.ready_at is not None and not worker.is_leaving else None
+
+    @property
     def is_starting(self) -> bool:
         """Whether it has a worker that does not serve yet."""
         return self._current is not None and self._current.ready_at is None
@@ -181,7 +187,7 @@ class Lane:
             elif self._turn is not None and worker is self._turn.successor and self._current is not None:
                 self._turn.is_prepared = True
                 self._step("the new worker is prepared; the old one hands over", _HAND_OVER_SECS)
-                self._current.say("hand over")
+                self._current.hand_over()
         elif word == "handed over" and is_current:
             self._retire(worker)
 

@@ -1,4 +1,4 @@
-"""The listening sockets of ``greenroom serve``."""
+"""The listening sockets of ``greenroom serve`` and ``gateway``."""
 
 from __future__ import annotations
 
@@ -50,10 +50,34 @@ def listen(host: str, port: int, run_host: str | None = None, *, given_by: str =
     return sockets
 
 
-def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
+def listen_in_lanes(
+    lanes: int, host: str, port: int, run_host: str | None = None, *, given_by: str = "--port N"
+) -> list[list[socket.socket]]:
+    """
+    As ``listen``, so many times: the system spreads new connections evenly over these lanes. Raises Refused.
+
+    One socket for all workers would not do: whoever is awake takes all that is there, 233 of 300 connections were seen
+    to go to one of two. A lane's queue is lost with its last descriptor, so somebody must hold them all.
+    """
+    # Alone first: who shares a port would share it with another Greenroom of the same user, too.
+    sockets = listen(host, port, run_host, given_by=given_by)
+    if lanes == 1:
+        return [sockets]
+    addresses = [(sock.family, sock.getsockname()) for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    try:
+        return [[_bound(*address, is_shared=True) for address in addresses] for _ in range(lanes)]
+    except OSError as error:
+        raise Refused(_why_not(error, host, addresses[0][1][1], given_by)) from error
+
+
+def _bound(family: int, address: tuple[Any, ...], *, is_shared: bool = False) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6 and address[0] != "::":
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if hasattr(socket, "TCP_DEFER_ACCEPT"):

@@ -10,9 +10,14 @@ is replaced. What the two agree on::
     control-fd  lines both ways: the worker says "ready" once it serves, "refused: why" where it can't
     signals     SIGTERM: drain and stop, exit code 0; SIGQUIT or a second SIGTERM: stop at once
 
-Each of several workers has a lane of its own (``gateway.lane``; ``--lane 1`` for the second, none for the first). All
-accept from the same sockets: the system spreads connections well enough (45 to 55 of 100 for two), and where one worker
-is stuck or gone, the others take all. The first lane is filled alone, since its worker makes what is made once.
+Each of several workers has a lane of its own (``gateway.lane``; ``--lane 1`` for the second, none for the first) with
+sockets of its own, over which the system spreads connections. While a lane has no worker that serves, that of another
+lane covers it, so that nobody waits in its queue::
+
+    control-fd  the parent says "cover: 1 2" with the descriptors of lane 1, the first 2 of which don't speak TLS, and
+                "uncover: 1"
+
+The first lane is filled alone, since its worker makes what is made once.
 
 A reload (SIGUSR1) starts a successor beside the worker that serves, lane after lane; the first that fails ends it::
 
@@ -39,9 +44,9 @@ from typing import Self
 from gateway.data_dir import DataLock, make_data_dir, take_lock
 from gateway.lane import STOPPED_AT_ONCE as STOPPED_AT_ONCE
 from gateway.lane import Lane, say
-from gateway.listening import listen
+from gateway.listening import listen_in_lanes
 from gateway.reload_status import ReloadStatus, read_status, write_status
-from gateway.serve_children import WORKER_COMMAND, HolderKeeper, Starter
+from gateway.serve_children import WORKER_COMMAND, HolderKeeper, Starter, Worker
 from gateway.settings import Settings
 from gateway.urls import Urls
 
@@ -61,9 +66,9 @@ def serve(
     make_data_dir(settings.data)
     lock = take_lock(settings.data)
     try:
-        sockets = listen(settings.host, settings.port, settings.run_host)
-        tls_sockets = _listen_for_tls(settings)
-        port = sockets[0].getsockname()[1]
+        sockets = listen_in_lanes(workers, settings.host, settings.port, settings.run_host)
+        tls_sockets = _listen_for_tls(settings, workers)
+        port = sockets[0][0].getsockname()[1]
         urls = Urls(
             scheme=settings.public_scheme,
             domain=settings.domain,
@@ -80,10 +85,10 @@ def serve(
         lock.release()
 
 
-def _listen_for_tls(settings: Settings) -> list[socket.socket]:
+def _listen_for_tls(settings: Settings, lanes: int) -> list[list[socket.socket]]:
     if settings.tls_port is None:
-        return []
-    return listen(settings.host, settings.tls_port, given_by="--set tls_port=N")
+        return [[] for _ in range(lanes)]
+    return listen_in_lanes(lanes, settings.host, settings.tls_port, given_by="--set tls_port=N")
 
 
 class _Wakeups:
@@ -146,6 +151,7 @@ class _Parent:
     has_served: bool = False
     _lanes: list[Lane] = field(init=False)
     _codes: dict[int, int] = field(default_factory=dict)
+    _covers: dict[int, Worker] = field(default_factory=dict)  # who covers a lane
     _reload: _Reload | None = None
     _reload_asked: bool = False
     _reloads: int = 0
@@ -175,6 +181,7 @@ class _Parent:
                 for lane in self._lanes:
                     lane.perform_due()
                 self._go_on_with_reload()
+                self._cover_lanes()
         finally:
             holder.end()
             self.starter.close()
@@ -205,6 +212,17 @@ class _Parent:
         for lane in self._lanes:
             lane.stop()
         self._end_reload("Greenroom is being stopped.")  # where it was between two lanes
+
+    def _cover_lanes(self) -> None:
+        present = [worker for lane in self._lanes if (worker := lane.accepting) is not None]
+        for lane in self._lanes:
+            cover = self._covers.get(lane.number)
+            if lane.accepting is not None or self.stops_asked:
+                if self._covers.pop(lane.number, None) in present and cover is not None:
+                    cover.uncover(lane.number)
+            elif present and cover not in present:
+                self._covers[lane.number] = chosen = present[lane.number % len(present)]
+                chosen.cover(lane.number, self.starter.sockets[lane.number], self.starter.tls_sockets[lane.number])
 
     def _go_on_with_reload(self) -> None:
         if self._reload_asked and self._reload is None and not self.stops_asked:

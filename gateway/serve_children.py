@@ -64,6 +64,7 @@ class Worker:
     kills: Kills
     started_at: float = field(default_factory=time.monotonic)
     ready_at: float | None = None
+    is_leaving: bool = False
     why: str = ""
     is_talking: bool = True
     _unread: bytes = b""
@@ -77,6 +78,21 @@ class Worker:
         """Tell it something; one that has ended is told by its exit code."""
         with contextlib.suppress(OSError):
             self.control.sendall(f"{line}\n".encode())
+
+    def hand_over(self) -> None:
+        """Have it leave its place to its successor."""
+        self.is_leaving = True
+        self.say("hand over")
+
+    def cover(self, lane: int, sockets: Sequence[socket.socket], tls_sockets: Sequence[socket.socket]) -> None:
+        """Have it accept connections of another lane, too."""
+        numbers = [sock.fileno() for sock in (*sockets, *tls_sockets)]
+        with contextlib.suppress(OSError):
+            socket.send_fds(self.control, [f"cover: {lane} {len(sockets)}\n".encode()], numbers)
+
+    def uncover(self, lane: int) -> None:
+        """That lane has a worker of its own again."""
+        self.say(f"uncover: {lane}")
 
     def heard(self) -> list[str]:
         """The lines that it has said since the last call; never waits."""
@@ -99,9 +115,9 @@ class Starter:
 
     settings: Settings
     lock: DataLock
-    sockets: Sequence[socket.socket]
+    sockets: Sequence[Sequence[socket.socket]]  # of each lane
     command: Sequence[str]
-    tls_sockets: Sequence[socket.socket] = ()
+    tls_sockets: Sequence[Sequence[socket.socket]]
 
     _rendezvous: socket.socket = field(init=False)
     _holder_side: socket.socket = field(init=False)
@@ -115,8 +131,8 @@ class Starter:
         """A new worker in this *lane*; a successor prepares itself and waits."""
         ours, theirs = socket.socketpair()
         with theirs:
-            numbers = [sock.fileno() for sock in self.sockets]
-            tls_numbers = [sock.fileno() for sock in self.tls_sockets]
+            numbers = [sock.fileno() for sock in self.sockets[lane]]
+            tls_numbers = [sock.fileno() for sock in self.tls_sockets[lane]]
             told = [theirs.fileno(), self._rendezvous.fileno()]
             process = subprocess.Popen(
                 [

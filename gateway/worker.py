@@ -32,7 +32,7 @@ from gateway.installed_rules import warn_without_rules
 from gateway.observability import Metrics, configure_logging
 from gateway.opening import open_services
 from gateway.parent import STOPPED_AT_ONCE
-from gateway.presence import Presence, follow_missed
+from gateway.presence import Presence, follow_missed, key_print, refuse_another_key
 from gateway.reasons import reasons_in_words
 from gateway.refusals import FAILED, Refused
 from gateway.registering import announce, announce_builds, register_all
@@ -58,6 +58,8 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
         port = place.sockets[0].getsockname()[1]
         services = await stack.enter_async_context(open_services(settings, port, asks_for_logs=is_shared))
         state = services.state
+        if is_shared:
+            await refuse_another_key(state.signals, services.box)
         first = await ensure_first_user(
             state.records, settings, now=utc_now(), new_id=new_id, random_bytes=services.random_bytes
         )
@@ -181,7 +183,12 @@ async def _lead(services: Services, metrics: Metrics, stack: contextlib.AsyncExi
 
 def _facts(services: Services, place: Place) -> Mapping[str, str]:
     host, port = place.sockets[0].getsockname()[:2]
-    return {"address": f"{host}:{port}", "pid": str(os.getpid()), "machine": socket.gethostname()}
+    return {
+        "address": f"{host}:{port}",
+        "pid": str(os.getpid()),
+        "machine": socket.gethostname(),
+        "key": key_print(services.box),
+    }
 
 
 def open_certificates(settings: Settings, place: Place) -> Certificates | None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from dataclasses import dataclass, field
+
+_MAX_DESCRIPTORS = 16  # of one lane: a few addresses, each with and without TLS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,14 +27,32 @@ class Place:
     role: str = "serve"
 
 
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """Accept at these sockets of another lane, too, until it is uncovered."""
+
+    lane: int
+    sockets: list[socket.socket]
+    tls_sockets: list[socket.socket]
+
+
+@dataclass(frozen=True, slots=True)
+class Uncover:
+    """That lane has a worker of its own again."""
+
+    lane: int
+
+
 class ParentLine:
     """The worker's end of the lines to and from its parent; without a *control* socket nobody listens."""
 
     def __init__(self, control: socket.socket | None) -> None:
         self._control = control
         self._unread = b""
+        self._descriptors: list[int] = []
         self.hand_over = asyncio.Event()
         self.go = asyncio.Event()
+        self.covers: asyncio.Queue[Cover | Uncover] = asyncio.Queue()
 
     def say(self, line: str) -> None:
         """Tell the parent; should it be dying, this process is too."""
@@ -47,16 +68,28 @@ class ParentLine:
     def _read(self) -> None:
         assert self._control is not None
         try:
-            data = self._control.recv(4096, socket.MSG_DONTWAIT)
+            data, descriptors, _, _ = socket.recv_fds(self._control, 4096, _MAX_DESCRIPTORS, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
+            data, descriptors = b"", []
         if not data:
             asyncio.get_running_loop().remove_reader(self._control.fileno())
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+        self._descriptors += descriptors
         *lines, self._unread = (self._unread + data).split(b"\n")
         for line in lines:
-            if line == b"hand over":
+            word, _, rest = line.partition(b": ")
+            if word == b"hand over":
                 self.hand_over.set()
-            elif line == b"go":
+            elif word == b"go":
                 self.go.set()
+            elif word == b"cover":
+                lane, plain = map(int, rest.split())
+                # All that have come: the kernel gives those of two messages in two reads.
+                sockets = [socket.socket(fileno=descriptor) for descriptor in self._descriptors]
+                self._descriptors.clear()
+                self.covers.put_nowait(Cover(lane, sockets[:plain], sockets[plain:]))
+            elif word == b"uncover":
+                self.covers.put_nowait(Uncover(int(rest)))

@@ -22,6 +22,7 @@ from gateway.proxy.splice.front import Front
 from gateway.proxy.splice.handover import ProtocolFactory
 from gateway.proxy.splice.request_head import HeadLimits
 from gateway.settings import Settings
+from gateway.worker_place import Cover, Uncover
 
 _GRACE_SECS = 5
 _POLL_SECS = 0.01
@@ -45,6 +46,8 @@ class Server(uvicorn.Server):
     def __init__(self, gateway: Gateway, pass_on: PassOn, tls: Tls | None = None) -> None:
         quiet_cut_answers()
         self._lobby = gateway.splicing.lobby
+        self._covered: dict[int, Cover] = {}
+        self._covering: dict[int, list[asyncio.Server]] = {}
         settings = gateway.services.settings
         self._tls = tls
         h1 = _http1(gateway, pass_on)
@@ -77,24 +80,48 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn, which has one TLS context for all sockets or none; those of *tls* are served besides."""
         await super().startup(sockets=sockets)
-        if self._tls is None:
-            return
+        for sock in self._tls.sockets if self._tls is not None else ():
+            self.servers.append(await self._listen(sock, self._tls))
+
+    async def cover_lanes(self, orders: asyncio.Queue[Cover | Uncover]) -> None:
+        """For ever, while this server accepts: do so for other lanes, too, as the parent orders it."""
+        while True:
+            order = await orders.get()
+            self._uncover(order.lane)
+            if isinstance(order, Cover):
+                self._covered[order.lane] = order
+                servers = self._covering[order.lane] = []
+                wanted = [(sock, None) for sock in order.sockets] + [(sock, self._tls) for sock in order.tls_sockets]
+                for sock, tls in wanted:
+                    servers.append(await self._listen(sock, tls))
+                    self.servers.append(servers[-1])
+
+    def _uncover(self, lane: int) -> None:
+        for server in self._covering.pop(lane, ()):
+            server.close()
+            self.servers.remove(server)
+        order = self._covered.pop(lane, None)
+        for sock in (*order.sockets, *order.tls_sockets) if order is not None else ():
+            sock.close()
+
+    async def _listen(self, sock: socket.socket, tls: Tls | None) -> asyncio.Server:
         make = partial(
             cast(Any, self.config.http_protocol_class),
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-        for sock in self._tls.sockets:
-            server = await asyncio.get_running_loop().create_server(
-                make,
-                sock=sock,
-                ssl=self._tls.context,
-                backlog=self.config.backlog,
-                ssl_handshake_timeout=_HANDSHAKE_SECS,
-                ssl_shutdown_timeout=_TLS_GOODBYE_SECS,
-            )
-            self.servers.append(server)
+        loop, backlog = asyncio.get_running_loop(), self.config.backlog
+        if tls is None:
+            return await loop.create_server(make, sock=sock, backlog=backlog)
+        return await loop.create_server(
+            make,
+            sock=sock,
+            ssl=tls.context,
+            backlog=backlog,
+            ssl_handshake_timeout=_HANDSHAKE_SECS,
+            ssl_shutdown_timeout=_TLS_GOODBYE_SECS,
+        )
 
     async def has_started(self, serving: asyncio.Task[None]) -> None:
         """Until it accepts connections; uvicorn tells that by a flag alone. Ends too when *serving* does."""
@@ -112,6 +139,8 @@ class Server(uvicorn.Server):
 
         To be called some time after ``say_last``: who has not asked meanwhile is not about to.
         """
+        for lane in list(self._covered):
+            self._uncover(lane)
         for server in self.servers:
             server.close()
         for sock in [*sockets, *(self._tls.sockets if self._tls else ())]:

@@ -19,6 +19,7 @@ import selectors
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 
 from gateway.child import enter_child
 from gateway.settings import Settings
@@ -44,6 +45,19 @@ def _accept(listening: socket.socket, settings: Settings, lane: int) -> None:
     except BlockingIOError:  # another lane's worker was faster
         return
     _answer(connection, settings, lane)
+
+
+def _orders(control: socket.socket) -> Iterator[tuple[str, list[int]]]:
+    data, descriptors, _, _ = socket.recv_fds(control, 4096, 16)
+    for line in data.decode().splitlines():
+        is_cover = line.startswith("cover: ")
+        yield line, descriptors if is_cover else []
+
+
+def _close(selector: selectors.BaseSelector, sockets: list[socket.socket]) -> None:
+    for one in sockets:
+        selector.unregister(one)
+        one.close()
 
 
 def _behaviour(settings: Settings, lane: int) -> str:
@@ -101,6 +115,7 @@ def main() -> int:
         for sock in listening:
             sock.setblocking(False)
             selector.register(sock, selectors.EVENT_READ)
+        covered: dict[str, list[socket.socket]] = {}
         control.sendall(b"ready\n")
         while True:
             for key, _ in selector.select():
@@ -111,17 +126,25 @@ def main() -> int:
                     if code is not None:
                         return code
                 elif sock is control:
-                    assert control.recv(64) == b"hand over\n"
-                    if behaviour == "crash on hand over":
-                        return 6
-                    for one in listening:
-                        selector.unregister(one)
-                        one.close()
-                    control.sendall(b"handed over\n")
-                    if behaviour != "keep":
-                        return 0
-                    selector.unregister(control)
-                    print("keeps what it has", flush=True)
+                    for order, descriptors in _orders(control):
+                        if order == "hand over":
+                            if behaviour == "crash on hand over":
+                                return 6
+                            _close(selector, listening + [one for lane in covered.values() for one in lane])
+                            control.sendall(b"handed over\n")
+                            if behaviour != "keep":
+                                return 0
+                            selector.unregister(control)
+                            print("keeps what it has", flush=True)
+                        elif order.startswith("cover: "):
+                            sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+                            covered[order.split()[1]] = sockets
+                            for one in sockets:
+                                selector.register(one, selectors.EVENT_READ)
+                        else:
+                            _close(selector, covered.pop(order.removeprefix("uncover: ")))
+                elif sock.fileno() == -1:
+                    pass  # closed in this very turn
                 else:
                     _accept(sock, settings, arguments.lane)
 

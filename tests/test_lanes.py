@@ -48,12 +48,12 @@ def crash(parent: Parent) -> None:
 
 
 def test_all_workers_take_connections_of_the_same_port(start):
-    """Each has a lane of its own, and none is left without connections."""
+    """Each has a lane of its own, and of some hundred connections none gets less than 30 of 100."""
     parent = start()
     lanes_of(parent)
     answered = Counter(int(parent.get("/lane").split()[0]) for _ in range(300))
     assert sum(answered.values()) == 300
-    assert min(answered[0], answered[1]) > 0
+    assert min(answered[0], answered[1]) >= 90
 
 
 def test_a_worker_that_dies_is_replaced_while_the_other_goes_on(start):
@@ -62,11 +62,32 @@ def test_a_worker_that_dies_is_replaced_while_the_other_goes_on(start):
     before = lanes_of(parent)
     os.kill(before[1], signal.SIGKILL)
     parent.wait_for("worker 2 of 2: the worker ended unexpectedly (killed by SIGKILL)")
-    assert parent.get("/lane").split() == ["0", str(before[0])]
+    # Also of those connections that the system gives to the empty lane.
+    assert {parent.get("/lane") for _ in range(20)} == {f"0 {before[0]}"}
     parent.wait_for("worker 2 of 2: the new worker serves.")
     after = lanes_of(parent)
     assert after[0] == before[0]
     assert after[1] != before[1]
+    wait_until(lambda: 0 < [parent.get("/lane")[0] for _ in range(100)].count("0") < 80)  # it covers no longer
+
+
+def test_a_lane_is_covered_until_it_serves(start):
+    """The cover may die too: another one takes over, and at last each lane has its own worker."""
+    parent = start(workers=3)
+    found: dict[str, str] = {}
+    wait_until(lambda: found.update([parent.get("/lane").split()]) or len(found) == 3)
+    parent.behave("refuse", lane=2)
+    os.kill(int(found["2"]), signal.SIGKILL)
+    parent.wait_for("worker 3 of 3: the worker ended unexpectedly")
+    assert "2" not in {parent.get("/lane")[0] for _ in range(30)}
+    parent.behave("refuse", lane=0)
+    os.kill(int(found["0"]), signal.SIGKILL)
+    parent.wait_for("worker 1 of 3: the worker ended unexpectedly")
+    assert {parent.get("/lane") for _ in range(30)} == {f"1 {found['1']}"}
+    for lane in (0, 2):
+        parent.behave("", lane=lane)
+    assert reload(parent.data, lambda _: None) == 0
+    wait_until(lambda: {parent.get("/lane")[0] for _ in range(30)} == {"0", "1", "2"})
 
 
 def test_reload_replaces_lane_after_lane(start):
@@ -182,3 +203,11 @@ def test_kill_9_takes_all_workers_along(start):
     _, alive = psutil.wait_procs(before, timeout=10)
     assert alive == []
     assert start().get("/pid")
+
+
+def test_a_port_that_another_greenroom_shares_among_its_workers_is_taken(start, tmp_path):
+    """Lanes share a port with each other and with nobody else, not even with lanes of the same user's other server."""
+    port = start().port
+    other = start(data=tmp_path / "other", port=port)
+    assert other.wait() == 1
+    assert f"port {port} on 127.0.0.1 is taken" in other.heard
