@@ -170,7 +170,10 @@ class Keeper(RunFreezing):
             is_unwanted=lambda: self._wind_down_reason is not None,
             news=self._news,
         )
-        self._address, spec = await launch.prepare()
+        try:
+            self._address, spec = await launch.prepare()
+        except StateUnavailable as error:
+            raise MachineTrouble(f"What it is started from could not be read. {error}") from error
         self._placement = await launch.start(spec, self._store)
         self._address = _address_of(self._placement) or self._address  # some know the place only now
         if self._start_secs is None:

@@ -26,7 +26,7 @@ from starlette.routing import BaseRoute, Route
 from gateway.health import StoreHealth
 from gateway.observability import Metrics
 from gateway.opening import open_services
-from gateway.presence import Presence, follow_missed
+from gateway.presence import Presence, follow_missed, key_print, refuse_another_key
 from gateway.services import Services, new_id
 from gateway.settings import Settings
 from gateway.state.steady import steadily
@@ -51,6 +51,7 @@ async def serve_autoscaler(settings: Settings, sockets: list[socket.socket], say
     host, port = sockets[0].getsockname()[:2]
     async with open_services(settings, settings.port) as services:
         state = services.state
+        await refuse_another_key(state.signals, services.box)
         acting = Acting(
             settings=settings,
             state=state,
@@ -82,6 +83,7 @@ async def serve_autoscaler(settings: Settings, sockets: list[socket.socket], say
                 "leads": "1" if leading.leads else "0",
                 "pid": str(os.getpid()),
                 "machine": socket.gethostname(),
+                "key": key_print(services.box),
             },
         )
         metrics.watch_lead(lambda: leading.leads)

@@ -8,11 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
+from gateway.refusals import Refused
+from gateway.secret_box import SecretBox
 from gateway.state.directory import Directory
 from gateway.state.ports import Signals, StateUnavailable
 from gateway.state.steady import steadily
 
 PRESENCE_SECS = 15.0
+KINDS = ("gateway", "autoscaler")
 
 _EVERY_SECS = 5.0
 _WITHDRAW_SECS = 1.0
@@ -49,6 +52,27 @@ class Presence:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_EVERY_SECS):
                     await self._news.wait()
+
+
+def key_print(box: SecretBox) -> str:
+    """What tells keys apart and says nothing of them."""
+    return box.derive("presence", "")[:16]
+
+
+async def refuse_another_key(signals: Signals, box: SecretBox) -> None:
+    """
+    Raises Refused where a process that is there has another secret key: neither could read what the other has sealed,
+    nor would the tokens of its runs hold.
+    """
+    mine = key_print(box)
+    with contextlib.suppress(StateUnavailable):  # then it is for the next start to find out
+        for kind in KINDS:
+            for facts in (await signals.announced(kind)).values():
+                if facts.get("key", mine) != mine:
+                    raise Refused(
+                        f"the secret key is not that of the {kind} on {facts.get('machine', 'another machine')}: give "
+                        "all of them the same GREENROOM_SECRET_KEY, or the same data folder."
+                    )
 
 
 async def follow_missed(directory: Directory) -> None:

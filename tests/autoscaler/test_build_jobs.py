@@ -1,0 +1,139 @@
+"""Builds that a process left, on real records: whoever leads next begins them anew, and nobody else ends them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoscaler.build_jobs import BuildJobs
+from autoscaler.strangers import Strangers
+from gateway.actor_files.snapshot import pack_source_files
+from gateway.build_maker import Say
+from gateway.builds import Builder
+from gateway.core.lifecycle import RunStatus
+from gateway.core.model import Build, Origin, User
+from gateway.live_logs import Logs
+from gateway.secret_box import SecretBox
+from gateway.settings import Settings
+from gateway.state.blobs import open_blobs
+from gateway.state.ports import State
+from gateway.state.records import open_records
+from gateway.state.signals_memory import MemorySignals
+
+OWNER = User(id="u" * 17, username="local", is_admin=True, created_at=datetime.now(UTC))
+FILES = [
+    {"name": ".actor/actor.json", "content": '{"actorSpecification": 1, "name": "actor", "version": "0.1"}'},
+    {"name": "main.py", "content": "print()"},
+]
+
+
+@dataclass
+class Bench:
+    """A build that was begun, and those who may make it."""
+
+    builder: Builder
+    state: State
+    logs: Logs
+    settings: Settings
+    build: Build
+
+    def jobs(self, **options: Any) -> BuildJobs:
+        return BuildJobs(
+            maker=self.builder.maker,
+            state=self.state,
+            logs=self.logs,
+            strangers=Strangers("process", self.settings, 8010),
+            max_builds=2,
+            timeout_secs=60,
+            **{"prepare": None, **options},
+        )
+
+    async def present(self) -> Build:
+        build = await self.state.records.build(self.build.id)
+        assert build is not None
+        return build
+
+    async def until(self, status: RunStatus) -> None:
+        async with asyncio.timeout(20):
+            while (await self.present()).status is not status:  # noqa: ASYNC110 - nobody tells of it
+                await asyncio.sleep(0.01)
+
+    async def log(self) -> str:
+        return b"".join([chunk async for chunk in self.logs.read(self.build.id)]).decode()
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    """The build is RUNNING, and nobody makes it."""
+    numbers = count(1)
+    async with open_records(f"sqlite+aiosqlite:///{tmp_path}/records.db") as records:
+        state = State(
+            records=records, blobs=open_blobs(tmp_path / "blobs"), signals=MemorySignals(), storages=records.storages
+        )
+        await records.add_user(OWNER)
+        logs = Logs(tmp_path, state.blobs)
+        builder = Builder(
+            state,
+            logs,
+            SecretBox(b"key"),
+            now=lambda: datetime.now(UTC),
+            new_id=lambda: f"{next(numbers):017d}",
+            makes_images=True,
+        )
+        _, build = await builder.register(OWNER, pack_source_files(FILES), origin=Origin.API)
+        begun = await records.replace_build(replace(build, status=RunStatus.RUNNING))
+        yield Bench(builder, state, logs, Settings(data=tmp_path), begun)
+
+
+async def test_a_build_that_was_left_is_begun_anew(bench: Bench) -> None:
+    """By the process that leads next, once; its log says so."""
+    async with bench.jobs(takes_over=True).running():
+        await bench.until(RunStatus.SUCCEEDED)
+    assert "it begins anew" in await bench.log()
+
+
+async def test_where_nobody_else_makes_builds_none_is_taken_over(bench: Bench) -> None:
+    """All in one process: what is RUNNING is being made."""
+    async with bench.jobs().running():
+        _, other = await bench.builder.register(
+            OWNER, pack_source_files([FILES[0], {"name": "main.py", "content": "other"}]), origin=Origin.API
+        )
+        await replace(bench, build=other).until(RunStatus.SUCCEEDED)
+    assert (await bench.present()).status is RunStatus.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("is_ours", "expected"),
+    [
+        pytest.param(False, RunStatus.RUNNING, id="another one leads, and has it now"),
+        pytest.param(True, RunStatus.FAILED, id="Greenroom ends"),
+    ],
+)
+async def test_who_is_cut_off_ends_only_his_own(bench: Bench, is_ours: bool, expected: RunStatus) -> None:
+    """A build is broken off with the lead; its record is the next leader's."""
+    begun = asyncio.Event()
+
+    async def prepare(build: Build, say: Say) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    has_lead = True
+    jobs = bench.jobs(takes_over=True, prepare=prepare, is_ours=lambda: has_lead)
+
+    async def act() -> None:
+        async with jobs.running():
+            await asyncio.Event().wait()
+
+    async with asyncio.TaskGroup() as group:
+        acting = group.create_task(act())
+        await begun.wait()
+        has_lead = is_ours
+        acting.cancel()
+    assert (await bench.present()).status is expected
