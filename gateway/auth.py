@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from gateway.core.errors import InsufficientPermissions, TokenNotFound
 from gateway.core.ids import token_digest
 from gateway.core.model import Token
 from gateway.secret_box import SecretBox
-from gateway.state.ports import Records
+from gateway.state.ports import Records, StateUnavailable
 
 ALL_SCOPES = "*"
 SCOPES = {
@@ -36,6 +37,10 @@ LATE_CALL_SECS = 30.0
 _CACHE_ENTRIES = 10_000
 _MAX_SCOPES = 1024
 _UNKNOWN_SECS = 5.0
+# While the records can't be asked, what they last said is believed for so long; then nobody is let in by it any more.
+OUTAGE_SECS = 900.0
+# How long they are waited for where there is something to go by without them.
+_PATIENCE_SECS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +107,9 @@ class Authenticator:
     """
     Verifies tokens against records; a good one is believed for *cache_secs* without asking again.
 
-    A hit costs one hash and one dict look-up. *now* is UTC, *clock* is monotonic.
+    Records that can't be asked, or don't answer within a second, change nothing for who was verified less than
+    ``OUTAGE_SECS`` ago, unless the token has expired or is known to have changed; with *cache_secs* 0 they are always
+    asked. A hit costs one hash and one dict look-up. *now* is UTC, *clock* is monotonic.
     """
 
     def __init__(
@@ -115,6 +122,8 @@ class Authenticator:
         # By digest, the oldest first.
         self._cache: dict[bytes, tuple[float, datetime | None, Principal]] = {}
         self._unknown: dict[bytes, float] = {}
+        # When those were asked about that are believed although the records could not be asked since.
+        self._in_doubt: dict[bytes, float] = {}
         self._scopes: dict[frozenset[str], frozenset[str]] = {}
         self.epoch = 0
         """Counts the times at which something was forgotten: what was believed in another epoch is asked for anew."""
@@ -130,25 +139,57 @@ class Authenticator:
         until, expires_at, principal = cached
         if expires_at is not None:
             until = min(until, self._clock() + (expires_at - self._now()).total_seconds())
-        if self._clock() < until:
-            return Remembered(principal, until)
-        del self._cache[digest]
-        return None
+        return Remembered(principal, until) if self._clock() < until else None
 
     async def principal(self, token: str) -> Principal:
-        """Who holds *token*. Raises TokenNotFound when it is unknown, expired or of a run that has ended."""
+        """
+        Who holds *token*. Raises TokenNotFound when it is unknown, expired or of a run that has ended, and
+        StateUnavailable when the records can't be asked and there is nothing to go by without them.
+        """
         digest = token_digest(token)
         if (cached := self._cached(digest)) is not None:
             return cached.principal
         epoch = self.epoch
-        found = await self._records.token_by_hash(digest.hex())
-        if found is None or self._is_past(found.expires_at):
-            raise TokenNotFound
-        principal = await self._principal_of(found)
+        try:
+            async with asyncio.timeout(None if self._former(digest) is None else _PATIENCE_SECS):
+                found = await self._records.token_by_hash(digest.hex())
+                if found is None or self._is_past(found.expires_at):
+                    raise TokenNotFound
+                principal = await self._principal_of(found)
+        except TokenNotFound:
+            self._cache.pop(digest, None)
+            raise
+        except (StateUnavailable, TimeoutError) as error:
+            # Asked for again: it may have been forgotten in the meantime.
+            former = self._former(digest)
+            if former is None:
+                raise error if isinstance(error, StateUnavailable) else StateUnavailable("Records: no answer") from None
+            return self._believed_on(digest, *former)
         if epoch != self.epoch:
             return principal  # tokens have changed while this one was read: good for this call, not to be remembered
+        self._in_doubt.pop(digest, None)
+        # At the end, the oldest being those that go.
+        self._cache.pop(digest, None)
         self._cache[digest] = (self._clock() + self._cache_secs, found.expires_at, principal)
         _drop_surplus(self._cache)
+        return principal
+
+    def _former(self, digest: bytes) -> tuple[float, datetime | None, Principal] | None:
+        """When a token was verified, its expiry and its holder, where that may still be gone by."""
+        if digest not in self._cache or not self._cache_secs:
+            return None
+        until, expires_at, principal = self._cache[digest]
+        verified_at = self._in_doubt.get(digest, until - self._cache_secs)
+        if self._is_past(expires_at) or self._clock() >= verified_at + OUTAGE_SECS:
+            return None
+        return verified_at, expires_at, principal
+
+    def _believed_on(
+        self, digest: bytes, verified_at: float, expires_at: datetime | None, principal: Principal
+    ) -> Principal:
+        """Nobody asks about it again for a moment: who waits for records in vain waits for each request."""
+        self._doubt(digest, verified_at)
+        self._cache[digest] = (self._clock() + self._cache_secs, expires_at, principal)
         return principal
 
     async def just_ended(self, token: str, run_id: str, box: SecretBox) -> Principal | None:
@@ -183,16 +224,26 @@ class Authenticator:
         """
         Whether *token* is one of Greenroom's, where nobody has to have one (public hosts).
 
-        What is not, most likely the Actor's own scheme, is remembered for a few seconds.
+        What is not, most likely the Actor's own scheme, is remembered for a few seconds. Raises StateUnavailable.
         """
         digest = token_digest(token)
         if self._unknown.get(digest, 0.0) > self._clock():
             return False
+        doubted = self._unknown.get(digest)
         try:
-            await self.principal(token)
+            async with asyncio.timeout(None if doubted is None else _PATIENCE_SECS):
+                await self.principal(token)
         except TokenNotFound:
             self._unknown[digest] = self._clock() + _UNKNOWN_SECS
             _drop_surplus(self._unknown)
+            self._in_doubt.pop(digest, None)
+            return False
+        except (StateUnavailable, TimeoutError) as error:
+            # It was none of ours a while ago, and nobody can have made it one without the records.
+            if doubted is None or self._clock() >= self._in_doubt.get(digest, doubted) + OUTAGE_SECS:
+                raise error if isinstance(error, StateUnavailable) else StateUnavailable("Records: no answer") from None
+            self._doubt(digest, doubted)
+            self._unknown[digest] = self._clock() + _UNKNOWN_SECS
             return False
         return True
 
@@ -200,6 +251,7 @@ class Authenticator:
         """Tokens have changed: believe nothing that was cached or is being read."""
         self.epoch += 1
         self._cache.clear()
+        self._in_doubt.clear()
         self._unknown.clear()
 
     def forget(self, token: str) -> None:
@@ -207,7 +259,12 @@ class Authenticator:
         self.epoch += 1
         digest = token_digest(token)
         self._cache.pop(digest, None)
+        self._in_doubt.pop(digest, None)
         self._unknown.pop(digest, None)
+
+    def _doubt(self, digest: bytes, since: float) -> None:
+        self._in_doubt.setdefault(digest, since)
+        _drop_surplus(self._in_doubt)
 
     def _is_past(self, expires_at: datetime | None) -> bool:
         return expires_at is not None and expires_at <= self._now()

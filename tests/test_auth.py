@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gateway.auth import RUN_TOKEN_SCOPES, SCOPES, Authenticator, Principal, events_secret, run_token
+from gateway.auth import OUTAGE_SECS, RUN_TOKEN_SCOPES, SCOPES, Authenticator, Principal, events_secret, run_token
 from gateway.core.errors import InsufficientPermissions, TokenNotFound
 from gateway.core.ids import token_hash
 from gateway.core.lifecycle import RunStatus
 from gateway.core.model import Build, Origin, Run, RunOptions, Token, User
 from gateway.new_run import bare_run, store_run
 from gateway.secret_box import SecretBox
-from gateway.state.ports import Records
+from gateway.state.ports import Records, StateUnavailable
 from gateway.state.records import open_records
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -118,6 +121,126 @@ async def test_without_a_cache_records_are_always_asked(bench: Bench) -> None:
     assert await bench.is_good()
     await bench.records.delete_token(TOKEN.id)
     assert not await bench.is_good()
+
+
+@dataclass
+class Gone:
+    """Records that can be gone (they refuse) or silent (they never answer)."""
+
+    records: Records
+    is_gone: bool = False
+    is_silent: bool = False
+    asked: int = 0
+
+    def __getattr__(self, name: str) -> Any:
+        async def ask(*arguments: Any) -> Any:
+            self.asked += 1
+            if self.is_gone:
+                raise StateUnavailable("Records: gone")
+            if self.is_silent:
+                await asyncio.Event().wait()
+            return await getattr(self.records, name)(*arguments)
+
+        return ask
+
+
+@pytest.fixture
+def gone(bench: Bench) -> Gone:
+    records = Gone(bench.records)
+    bench.auth = Authenticator(records, cache_secs=5, now=lambda: bench.now, clock=lambda: bench.clock)  # type: ignore[arg-type]
+    return records
+
+
+async def test_who_was_verified_is_believed_while_the_records_are_gone(bench: Bench, gone: Gone) -> None:
+    """For a bounded time, and they are asked now and then, not for each request."""
+    assert await bench.is_good()
+    gone.is_gone = True
+    with pytest.raises(StateUnavailable):
+        await bench.auth.principal("a stranger")
+    asked = gone.asked
+    for _ in range(10):
+        bench.clock += 1
+        assert await bench.is_good()
+    assert gone.asked - asked <= 3
+    bench.clock += OUTAGE_SECS - 11
+    assert await bench.is_good()
+    bench.clock += 6
+    with pytest.raises(StateUnavailable):
+        await bench.auth.principal("good")
+
+
+async def test_an_outage_ends_with_the_first_answer(bench: Bench, gone: Gone) -> None:
+    """Whoever was revoked meanwhile is found out then, and the next outage has its whole time."""
+    assert await bench.is_good()
+    gone.is_gone = True
+    bench.clock += OUTAGE_SECS - 1
+    assert await bench.is_good()
+    gone.is_gone = False
+    bench.clock += 5
+    assert await bench.is_good()
+    gone.is_gone = True
+    bench.clock += OUTAGE_SECS - 1
+    assert await bench.is_good()
+    gone.is_gone = False
+    await bench.records.delete_token(TOKEN.id)
+    bench.clock += 5
+    assert not await bench.is_good()
+    gone.is_gone = True
+    with pytest.raises(StateUnavailable):
+        await bench.auth.principal("good")
+
+
+async def test_silent_records_are_waited_for_a_second_where_there_is_something_to_go_by(
+    bench: Bench, gone: Gone
+) -> None:
+    """A partition looks so: nobody says that the records are gone."""
+    assert await bench.is_good()
+    assert not await bench.auth.is_known("the Actor's own")
+    gone.is_silent = True
+    bench.clock += 5
+    began = time.monotonic()
+    assert await bench.is_good()
+    assert not await bench.auth.is_known("the Actor's own")
+    assert time.monotonic() - began < 4
+
+
+async def test_neither_expired_nor_forgotten_tokens_outlive_in_an_outage(bench: Bench, gone: Gone) -> None:
+    """What is known to be over stays over."""
+    short = replace(TOKEN, id="TokenId0000000007", token_hash=token_hash("short"), expires_at=AT + timedelta(seconds=9))
+    await bench.records.add_token(short)
+    assert await bench.is_good()
+    assert await bench.is_good("short")
+    gone.is_gone = True
+    bench.clock, bench.now = bench.clock + 8, AT + timedelta(seconds=8)
+    assert await bench.is_good("short")
+    bench.clock, bench.now = bench.clock + 1, AT + timedelta(seconds=9)
+    with pytest.raises(StateUnavailable):
+        await bench.auth.principal("short")
+    bench.auth.forget("good")
+    with pytest.raises(StateUnavailable):
+        await bench.auth.principal("good")
+
+
+async def test_without_a_cache_nobody_is_believed_in_an_outage(bench: Bench, gone: Gone) -> None:
+    """``token_cache_secs`` 0 means that the records are asked, whatever it costs."""
+    bench.auth = Authenticator(gone, cache_secs=0, now=lambda: bench.now, clock=lambda: bench.clock)  # type: ignore[arg-type]
+    assert await bench.is_good()
+    gone.is_gone = True
+    with pytest.raises(StateUnavailable):
+        await bench.auth.principal("good")
+
+
+async def test_strange_tokens_stay_strange_in_an_outage(bench: Bench, gone: Gone) -> None:
+    """Public Actors with a scheme of their own serve on; a token never seen before may be Greenroom's, and waits."""
+    assert not await bench.auth.is_known("the Actor's own")
+    gone.is_gone = True
+    bench.clock += 6
+    assert not await bench.auth.is_known("the Actor's own")
+    with pytest.raises(StateUnavailable):
+        await bench.auth.is_known("never seen")
+    bench.clock += OUTAGE_SECS
+    with pytest.raises(StateUnavailable):
+        await bench.auth.is_known("the Actor's own")
 
 
 async def test_a_token_expires_on_time(bench: Bench) -> None:

@@ -44,6 +44,7 @@ No I/O: every error that reaches a caller, each with its HTTP status, API type a
         ├── WaitedTooLong           503 waiting-room-timeout
         ├── StandbyQuarantined      503 standby-quarantined   its runs have failed, and it is left alone for a while
         ├── StandbyNoRoom           503 memory-limit-exceeded   no run of this size may be started for its owner
+        ├── RecordsNotAsked         503 service-unavailable   who calls, or what is there, stands in the records alone
         └── ShuttingDown            503 shutting-down
     Conflict                        a compare-and-set lost; never shown, the caller reads again
 
@@ -316,6 +317,18 @@ class StandbyAsleep(StandbyError):
         super().__init__(
             "This Actor sleeps, and its settings (actorStandby.idleIgnoredUserAgents, idleIgnoredPaths) keep requests "
             "such as this one from waking it. Any other request does."
+        )
+
+
+class RecordsNotAsked(StandbyError):
+    """The records can't be reached, and without them it is not known who calls or what is there."""
+
+    http_status, error_type, retry_after_secs = 503, "service-unavailable", 2
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Greenroom's records can't be reached at the moment, and what this request needs of them is not known yet. "
+            "Nothing was started or sent: try again."
         )
 
 

@@ -13,8 +13,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from gateway.auth import Authenticator, Principal
-from gateway.core.errors import RecordNotFound, TokenNotFound, UserNotAuthenticated
+from gateway.core.errors import RecordNotFound, RecordsNotAsked, TokenNotFound, UserNotAuthenticated
 from gateway.core.standby import StandbyTarget
+from gateway.state.ports import StateUnavailable
 
 # Tokens of Greenroom's own making are recognised even when they no longer hold: they must not reach an Actor either.
 _OWN_TOKEN_PREFIXES = ("greenroom_api_", "greenroom_run_")
@@ -48,14 +49,22 @@ def caller_at_once(tokens: Sequence[str], target: StandbyTarget, auth: Authentic
 
 
 async def caller_of(tokens: Sequence[str], target: StandbyTarget, auth: Authenticator) -> Caller:
-    """The first of *tokens* that holds says who calls. Raises the 401s and 404s of a standby host."""
+    """
+    The first of *tokens* that holds says who calls.
+
+    Raises the 401s and 404s of a standby host, and RecordsNotAsked where only the records could tell.
+    """
     if target.config.public:
         return Caller(principal=None, own=await own_tokens(tokens, auth), until=0.0)
     if not tokens:
         raise UserNotAuthenticated
     for token in tokens:
         with contextlib.suppress(TokenNotFound):
-            return _entitled(await auth.principal(token), token, tokens, target, 0.0)
+            try:
+                principal = await auth.principal(token)
+            except StateUnavailable as error:
+                raise RecordsNotAsked from error
+            return _entitled(principal, token, tokens, target, 0.0)
     raise TokenNotFound
 
 
@@ -76,8 +85,17 @@ def own_tokens_at_once(tokens: Sequence[str], auth: Authenticator) -> Caller | N
 
 
 async def own_tokens(tokens: Collection[str], auth: Authenticator) -> frozenset[str]:
-    """Where no token is asked for: which of those sent are Greenroom's."""
-    return frozenset([token for token in tokens if token.startswith(_OWN_TOKEN_PREFIXES) or await auth.is_known(token)])
+    """
+    Where no token is asked for: which of those sent are Greenroom's.
+
+    Raises RecordsNotAsked where only the records could tell: one of Greenroom's must not reach an Actor.
+    """
+    try:
+        return frozenset(
+            [token for token in tokens if token.startswith(_OWN_TOKEN_PREFIXES) or await auth.is_known(token)]
+        )
+    except StateUnavailable as error:
+        raise RecordsNotAsked from error
 
 
 def _entitled(

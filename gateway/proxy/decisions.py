@@ -21,6 +21,7 @@ from gateway.core.errors import (
     LiveViewEnded,
     LiveViewNotListening,
     RecordNotFound,
+    RecordsNotAsked,
     ShuttingDown,
     StandbyAsleep,
     StandbyBadGateway,
@@ -34,7 +35,7 @@ from gateway.proxy.route_table import LiveRun
 from gateway.proxy.slots import Held, SlotDesk, Want
 from gateway.settings import Settings
 from gateway.state.directory import Directory
-from gateway.state.ports import Records
+from gateway.state.ports import Records, StateUnavailable
 
 
 class CallerGone(Exception):
@@ -189,7 +190,10 @@ class Decisions:
 
     async def why_no_view(self, label: str) -> GreenroomError:
         """What to say where no run that listens is behind a live-view label."""
-        run = await self.records.run_by_live_view_label(label)
+        try:
+            run = await self.records.run_by_live_view_label(label)
+        except StateUnavailable:
+            return RecordsNotAsked()
         if run is None:
             return RecordNotFound("Actor run")
         if run.status.is_terminal:
@@ -205,7 +209,11 @@ class Decisions:
 
     async def _why_no_build(self, target: StandbyTarget) -> GreenroomError:
         wanted = target.config.build
-        for build in await self.records.active_builds():
+        try:
+            active = await self.records.active_builds()
+        except StateUnavailable:
+            return RecordsNotAsked()
+        for build in active:
             if build.actor_id == target.actor_id and wanted in (build.tag, build.build_number):
                 return FirstBuildUnderWay(build.id, build.build_number)
         return RecordNotFound(f"A build with the tag or number '{wanted}' of this Actor")
