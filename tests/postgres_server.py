@@ -22,6 +22,7 @@ import pytest
 
 _START_SECS = 60.0
 _STOP_SECS = 30.0
+_CRASH_SECS = 7.0  # after a pause it sometimes does not hear of it
 _USER = "greenroom"
 # Nothing of it is kept, so nothing is synced; several workers of pytest and their many pools are its clients.
 _SETTINGS = {
@@ -98,25 +99,39 @@ class PostgresServer:
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """End it and all its connections; ``SIGQUIT`` as in a crash."""
-        if self._process is not None:
-            self._process.send_signal(how)
+        if self._process is None:
+            return
+        of_it = [psutil.Process(self._process.pid), *self._children()]
+        self._process.send_signal(how)
+        try:
+            self._process.wait(_CRASH_SECS if how is signal.SIGQUIT else _STOP_SECS)
+        except subprocess.TimeoutExpired:
+            for process in of_it:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
             self._process.wait(_STOP_SECS)
-            self._process = None
+        self._process = None
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """It goes on accepting connections, as its kernel does, and answers nothing."""
         assert self._process is not None
         server = psutil.Process(self._process.pid)
-        stopped = [server, *server.children(recursive=True)]
+        server.suspend()  # first: from now on it has no new children
+        stopped = [*self._children(), server]
         for process in stopped:
-            process.suspend()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
         try:
             yield
         finally:
             for process in stopped:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.resume()
+
+    def _children(self) -> list[psutil.Process]:
+        assert self._process is not None
+        return psutil.Process(self._process.pid).children(recursive=True)
 
     def create_database(self, *, template: str = "template0") -> str:
         """The name of a new one."""
