@@ -25,6 +25,7 @@ from autoscaler.policy.quarantine import FREE, RunNews, Standing
 from autoscaler.policy.room import Grants
 from autoscaler.policy.seeing import generation_of, limits_of, runs_seen
 from autoscaler.policy.thresholds import Policy, chosen
+from autoscaler.recalling import recalled
 from autoscaler.room_keeping import HINDRANCES, Other, RoomKeeping, Wish
 from autoscaler.supervisor import Supervisor
 from autoscaler.troubles import Troubles
@@ -40,6 +41,7 @@ from gateway.state.steady import steadily
 _log = logging.getLogger(__name__)
 
 _MEMORY_SECS = 3600.0
+_HABITS_SECS = 35 * 86_400.0
 _FORGET_EVERY_SECS = 60.0
 _TROUBLES_TICKS = 10
 
@@ -70,7 +72,8 @@ class Autoscaler:
     The loop of the process that leads, for one term of its lead: what another leader knew is not known, and begins as
     in panic. *clock* is monotonic; ``on_decision`` is told of each change of mind.
 
-    What the policy remembers of a pool is kept for an hour after its last run and request.
+    What the policy remembers of a pool is kept for an hour after its last run and request, and for five weeks where
+    runs are started ahead.
     """
 
     settings: Settings
@@ -178,7 +181,7 @@ class Autoscaler:
                 self.supervisor.probe_again(run_id)
         views = self.supervisor.views(await self.state.signals.connected_runs())
         warm = (target.pool_for(target.owner_id) for target in self.directory.warm_targets())
-        pools = {*views, *(key for key, (_, waiting) in demand.items() if waiting), *warm}
+        pools = {*views, *(key for key, (_, waiting) in demand.items() if waiting), *warm, *self._awaited()}
         self._forget_others(pools)
         now = self.clock()
         self._room.begin_look()
@@ -276,7 +279,8 @@ class Autoscaler:
             may_start=max(0, may_start),
             start_unasked=standing.start_unasked,
             has_cpu_left=self._has_cpu_left,
-            memory=self._memories.get(pool, Memory()),
+            clock_secs=self.now().timestamp() if self.policy.starts_ahead else None,
+            memory=await self._memory_of(pool),
         )
         return _Case(
             pool=pool,
@@ -287,6 +291,20 @@ class Autoscaler:
             decision=decide(self.policy, seen, now),
             hindrance="nothing is started for a while, after failures" if standing.quarantined is not None else None,
         )
+
+    def _awaited(self) -> Sequence[PoolKey]:
+        """Those that sleep, and may have a run started ahead of their next request."""
+        if not self.policy.starts_ahead:
+            return ()
+        now = self.clock()
+        due = (pool for pool, memory in self._memories.items() if memory.foresight.is_awaited(now))
+        return [pool for pool in due if self.directory.target(pool.target_id.lower()) is not None]
+
+    async def _memory_of(self, pool: PoolKey) -> Memory:
+        known = self._memories.get(pool)
+        if known is not None:
+            return known
+        return await recalled(self.state.records, pool) if self.policy.starts_ahead else Memory()
 
     async def _tell_quarantined(self, pool: PoolKey, generation: Generation, standing: Standing) -> None:
         if standing.quarantined is not None:
@@ -360,7 +378,7 @@ class Autoscaler:
         )
 
     def _forget_others(self, pools: AbstractSet[PoolKey]) -> None:
-        """Of pools without runs and requests, the last decision, and after an hour all that was learned of them."""
+        """Of pools without runs and requests, the last decision, and after a time all that was learned of them."""
         for pool in self._last.keys() - pools:
             del self._last[pool]
         self._due.keep(pools)
@@ -370,7 +388,7 @@ class Autoscaler:
         self._forget_at = now + _FORGET_EVERY_SECS
         for pool in self._memories.keys() - pools:
             memory = self._memories[pool].asleep(now)
-            if now - (memory.at or 0.0) > _MEMORY_SECS:
+            if now - (memory.at or 0.0) > (_HABITS_SECS if self.policy.starts_ahead else _MEMORY_SECS):
                 del self._memories[pool]
                 self._told.pop(pool, None)
             else:

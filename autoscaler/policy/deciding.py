@@ -179,8 +179,9 @@ def _decided(
     if ahead.is_over:
         unused = [run for run in current if run.is_up and not run.is_used]
         idle = replace(idle, runs=unused, reason="nobody has come at the time foreseen")
-    if ahead.why is not None and wanted < 1:
-        wanted = 1
+    if ahead.why is not None and (wanted < 1 or not current):
+        # The last minute's demand may ask for one, too, but it is no reason to make one of none.
+        wanted = max(1, wanted)
         reasons.append(ahead.why)
     floor = max(limits.min_runs, asked, 1 if old or ahead.why is not None else 0)
     if not current and wanted > floor:

@@ -20,6 +20,8 @@ from autoscaler.policy.thresholds import Policy
 
 _BUDGET_HALF_LIFE_SECS = 86_400.0
 _TICK_SECS = 2.0
+_BEFOREHAND_SECS = 120.0
+_LONGEST_QUIET_SECS = 14 * 86_400.0
 _FEWEST_GAPS = 3
 _NO_HABITS = Habits()
 
@@ -50,6 +52,13 @@ class Foresight:
     plan: Plan | None = None
     run_secs: float = 0.0
     vain_secs: float = 0.0
+
+    def is_awaited(self, now: float) -> bool:
+        """Whether the pool is to be decided though it has neither runs nor requests; soon enough for any start."""
+        plan = self.plan
+        if plan is None or now - plan.quiet_since > _LONGEST_QUIET_SECS:
+            return False
+        return plan.begun or now >= min(plan.begins - _BEFOREHAND_SECS, plan.ends)
 
     def to_json(self) -> dict[str, Any]:
         """What is stored with a decision."""

@@ -15,6 +15,7 @@ from autoscaler.policy.habits import DAY_SECS, Habits
 from autoscaler.policy.memory import Memory
 from autoscaler.policy.observing import Limits, Observation, RunSeen
 from autoscaler.policy.thresholds import GREENROOM, Policy
+from autoscaler.policy.windows import Window
 from gateway.core.lifecycle import Readiness
 
 AHEAD = replace(GREENROOM, starts_ahead=True)
@@ -164,3 +165,14 @@ def test_a_sleeping_pool_is_woken_ahead() -> None:
 def test_who_is_started_ahead(seen: Observation, policy: Policy, started: int) -> None:
     """Only where runs may be started that nobody waits for."""
     assert decide(policy, seen, 1075.0).start == started
+
+
+def test_the_reason_is_told_where_the_last_minute_asks_for_one_too() -> None:
+    """Its demand alone would have started nothing."""
+    busy = Window(0.0, 1000.0, (0.0,) * 30 + (1.0,) * 5 + (0.0,) * 25)
+    seen = asleep()
+    seen = replace(seen, memory=replace(seen.memory, quiet_since=425.0, in_flight=busy))
+    plain, ahead = decide(GREENROOM, seen, 1002.0), decided(seen, 1002.0)
+    assert (plain.wanted_runs, plain.start) == (0, 0)
+    assert (ahead.wanted_runs, ahead.start) == (1, 1)
+    assert any(reason.startswith("one ahead") for reason in ahead.reasons)
