@@ -120,14 +120,16 @@ class AutoscalerProcess:
 class Fleet:
     """
     ``async with`` starts two gateways (the first with *actors*) and two autoscalers; in the end all have ended, and
-    with them every run.
+    with them every run. They share a data folder; with *is_apart* each gateway has one of its own, as on a machine of
+    its own. *variables* are further ones of all of them.
     """
 
     folder: Path
     redis: RedisServer
     actors: tuple[Path, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
-    records_url: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    is_apart: bool = False
     gateways_wanted: int = 2
     autoscalers_wanted: int = 2
     gateways: list[Greenroom] = field(default_factory=list)
@@ -135,18 +137,18 @@ class Fleet:
 
     @property
     def data(self) -> Path:
-        """The folder that they share."""
+        """The folder that they share, or the autoscalers alone."""
         return self.folder / "data"
 
     @property
     def environment(self) -> dict[str, str]:
         """What they have in common, with passwords that belong into no command line."""
-        found = {
+        return {
             "GREENROOM_SIGNALS_URL": self.redis.url(),
             "GREENROOM_TOKEN": TOKEN,
             "GREENROOM_CONFIG": str(self.folder / "none.toml"),
+            **self.variables,
         }
-        return found | ({"GREENROOM_RECORDS_URL": self.records_url} if self.records_url else {})
 
     async def __aenter__(self) -> Self:
         try:
@@ -168,7 +170,7 @@ class Fleet:
         """One more gateway, once it serves."""
         number = len(self.gateways) + 1
         gateway = Greenroom(
-            self.data,
+            self.folder / f"data-of-gateway{number}" if self.is_apart else self.data,
             self.actors if number == 1 else (),
             self.settings,
             arguments,

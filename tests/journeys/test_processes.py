@@ -41,9 +41,15 @@ async def warm(greenroom: Greenroom, actor: str = "first") -> str:
 
 
 async def lives_once(greenroom: Greenroom, actor: str) -> None:
-    """Of all runs of an Actor, one lives, and the others have not existed."""
-    runs = [run for run in await greenroom.runs() if run["actId"] == (await actor_named(greenroom, actor))]
-    assert [run["status"] for run in runs] == ["RUNNING"], runs
+    """Of all runs of an Actor, one lives, which is on record soon, and no other has existed."""
+    actor_id = await actor_named(greenroom, actor)
+
+    async def is_so() -> bool:
+        runs = [run for run in await greenroom.runs() if run["actId"] == actor_id]
+        assert len(runs) == 1, runs
+        return bool(runs[0]["status"] == "RUNNING")
+
+    await eventually(is_so, what="the one run's record")
 
 
 async def actor_named(greenroom: Greenroom, name: str) -> str:
