@@ -24,7 +24,7 @@ class GoneRecords:
     "public", [pytest.param(False, id="who has to have a token"), pytest.param(True, id="who need not have one")]
 )
 async def test_a_strange_token_is_refused_with_a_reason(public):
-    """Neither an internal error nor a 401 for somebody who may have every right; no token goes on to an Actor unseen."""
+    """Neither an internal error nor a 401 for somebody who may have every right; no token goes on unseen."""
     auth = Authenticator(GoneRecords(), cache_secs=5, now=lambda: datetime.now(UTC), clock=lambda: 0.0)  # type: ignore[arg-type]
     target = StandbyTarget(
         actor_id="ActorId0000000001",
