@@ -137,7 +137,7 @@ class Logs:
             return
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
-            async for chunk in self.read(job_id):
+            async for chunk in await self._blobs.open(log_key(job_id)) or _nothing():
                 file.write(chunk)
         partial.rename(path)
 
