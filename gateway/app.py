@@ -258,7 +258,7 @@ class Gateway:
 
     async def _follow_tokens(self) -> None:
         async with self.services.state.signals.watch_changes() as changes:
-            self.services.auth.forget_all()  # what changed before is not told
+            self.services.auth.doubt_all()  # what changed before is not told
             async for change in changes:
                 if change.kind in ("token", "user"):
                     self.services.auth.forget_all()

@@ -254,6 +254,20 @@ class Authenticator:
         self._in_doubt.clear()
         self._unknown.clear()
 
+    def doubt_all(self) -> None:
+        """
+        Changes of tokens may have been missed: all are asked about again before they are believed.
+
+        Nobody is forgotten: where the records can't be asked at this very moment, they are gone by as in any outage.
+        """
+        self.epoch += 1
+        now = self._clock()
+        self._cache = {
+            digest: (min(until, now), expires_at, principal)
+            for digest, (until, expires_at, principal) in self._cache.items()
+        }
+        self._unknown = {digest: min(until, now) for digest, until in self._unknown.items()}
+
     def forget(self, token: str) -> None:
         """This one has changed: it is not believed any more; of the others the records need not be asked again."""
         self.epoch += 1

@@ -221,6 +221,23 @@ async def test_neither_expired_nor_forgotten_tokens_outlive_in_an_outage(bench: 
         await bench.auth.principal("good")
 
 
+async def test_what_may_have_been_missed_is_asked_about(bench: Bench, gone: Gone) -> None:
+    """At once where the records answer; an outage that comes just then is one like any other."""
+    assert await bench.is_good()
+    assert not await bench.auth.is_known("the Actor's own")
+    epoch = bench.auth.epoch
+    gone.is_gone = True
+    bench.auth.doubt_all()
+    assert bench.auth.epoch > epoch
+    assert bench.auth.cached("good") is None
+    assert await bench.is_good()
+    assert not await bench.auth.is_known("the Actor's own")
+    gone.is_gone = False
+    await bench.records.delete_token(TOKEN.id)
+    bench.auth.doubt_all()
+    assert not await bench.is_good()
+
+
 async def test_without_a_cache_nobody_is_believed_in_an_outage(bench: Bench, gone: Gone) -> None:
     """``token_cache_secs`` 0 means that the records are asked, whatever it costs."""
     bench.auth = Authenticator(gone, cache_secs=0, now=lambda: bench.now, clock=lambda: bench.clock)  # type: ignore[arg-type]
