@@ -25,7 +25,8 @@ from gateway.core.standby import Generation, PoolKey
 from gateway.proxy.balancer import in_turn, pick_run
 from gateway.proxy.blocked_pools import BlockedPools, refusal_of
 from gateway.proxy.route_table import LiveRun, RouteTable
-from gateway.proxy.waiting_room import Ticket, WaitingRoom
+from gateway.proxy.slot_pool import SlotPool
+from gateway.proxy.waiting_room import Ticket
 from gateway.state.ports import PoolBlocked, PoolFreed, RouteChange, RouteEnded, RoutesReset, RunRoute
 
 
@@ -49,52 +50,6 @@ class Held(Ticket):
 
     settle: Callable[[LiveRun | GreenroomError], None] = lambda _: None
     want: Want | None = None
-
-
-class _Pool:
-    __slots__ = (
-        "arrivals", "began_secs", "desired", "finished", "flown_secs", "freeze_after_secs", "generation",
-        "idle_timeout_secs", "is_letting_through", "limit", "refused", "room", "seen_changes", "serving",
-        "waited_until", "waiting_secs",
-    )  # fmt: skip
-
-    def __init__(self, room_size: int, now: float) -> None:
-        self.began_secs = self.waited_until = now
-        self.arrivals = self.finished = self.refused = 0
-        self.waiting_secs = 0.0
-        # Less the moment at which each request took its slot, plus that at which it gave it back: with those that fly
-        # now times now, it is the sum of all their times, for one addition at each end of a request.
-        self.flown_secs = 0.0
-        self.room = WaitingRoom(room_size)
-        self.limit = 1
-        self.desired = 1
-        self.idle_timeout_secs = math.inf
-        self.freeze_after_secs = math.inf
-        self.generation: Generation | None = None
-        self.is_letting_through = False
-        # Who may be asked one after the other, and whether it is of a former build: by what the route table said when
-        # it had seen so many changes.
-        self.serving: tuple[tuple[bool, list[LiveRun]], ...] = ()
-        self.seen_changes = -1
-
-    def waits_until(self, now: float) -> None:
-        """Add up the waiting so far; before whatever changes who waits."""
-        self.waiting_secs += len(self.room) * (now - self.waited_until)
-        self.waited_until = now
-
-    def demand(self, in_flight: int, now: float) -> PoolDemand:
-        """All that is told of it."""
-        self.waits_until(now)
-        return PoolDemand(
-            in_flight=in_flight,
-            waiting=len(self.room),
-            in_flight_secs=self.flown_secs + in_flight * now,
-            waiting_secs=self.waiting_secs,
-            arrivals=self.arrivals,
-            finished=self.finished,
-            refused=self.refused,
-            began_secs=self.began_secs,
-        )
 
 
 _DRAINING = Readiness.DRAINING  # an enumeration is slow to answer, and each request asks
@@ -127,7 +82,7 @@ class SlotDesk:
         self._clock = clock
         self._chance = chance
         self._poke = poke
-        self._pools: dict[PoolKey, _Pool] = {}
+        self._pools: dict[PoolKey, SlotPool] = {}
         self.is_cut_off: Callable[[], bool] = lambda: False  # whether nobody hears whom it waits for
         self._blocked = BlockedPools(clock)
         self.on_change: Callable[[PoolKey], None] | None = None
@@ -135,9 +90,22 @@ class SlotDesk:
 
     def take(self, want: Want, *, avoid: frozenset[str] = frozenset()) -> LiveRun | None:
         """A slot in the best run, taken; None where there is none now. *avoid* names runs that just refused."""
-        pool = self._pool(want)
+        pool = self._pools.get(want.pool)
+        if pool is None or pool.want is not want:
+            pool = self._pool(want)
         if pool.room.waiting:
             return None
+        lone = pool.lone
+        if lone is not None and pool.seen_changes == self.routes.changes and not avoid:
+            # The usual case, at one stroke: what follows after it comes to the same.
+            taken, now = lone.taken, self._clock()
+            if taken < pool.limit and taken < lone.quota and now < self.quotas_until:
+                lone.taken = taken + 1
+                pool.flown_secs -= now
+                pool.arrivals += 1
+                if taken >= pool.desired:
+                    self._poke()
+                return lone
         run = self._take_free(want.pool, pool, avoid)
         if run is not None:
             pool.arrivals += 1
@@ -378,23 +346,25 @@ class SlotDesk:
             self._refuse(pool, len(pool.room), lambda _: error)
             self._tidy(key)
 
-    def _pool(self, want: Want) -> _Pool:
+    def _pool(self, want: Want) -> SlotPool:
         pool = self._pools.get(want.pool)
         if pool is None:
             now = self._clock()
-            pool = self._pools[want.pool] = _Pool(self._room_size, now)
+            pool = self._pools[want.pool] = SlotPool(self._room_size, now)
             pool.flown_secs -= now * sum(run.taken for run in self.routes.runs_of(want.pool))
         if want.generation is not pool.generation:
             pool.seen_changes = -1
+        pool.want = want
         pool.limit, pool.desired, pool.generation = want.limit, want.desired, want.generation
         pool.idle_timeout_secs, pool.freeze_after_secs = want.idle_timeout_secs, want.freeze_after_secs
         return pool
 
-    def _take_free(self, key: PoolKey, pool: _Pool, avoid: frozenset[str] = frozenset()) -> LiveRun | None:
+    def _take_free(self, key: PoolKey, pool: SlotPool, avoid: frozenset[str] = frozenset()) -> LiveRun | None:
         if pool.seen_changes != self.routes.changes:
             assert pool.generation is not None
             current, former = self.routes.serving(key, pool.generation)
             pool.serving = (*((False, runs) for runs in in_turn(current)), *((True, runs) for runs in in_turn(former)))
+            pool.lone = current[0] if len(current) == 1 and not former else None
             pool.seen_changes = self.routes.changes
         now = self._clock()
         if now >= self.quotas_until:  # here as well as by a timer: a process that was stopped must not go on with them
@@ -454,7 +424,7 @@ class SlotDesk:
         )
         self._tidy(blocked.pool)
 
-    def _refuse(self, pool: _Pool, count: int, error_for: Callable[[bool], GreenroomError]) -> None:
+    def _refuse(self, pool: SlotPool, count: int, error_for: Callable[[bool], GreenroomError]) -> None:
         """Tell those who have waited longest why; an owner may know more than others."""
         pool.waits_until(self._clock())
         for ticket in pool.room.oldest(count):

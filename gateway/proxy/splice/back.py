@@ -156,7 +156,13 @@ class Back(asyncio.Protocol):
         left = self._left
         if left == _IN_HEAD:
             self.saw_bytes = True
-            if len(data) == self._usual_bytes and self._is_known(receiver, data):
+            if (
+                len(data) == self._usual_bytes
+                and data.startswith(self._known)
+                and self._known_host == receiver.host
+                and self._known_method == receiver.method
+                and not self._partial
+            ):
                 self._left, self.can_stay = 0, True
                 seen, length = self._seen, self._length
                 assert seen is not None
@@ -208,18 +214,15 @@ class Back(asyncio.Protocol):
 
     # The answer
 
-    def _is_known(self, receiver: Receiver, data: bytes) -> bool:
-        """Whether it begins with the head that came last, in answer to the like."""
-        return (
-            data.startswith(self._known)
+    def _head(self, receiver: Receiver, data: bytes) -> None:
+        known = self._known
+        if (
+            known
+            and data.startswith(known)
             and self._known_host == receiver.host
             and self._known_method == receiver.method
             and not self._partial
-        )
-
-    def _head(self, receiver: Receiver, data: bytes) -> None:
-        known = self._known
-        if known and self._is_known(receiver, data):
+        ):
             seen, length = self._seen, self._length
             assert seen is not None
             at = len(known)

@@ -280,7 +280,10 @@ class Front(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self._next)
         else:
             self._state = _HEAD
-            self.wait_until(now + self._shared.lobby.keep_alive_secs)
+            lobby = self._shared.lobby
+            self._due = self.deadline = at = now + lobby.keep_alive_secs
+            if at < self.visit_at:
+                lobby.wheel.watch(self)
 
     def become(self, tunnel: Tunnel) -> None:
         """The connection belongs to *tunnel* from now on."""
