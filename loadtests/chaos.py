@@ -41,7 +41,7 @@ from loadtests.chaos_caller import Caller, closing
 from loadtests.chaos_faults import Scene, begin, end, is_well, must_live
 from loadtests.chaos_fleet import Fleet, housed
 from loadtests.chaos_outcome import Outcome, broken, double_starts, split, starts_for_one_wake, table
-from loadtests.chaos_plan import AGE_SECS, FORGETTING, Fault, Kind, plan
+from loadtests.chaos_plan import AGE_SECS, Fault, Kind, plan
 from loadtests.chaos_probes import FRESH, WAKES, Probes, host_of
 from loadtests.compare_targets import NotMeasured
 from loadtests.figures import Report, command_line, finish
@@ -71,7 +71,7 @@ async def fresh_secs(fleet: Fleet) -> float:
 async def suffer(fleet: Fleet, probes: Probes, fault: Fault, report: Report) -> Outcome:
     """One fault, from its quiet before to when all is well again."""
     await asyncio.sleep(fault.quiet_secs)
-    if fault.kind in FORGETTING:
+    if fault.kind is not Kind.CALM:
         await asyncio.sleep(fleet.began + AGE_SECS - time.monotonic())
     scene: Scene = await asyncio.to_thread(begin, fleet, fault)
     if fault.kind is Kind.LEADER_KILLED:
