@@ -131,6 +131,27 @@ async def test_a_gateway_is_killed(tmp_path: Path, redis: RedisServer) -> None:
             await lives_once(other, actor)
 
 
+async def test_a_gateway_is_stopped(tmp_path: Path, redis: RedisServer) -> None:
+    """It answers what it has; the run lives on, for the others and for its own next start."""
+    async with Fleet(tmp_path, redis, two_actors(tmp_path)) as fleet:
+        one, other = fleet.gateways
+        before = await warm(one)
+        async with probing(other, actor="first") as prober, asyncio.TaskGroup() as group:
+            slow = group.create_task(one.call("first", "/slow?ms=2000"))
+
+            async def has_come() -> bool:
+                return await one.metric("greenroom_requests_in_flight") == 1
+
+            await eventually(has_come, what="the slow request")
+            assert await one.stop() == 0
+            assert slow.result().status_code == 200
+            one.start()
+            await one.wait_until_ready()
+        assert prober.failures == []
+        assert {*prober.answers, await warm(one)} == {before}
+        await lives_once(other, "first")
+
+
 async def test_redis_is_gone_and_comes_back_empty(tmp_path: Path, redis: RedisServer) -> None:
     """Warm requests go on; a wake waits and is told why; all works when it is back, with the runs that were there."""
     settings = {"pick_timeout_secs": 2}

@@ -68,6 +68,31 @@ async def test_postgresql_is_gone_for_a_while(
             await lives_once(one, actor)
 
 
+async def test_nobody_can_act_without_records(
+    tmp_path: Path, redis: RedisServer, postgres: postgres_server.PostgresServer, records: dict[str, str]
+) -> None:
+    """Who is next when the leader dies says why it does not act, and does as soon as it can."""
+    async with Fleet(tmp_path, redis, two_actors(tmp_path), variables=records) as fleet:
+        before = await warm(fleet.gateways[0])
+        leader = await fleet.leader()
+        (waiting,) = [one for one in fleet.autoscalers if one is not leader]
+        async with probing(*fleet.gateways, actor="first") as prober:
+            postgres.stop(signal.SIGQUIT)
+            await leader.kill()
+
+            async def is_troubled() -> bool:
+                health = await waiting.health()
+                return health["status"] == "waiting" and "PostgreSQL" in health["trouble"]
+
+            await eventually(is_troubled, within_secs=20, what="the trouble of the next one")
+            await asyncio.to_thread(postgres.start)
+            await eventually(waiting.leads, within_secs=20, what="the next leader")
+            assert await warm(fleet.gateways[1], "second")
+        assert prober.failures == []
+        assert set(prober.answers) == {before}
+        assert "secret-of-postgres" not in "".join(one.log for one in (*fleet.gateways, *fleet.autoscalers))
+
+
 async def test_gateways_with_folders_of_their_own(
     tmp_path: Path, redis: RedisServer, records: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
