@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import threading
@@ -16,11 +17,17 @@ from gateway.core.ids import ID_BYTES, record_id, token_hash
 from gateway.core.model import Token
 from gateway.data_dir import (
     ensure_first_user,
+    gateway_folders,
+    live_holder,
     make_data_dir,
     new_user,
     read_holder,
+    records_place,
     records_url,
+    server_url,
+    take_gateway_lock,
     take_lock,
+    take_shared_lock,
     token_path,
 )
 from gateway.refusals import Refused
@@ -160,6 +167,81 @@ def test_lock_is_exclusive(tmp_path):
     assert read_holder(tmp_path).url == ""
 
 
+def test_gateways_and_autoscalers_share_a_folder(tmp_path):
+    """Any number of them; a server that is all in one gets it when the last has gone, and they when that has."""
+    one, other = take_gateway_lock(tmp_path), take_gateway_lock(tmp_path)
+    autoscaler = take_shared_lock(tmp_path)
+    assert [one.folder, other.folder] == [tmp_path / "gateways" / "1", tmp_path / "gateways" / "2"]
+    one.release()
+    other.release()
+    with pytest.raises(Refused, match="'greenroom gateway' or 'greenroom autoscaler' have the data folder"):
+        take_lock(tmp_path, wait_secs=0)
+    os.close(autoscaler)
+    alone = take_lock(tmp_path, wait_secs=0)
+    assert alone.folder == tmp_path
+    alone.describe(os.getpid(), "http://127.0.0.1:8010")
+    for take in (take_gateway_lock, take_shared_lock):
+        with pytest.raises(Refused, match=f"'greenroom serve' \\(process {os.getpid()}\\) has the data folder"):
+            take(tmp_path, wait_secs=0)
+    alone.release()
+    take_gateway_lock(tmp_path, wait_secs=0).release()
+
+
+def test_a_gateway_is_found_by_its_part_of_the_folder(tmp_path):
+    """Each says where it answers; who has ended is not taken for one that lives, and his place is taken again."""
+    assert server_url(tmp_path) == ""
+    gateways = [take_gateway_lock(tmp_path) for _ in range(3)]
+    for number, gateway in enumerate(gateways):
+        gateway.describe(100 + number, f"http://127.0.0.1:{9000 + number}")
+    assert server_url(tmp_path) == "http://127.0.0.1:9000"
+    os.close(gateways[0].descriptor)  # killed: what it has said still stands there
+    assert live_holder(gateways[0].folder) is None
+    assert server_url(tmp_path) == "http://127.0.0.1:9001"
+    again = take_gateway_lock(tmp_path)
+    assert again.folder == gateways[0].folder
+    assert gateway_folders(tmp_path) == [gateway.folder for gateway in gateways]
+    holder = live_holder(gateways[2].folder)
+    assert holder is not None
+    assert (holder.pid, holder.url) == ("102", "http://127.0.0.1:9002")
+    for gateway in (again, *gateways[1:]):
+        gateway.release()
+    assert server_url(tmp_path) == ""
+
+
+def test_places_are_bounded(tmp_path, monkeypatch):
+    """One clear line tells when a folder has too many."""
+    monkeypatch.setattr("gateway.data_dir._MOST_GATEWAYS", 1)
+    first = take_gateway_lock(tmp_path)
+    with pytest.raises(Refused, match="1 gateways have the data folder"):
+        take_gateway_lock(tmp_path)
+    first.release()
+    take_lock(tmp_path, wait_secs=0).release()
+
+
+async def test_processes_that_start_at_once_agree(records, tmp_path):
+    """On the first user, and on the token in the file, whoever wrote it."""
+    firsts = await asyncio.gather(*(start(records, tmp_path) for _ in range(8)))
+    assert len({first.user.id for first in firsts}) == 1
+    assert len(await records.list_users()) == 1
+    assert await whose(records, (tmp_path / "token").read_text().strip()) == "local"
+    assert len(await records.list_tokens(firsts[0].user.id)) == 1
+
+
+async def test_folders_that_share_records_each_have_a_token(records, tmp_path):
+    """A gateway of another machine does not take away what is in the file of the first."""
+    for name in ("one", "other", "one"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        await start(records, tmp_path / name, records_url="postgresql://db/greenroom")
+    for name in ("one", "other"):
+        assert await whose(records, (tmp_path / name / "token").read_text().strip()) == "local"
+
+
+def test_where_the_records_are(tmp_path):
+    """As the setting says, else in the data folder."""
+    assert records_place(Settings(data=tmp_path)) == records_url(tmp_path)
+    assert records_place(Settings(data=tmp_path, records_url="postgresql://db/a")) == "postgresql://db/a"
+
+
 def test_data_dir_is_private(tmp_path):
     """A new data folder is readable by its owner alone."""
     data = tmp_path / "a" / "b"
@@ -179,7 +261,7 @@ def test_a_worker_of_a_killed_server_is_waited_for(tmp_path: Path) -> None:
     ending.join()
 
 
-@pytest.mark.parametrize("what", [make_data_dir, take_lock])
+@pytest.mark.parametrize("what", [make_data_dir, take_lock, take_shared_lock, take_gateway_lock])
 def test_unusable_data_dir(what):
     """A folder that can't be made or written is a mistake of the command, told in one line that names it."""
     with pytest.raises(Refused, match="/dev/null/data") as refused:
