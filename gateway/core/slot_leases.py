@@ -122,7 +122,10 @@ class SlotWord(StrEnum):
     WANTED = "wanted"
     """Others need so many slots of a run."""
     GRANTED = "granted"
-    """So many slots of a run were granted since the call with this number: an answer that came without a call."""
+    """
+    So many slots of a run were granted since the call with this number: an answer that came without a call. So many
+    are needed by others yet.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +136,7 @@ class SlotMessage:
     run_id: str = ""
     count: int = 0
     number: int = 0
+    unmet: int = 0
 
 
 @dataclass(slots=True)
@@ -298,18 +302,29 @@ class SlotLedger:
             held, free = held + granted, free - granted
             if claim.needs > held:
                 run.needs[name] = mine
+        pushed: dict[str, int] = {}
         for _, other in needs:
             granted = min(unmet[other], free)
             if granted > 0:
                 run.held[other] = run.held.get(other, 0) + granted
                 unmet[other] -= granted
                 free, others = free - granted, others + granted
-                message = SlotMessage(
-                    word=SlotWord.GRANTED, run_id=run_id, count=granted, number=self._borrowers[other].number
-                )
-                messages.append((other, message))
+                pushed[other] = granted
             if unmet[other] == 0:
                 del run.needs[other]
+        messages += [
+            (
+                other,
+                SlotMessage(
+                    word=SlotWord.GRANTED,
+                    run_id=run_id,
+                    count=granted,
+                    number=self._borrowers[other].number,
+                    unmet=sum(unmet.values()) - unmet[other],
+                ),
+            )
+            for other, granted in pushed.items()
+        ]
         if claim.likes > held and may_borrow:
             granted = min(claim.likes - held, free)
             held, free = held + granted, free - granted

@@ -242,6 +242,8 @@ class QuotaBook:
             one.held += message.count
             one.unmet = max(0, one.unmet - message.count)
             self._desk.grant(one.run, message.count)
+            if message.unmet:
+                self._yield(one, message.unmet, now)
         elif one.run.route.pool is not None:
             # It crossed with a call, of which nobody knows whether it was heard before.
             one.held = None

@@ -14,8 +14,9 @@ def fly(gateway: Gateway, times: int) -> None:
 
 
 def land(gateway: Gateway) -> None:
-    for flight in list(gateway.flights):
-        gateway.finish(flight)
+    """Until nobody waits there."""
+    while gateway.flights:
+        gateway.finish(gateway.flights[0])
 
 
 @pytest.mark.parametrize(
@@ -233,3 +234,48 @@ def test_where_no_slot_is_to_be_had_the_autoscaler_is_poked() -> None:
     assert second.pokes == 0
     shared.round()
     assert second.pokes > 0
+
+
+def test_an_answer_that_comes_too_late_is_none() -> None:
+    """What it granted was taken back by the next call, which did not know of it."""
+    shared = world(3, 2)
+    first, second = shared.gateways
+    fly(first, 1)
+    first.step()
+    fly(first, 1)
+    first.step()
+    (call,) = [letter for letter in shared.air if letter.gateway is first]
+    shared.arrive(call)
+    (late,) = [letter for letter in shared.air if letter.gateway is first]
+    shared.air.clear()
+    first.give_up()
+    land(first)
+    for _ in range(3):
+        shared.round(1.0)
+    fly(second, 3)
+    shared.settle_down(3.0)
+    first.step()
+    shared.air.insert(0, late)
+    shared.arrive(late)
+    shared.settle_down(3.0)
+    assert len(second.flights) == 3
+    shared.check()
+
+
+def test_a_slot_that_was_granted_by_a_lost_message_comes_back() -> None:
+    """Within moments, also where nobody needs it any more who could ask."""
+    shared = world(1, 3)
+    first, second, third = shared.gateways
+    fly(first, 1)
+    fly(second, 1)
+    shared.round()
+    first.finish(first.flights[0])
+    first.step()
+    shared.arrive(shared.air[0])
+    shared.air.clear()
+    first.give_up()
+    second.desk.leave(second.waiting.pop())
+    shared.settle_down(1.5)
+    fly(third, 1)
+    shared.settle_down(1.5)
+    assert len(third.flights) == 1

@@ -65,7 +65,7 @@ class SharedSlots(RuleBasedStateMachine):
         self.world.limit = limit
         for _ in range(gateways):
             self.world.add_gateway()
-        self.world.settle_down(0.0 if is_new else 100.0, 1.0)
+        self.world.settle_down(0.0 if is_new else LEASE_SECS + 1, 7.0)
         self.places[0] = self.world.serving_run()
         for gateway in self.world.gateways:
             gateway.request()
@@ -84,7 +84,9 @@ class SharedSlots(RuleBasedStateMachine):
     @precondition(lambda self: self.world.gateways)
     @rule(data=st.data(), times=st.integers(1, 3))
     def requests_come(self, data: st.DataObject, times: int) -> None:
-        gateway = self.some(data)
+        self.call(self.some(data), times)
+
+    def call(self, gateway: Gateway, times: int) -> None:
         for _ in range(times):
             if len(gateway.waiting) < 5:
                 gateway.request()
@@ -136,14 +138,14 @@ class SharedSlots(RuleBasedStateMachine):
         gateway = self.some(data)
         gateway.is_cut_off = not gateway.is_cut_off
 
-    @precondition(lambda self: self.world.now - self.lost_at > 2 * LEASE_SECS)
+    @precondition(lambda self: self.world.now - self.lost_at > LEASE_SECS)
     @rule()
     def all_signals_are_lost(self) -> None:
         self.lost_at = self.world.now
         self.copies.clear()
         self.world.lose_all()
 
-    @precondition(lambda self: self.copies and self.world.now - self.lost_at > 2 * LEASE_SECS)
+    @precondition(lambda self: self.copies and self.world.now - self.lost_at > LEASE_SECS)
     @rule()
     def another_server_takes_over(self) -> None:
         """It lacks the last second."""
@@ -157,12 +159,16 @@ class SharedSlots(RuleBasedStateMachine):
         self.world.pass_time(secs)
         self.forget_old_copies()
 
-    @rule(secs=st.sampled_from([0.2, 2.0, 10.0]))
-    def all_is_well_for_a_while(self, secs: float) -> None:
-        """But for those that are cut off."""
-        for _ in range(10):
+    @rule(secs=st.sampled_from([0.2, 2.0, 20.0, 80.0, 95.0]), times=st.integers(0, 8), data=st.data())
+    def all_is_well_for_a_while(self, secs: float, times: int, data: st.DataObject) -> None:
+        """But for those that are cut off; meanwhile requests come to one gateway, and nobody's end."""
+        for at in range(10):
             self.world.pass_time(secs / 10)
+            if times and self.world.gateways and at in (2, 8):
+                self.call(self.some(data), times)
             for gateway in self.world.gateways:
+                if gateway.call is not None and not self.world.air:
+                    gateway.give_up()
                 while gateway.news and not gateway.is_cut_off:
                     gateway.hear()
                 gateway.step()
@@ -269,5 +275,5 @@ class SharedSlots(RuleBasedStateMachine):
                 gateway.finish(flight)
 
 
-SharedSlots.TestCase.settings = settings(max_examples=40, stateful_step_count=50, deadline=None)
+SharedSlots.TestCase.settings = settings(max_examples=120, stateful_step_count=60, deadline=None)
 TestSharedSlots = pytest.mark.slow(SharedSlots.TestCase)

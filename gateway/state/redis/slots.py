@@ -113,10 +113,9 @@ async def _messages(heard: AsyncIterator[bytes]) -> AsyncIterator[SlotMessage]:
     async for words in heard:
         word, *rest = words.decode().split(" ")
         match rest:
-            case [run_id, count, number]:
-                yield SlotMessage(word=SlotWord(word), run_id=run_id, count=int(count), number=int(number))
-            case [run_id, count]:
-                yield SlotMessage(word=SlotWord(word), run_id=run_id, count=int(count))
+            case [run_id, *figures]:
+                count, number, unmet = (*(int(figure) for figure in figures), 0, 0)[:3]
+                yield SlotMessage(word=SlotWord(word), run_id=run_id, count=count, number=number, unmet=unmet)
             case _:
                 yield SlotMessage(word=SlotWord(word))
 

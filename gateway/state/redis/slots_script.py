@@ -163,11 +163,16 @@ local function settle_run(key, run_id, limit, held, needs, likes, age)
             one.unmet, free, others = one.unmet - granted, free - granted, others + granted
             local of_one = borrowers[one.name]
             redis.call('HSET', key, 'h ' .. one.name, of_one.term .. ' ' .. digits(holds[one.name]))
-            redis.call('PUBLISH', channel .. one.name,
-                table.concat({'granted', run_id, digits(granted), digits(of_one.number)}, ' '))
+            one.granted = granted
         end
         if one.unmet == 0 then redis.call('HDEL', key, 'n ' .. one.name) end
         unmet = unmet + one.unmet
+    end
+    for _, one in ipairs(waiting) do
+        if one.granted then
+            redis.call('PUBLISH', channel .. one.name, table.concat({'granted', run_id, digits(one.granted),
+                digits(borrowers[one.name].number), digits(unmet - one.unmet)}, ' '))
+        end
     end
     if likes > held and may_borrow[name] then held = held + math.min(likes - held, free) end
     if needs > held then

@@ -1,0 +1,71 @@
+"""Who of the gateway processes of a data folder lives."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+from gateway.core.demand import DemandReport
+from gateway.core.slot_leases import SlotClaim, SlotRequest
+from gateway.living import alive, bury, dead, follow_deaths
+from gateway.state.signals_memory import MemorySignals
+
+HOLD = """
+import sys
+from pathlib import Path
+from gateway.living import alive
+with alive(Path(sys.argv[1]), sys.argv[2]):
+    print("alive", flush=True)
+    sys.stdin.read()
+"""
+
+
+def start(data: Path, name: str) -> subprocess.Popen[bytes]:
+    """A process that lives until its input ends, or until it is killed."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(data), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"alive\n"
+    return process
+
+
+def test_a_killed_process_is_dead_and_one_that_ended_well_was_never_there(tmp_path: Path) -> None:
+    """At once, and until it is buried; one that lives is not, whoever looks."""
+    killed, ended = start(tmp_path, "killed"), start(tmp_path, "ended")
+    with alive(tmp_path, "own"):
+        assert dead(tmp_path) == []
+        killed.kill()
+        killed.communicate()
+        ended.communicate()
+        assert dead(tmp_path) == ["killed"]
+        assert dead(tmp_path) == ["killed"]
+        bury(tmp_path, "killed")
+        bury(tmp_path, "killed")
+        assert dead(tmp_path) == []
+    assert list((tmp_path / "living").iterdir()) == []
+
+
+def test_without_a_folder_nobody_is_dead(tmp_path: Path) -> None:
+    """Such as before the first gateway has ever started."""
+    assert dead(tmp_path) == []
+
+
+async def test_what_a_killed_one_had_borrowed_is_free_at_once(tmp_path: Path) -> None:
+    """And what it had reported is forgotten: nothing of it is in flight."""
+    signals, name = MemorySignals(), "killed"
+    taken = SlotRequest(borrower=name, number=1, is_full=True, claims={"r": SlotClaim(limit=1, likes=1)})
+    await signals.slots.settle(taken)
+    await signals.report_demand(DemandReport(gateway_id=name, routes_seen=0), ttl_secs=1000)
+    process = start(tmp_path, name)
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        following = group.create_task(follow_deaths(tmp_path, signals))
+        process.kill()
+        process.communicate()
+        while await signals.demand_reports():
+            await signals.wait_for_report(30)
+        following.cancel()
+    wanted = SlotRequest(borrower="other", number=1, is_full=True, claims={"r": SlotClaim(limit=1, needs=1)})
+    assert (await signals.slots.settle(wanted)).leases["r"].slots == 1
