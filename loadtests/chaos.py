@@ -19,8 +19,8 @@ long it took until all was well again, and what must never happen and did.
 ``lost_writes``                writes that were acknowledged and are not there
 ``routes_10k_actors_s``, ``_mb``  a gateway's start with 10,000 more Actors, and its memory, beyond one without them
 
-Nothing here sets clocks apart: no part of Greenroom compares times that two machines have taken (leases, expiries and
-fencing are Redis' own clock; a process measures its own waits by its monotonic one).
+``--clocks-apart`` does all of it with clocks that are a minute off in either direction: leases, expiries and fencing go
+by Redis' own clock, and a process measures its own waits by its monotonic one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from pathlib import Path
 from loadtests import chaos_figures
 from loadtests.chaos_caller import Caller, closing
 from loadtests.chaos_faults import Scene, begin, end, is_well, must_live
-from loadtests.chaos_fleet import Fleet, housed
+from loadtests.chaos_fleet import CLOCKS_APART, Fleet, housed
 from loadtests.chaos_outcome import Outcome, broken, double_starts, split, starts_for_one_wake, table
 from loadtests.chaos_plan import AGE_SECS, Fault, Kind, plan
 from loadtests.chaos_probes import FRESH, WAKES, Probes, host_of
@@ -183,6 +183,11 @@ def main() -> None:
     parser.add_argument("--outage", type=float, metavar="SECS", help="other than 60 (quick: 10)")
     parser.add_argument("--faults", metavar="NAMES", help=f"only these, with commas between: {', '.join(Kind)}")
     parser.add_argument("--only", choices=("faults", "figures"), help="only the faults, or only what needs none")
+    parser.add_argument(
+        "--clocks-apart",
+        action="store_true",
+        help="a gateway's clock is a minute ahead, that of an autoscaler a minute behind",
+    )
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep the logs of Greenroom's processes there")
     given = parser.parse_args()
     source = random.Random(given.seed)
@@ -206,7 +211,9 @@ def run_chaos(faults: Sequence[Fault], given: argparse.Namespace, report: Report
     """A house for the faults."""
     with (
         tempfile.TemporaryDirectory(prefix="greenroom-chaos-") as folder,
-        housed(Path(folder), pick_timeout_secs=_pick_secs(given)) as fleet,
+        housed(
+            Path(folder), pick_timeout_secs=_pick_secs(given), clocks=CLOCKS_APART if given.clocks_apart else None
+        ) as fleet,
     ):
         try:
             fleet.push_actors()

@@ -65,7 +65,11 @@ def housed(
         ports = free_ports(len(gateways) + 1)
         shared = {**settings, "public_port": ports[0]}
         autoscaler = greenroom(
-            "autoscaler", folder, "autoscaler", signals=redis.url, settings=shared | {"autoscaler_port": ports[-1]}
+            "autoscaler",
+            folder,
+            "autoscaler",
+            signals=redis.url,
+            settings=shared | {"port": ports[0], "autoscaler_port": ports[-1]},
         )
         made = [
             greenroom(

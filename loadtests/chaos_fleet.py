@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -158,9 +159,25 @@ class Fleet:
                 return found
 
 
+# A gateway that is ahead of all others, and an autoscaler that is behind.
+CLOCKS_APART = {"gateway-1": "+60s", "autoscaler-1": "-60s"}
+
+
+def at_another_time(offset: str) -> list[str]:
+    """What stands before a command whose clock is to be off by *offset*, its monotonic one apart. NotMeasured."""
+    found = shutil.which("faketime")
+    if found is None:
+        raise NotMeasured("clocks are set apart by faketime (Debian: apt-get install faketime)")
+    return ["env", "FAKETIME_DONT_FAKE_MONOTONIC=1", found, "-m", "-f", offset]
+
+
 @contextlib.contextmanager
-def housed(folder: Path, *, pick_timeout_secs: float) -> Iterator[Fleet]:
-    """A whole house, once each of its processes is ready and somebody leads. Raises NotMeasured."""
+def housed(folder: Path, *, pick_timeout_secs: float, clocks: Mapping[str, str] | None = None) -> Iterator[Fleet]:
+    """
+    A whole house, once each of its processes is ready and somebody leads. Raises NotMeasured.
+
+    *clocks* are those that are off, by how much.
+    """
     folder.chmod(0o755)  # PostgreSQL is another user's
     with contextlib.ExitStack() as stack:
         redis, postgres = RedisServer(folder / "redis"), PostgresServer(folder / "postgres")
@@ -186,14 +203,16 @@ def housed(folder: Path, *, pick_timeout_secs: float) -> Iterator[Fleet]:
         programs = {}
         for name in names:
             is_gateway = name in GATEWAYS
-            settings = shared | ({"port": ports[name]} if is_gateway else {"autoscaler_port": ports[name]})
+            # An autoscaler's port is where runs reach the gateways.
+            own_port = {"port": ports[name]} if is_gateway else {"port": balancer.port, "autoscaler_port": ports[name]}
             programs[name] = greenroom(
                 "gateway" if is_gateway else "autoscaler",
                 folder,
                 name,
                 signals=redis_url(own[f"{name}:redis"]),
                 records=postgres_url(own[f"{name}:records"]),
-                settings=settings,
+                settings=shared | own_port,
+                prefix=at_another_time(clocks[name]) if clocks and name in clocks else (),
             )
         fleet = Fleet(folder, redis, postgres, balancer, wires, programs, ports)
         stack.callback(end_runs, folder)
