@@ -144,7 +144,7 @@ def installed_units(tmp_path: Path) -> list[Path]:
 
 def test_units_are_understood(installed_units, tmp_path):
     """systemd has nothing to complain of; it does of a unit with a mistake."""
-    assert len(installed_units) == 3
+    assert len(installed_units) == 5
     done = run("systemd-analyze", "verify", *installed_units)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
     wrong = tmp_path / "wrong.service"
@@ -155,7 +155,13 @@ def test_units_are_understood(installed_units, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "worst"),
-    [("greenroom.service", 2.0), ("greenroom-docker-filter.service", 2.0), ("greenroom-network-rules.service", 3.5)],
+    [
+        ("greenroom.service", 2.0),
+        ("greenroom-gateway.service", 2.0),
+        ("greenroom-autoscaler@.service", 2.0),
+        ("greenroom-docker-filter.service", 2.0),
+        ("greenroom-network-rules.service", 3.5),
+    ],
 )
 def test_units_are_hardened(installed_units, tmp_path, name, worst):
     """systemd's own measure of what a service could do: 10 is everything, below 2 next to nothing."""
@@ -170,10 +176,14 @@ def test_units_start_in_the_order_of_their_needs():
     text = {unit.stem: unit.read_text() for unit in UNITS}
     assert re.search(r"^After=.*greenroom-docker-filter.service", text["greenroom-network-rules"], re.MULTILINE)
     assert re.search(r"^After=.*greenroom-network-rules.service", text["greenroom"], re.MULTILINE)
-    for name in ("greenroom", "greenroom-network-rules"):
+    serving = ("greenroom", "greenroom-gateway", "greenroom-autoscaler@")
+    for name in (*serving, "greenroom-network-rules"):
         assert "DOCKER_HOST=unix:///run/greenroom-docker/docker.sock" in text[name]
-    assert re.search(r"^User=greenroom$", text["greenroom"], re.MULTILINE)
-    assert re.search(r"^CapabilityBoundingSet=$", text["greenroom"], re.MULTILINE)
+    for name in serving:
+        assert re.search(r"^User=greenroom$", text[name], re.MULTILINE)
+        assert re.search(r"^CapabilityBoundingSet=$", text[name], re.MULTILINE)
+    for name in serving[1:]:  # the data folder is all theirs, or none of theirs
+        assert re.search(r"^Conflicts=greenroom.service$", text[name], re.MULTILINE)
 
 
 def test_the_caddyfile_is_understood():
