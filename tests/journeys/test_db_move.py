@@ -32,7 +32,8 @@ def call(method, path, body):
 for n in range(3):
     call("POST", "/datasets/" + os.environ["ACTOR_DEFAULT_DATASET_ID"] + "/items", {"n": n})
 store = "/key-value-stores/" + os.environ["ACTOR_DEFAULT_KEY_VALUE_STORE_ID"]
-call("PUT", store + "/records/OUTPUT", {"secret": os.environ.get("SECRET_WORD")})
+leaked = [name for name, value in os.environ.items() if "secret-of" in value]
+call("PUT", store + "/records/OUTPUT", {"secret": os.environ.get("SECRET_WORD"), "leaked": leaked})
 print("done", flush=True)
 """
 LARGE = bytes(range(256)) * 12_000  # about 3 MB
@@ -104,7 +105,7 @@ async def fill(greenroom: Greenroom, work: Path) -> str:
     assert run.status == "SUCCEEDED"
     output = await client.key_value_store(run.default_key_value_store_id).get_record("OUTPUT")
     assert output is not None
-    assert output["value"] == {"secret": "swordfish"}
+    assert output["value"] == {"secret": "swordfish", "leaked": []}
     assert (await greenroom.call("standby")).status_code == 200
     return second
 
@@ -233,7 +234,7 @@ async def works_on(greenroom: Greenroom) -> None:
     assert run.status == "SUCCEEDED"
     output = await client.key_value_store(run.default_key_value_store_id).get_record("OUTPUT")
     assert output is not None
-    assert output["value"] == {"secret": "swordfish"}
+    assert output["value"] == {"secret": "swordfish", "leaked": []}
     assert (await client.dataset(run.default_dataset_id).list_items()).items == [{"n": n} for n in range(3)]
     queue: Any = client.request_queue((await client.request_queues().get_or_create(name="todo")).id, client_key="c2")
     locked = (await queue.list_and_lock_head(lock_duration=timedelta(seconds=1), limit=9)).items
