@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -40,6 +41,7 @@ from gateway.services import Services
 from gateway.state.directory import Directory
 from gateway.state.ports import RunRoute, StateUnavailable
 from gateway.state.steady import steadily
+from gateway.worker_figures import WorkerFigures
 
 _REPORT_TTL_FACTOR = 10
 _LAST_BYTES_SECS = 2.0  # for what the kernel of an ended run has sent
@@ -54,13 +56,14 @@ class Gateway:
     The ASGI application of one process, and its background work (``run``).
 
     With *uses_leases* it shares the runs with other gateways, and borrows each slot that it uses; *gateway_id* is then
-    that of this very process.
+    that of this very process. *figures* are those of all workers that share its port; None: only its own are told.
     """
 
     services: Services
     metrics: Metrics
     gateway_id: str
     uses_leases: bool = False
+    figures: WorkerFigures | None = None
     admission: Admission = field(init=False)
     decisions: Decisions = field(init=False)
     sockets: OpenSockets = field(default_factory=OpenSockets)
@@ -317,5 +320,5 @@ class Gateway:
 
     async def _metrics(self, _request: Request) -> Response:
         self._set_gauges()
-        body, content_type = self.metrics.render()
-        return Response(body, media_type=content_type)
+        body = await self.figures.of_all() if self.figures is not None else self.metrics.render()[0]
+        return Response(body, media_type=CONTENT_TYPE_LATEST)

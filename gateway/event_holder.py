@@ -26,8 +26,10 @@ from gateway.child import enter_child
 from gateway.held_socket import HeldSocket
 from gateway.holder_link import Link, accept_link
 from gateway.holder_messages import (
+    AskFigures,
     Close,
     Dismissed,
+    Figures,
     Gone,
     Held,
     Lead,
@@ -122,7 +124,7 @@ class Holder:
             case Use():
                 self._uses[link] = message
                 self._tell_leaders(message, but=link)
-            case Told():
+            case Told() | AskFigures() | Figures():
                 for other in list(self._links - {link}):
                     other.send(message)
             case Held() | Gone() | Dismissed():

@@ -67,12 +67,20 @@ class HeldSockets:
     """
     ``running`` keeps the link to the holder; until it stands, and without a *rendezvous*, ``take`` refuses.
 
-    *rendezvous* is the parent's socket to whichever holder there is (``holder_link.open_link``).
+    *rendezvous* is the parent's socket to whichever holder there is (``holder_link.open_link``). Other messages than
+    those about events sockets go to *hear*, and out by ``pass_on``.
     """
 
-    def __init__(self, services: Services, rendezvous: socket.socket | None) -> None:
+    def __init__(
+        self,
+        services: Services,
+        rendezvous: socket.socket | None,
+        *,
+        hear: Callable[[Message], None] = lambda _: None,
+    ) -> None:
         self._services = services
         self._rendezvous = rendezvous
+        self._hear = hear
         self._link: Link | None = None
         self._serves = False
         self._answered = asyncio.Event()
@@ -99,6 +107,10 @@ class HeldSockets:
         if not is_events_secret(self._services.box, run_id, secret):
             return False
         return self._link.send(Take(run_id, _head_of(headers)), os.dup(connection))
+
+    def pass_on(self, message: Message) -> bool:
+        """Send the other workers a message; False where no holder is linked to this one."""
+        return self._link is not None and self._link.send(message)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -204,7 +216,7 @@ class HeldSockets:
                 self._from_others[change] += 1
                 self._group.create_task(self._services.state.signals.changed(change))
             case _:
-                pass  # for the holder only
+                self._hear(message)
 
     # -- the runs that have sockets -------------------------------------------------------------------------------
 

@@ -5,7 +5,8 @@ No I/O: what workers and the holder of the events sockets say to each other, as 
                       Lead: "I serve from now on", Watching: "I would hear whatever these runs are told", LetGo
     holder → worker   Held: runs with sockets, all of them for the one that is to lead, else those with a new one; Gone
                       Dismissed: another one leads now
-    worker → worker   Use and Told, by way of the holder: what a worker that drains still does, and what has changed
+    worker → worker   by way of the holder: Use and Told, what a worker that drains still does, and what has changed;
+                      AskFigures and Figures, what all workers have counted
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 
@@ -106,11 +107,25 @@ class Told:
     id: str
 
 
-Message = Take | Send | Close | Lead | Watching | LetGo | Dismissed | Held | Gone | Use | Told
+@dataclass(frozen=True, slots=True)
+class AskFigures:
+    """All other workers are asked for their figures; *question* is as good as unique."""
 
-_KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Take, Send, Close, Lead, Watching, LetGo, Dismissed, Held, Gone, Use, Told)
-}
+    question: str
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """The answer of the worker in one *lane*, as text."""
+
+    question: str
+    lane: int
+    text: str
+
+
+Message = Take | Send | Close | Lead | Watching | LetGo | Dismissed | Held | Gone | Use | Told | AskFigures | Figures
+
+_KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Message)}
 
 
 def encode(message: Message) -> bytes:

@@ -41,6 +41,7 @@ from gateway.settings import Settings
 from gateway.stop_signals import StopSignals
 from gateway.tls import Certificates
 from gateway.worker_ending import end_runs, let_waiters_in, linger, until_served
+from gateway.worker_figures import WorkerFigures
 from gateway.worker_place import ParentLine, Place
 from gateway.worker_server import Server, Tls
 
@@ -64,7 +65,14 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
             state.records, settings, now=utc_now(), new_id=new_id, random_bytes=services.random_bytes
         )
         certificates = open_certificates(settings, place)
-        held = HeldSockets(services, place.rendezvous)
+        figures = WorkerFigures(
+            own_id=new_id(),
+            lane=place.lane,
+            workers=settings.workers if place.role == "gateway" else 1,
+            render=lambda: metrics.render()[0],
+            send=lambda message: held.pass_on(message),  # which is made just below
+        )
+        held = HeldSockets(services, place.rendezvous, hear=figures.hear)
         await stack.enter_async_context(held.running())
         if is_shared:
             metrics.watch_signals(state.signals)
@@ -72,7 +80,7 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
             await services.builder.recover()
         registered = await register_all(services, first)
         lead = await _lead(services, metrics, stack) if place.role == "serve" else None
-        gateway = Gateway(services, metrics, gateway_id=new_id(), uses_leases=is_shared)
+        gateway = Gateway(services, metrics, gateway_id=new_id(), uses_leases=is_shared, figures=figures)
         tls = Tls(place.tls_sockets, certificates.context) if certificates else None
         server = Server(gateway, held.take, tls)
         await gateway.directory.load()
@@ -87,7 +95,7 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
                 await lead.leading.settled.wait()
             serving = group.create_task(server.serve(sockets=place.sockets))
             await server.has_started(serving)
-            gateway.is_ready = True
+            gateway.is_ready = figures.serves = True
             chores = [
                 group.create_task(warn_without_rules(settings, services.urls.local_port)),
                 group.create_task(server.cover_lanes(parent.covers)),
@@ -108,6 +116,7 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
             ]
             await asyncio.wait([*waiting, serving], return_when=asyncio.FIRST_COMPLETED)
             is_handing_over = parent.hand_over.is_set() and not stop.drain.is_set()
+            figures.serves = False
             for chore in chores:
                 chore.cancel()
             if is_handing_over:

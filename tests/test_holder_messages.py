@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from gateway.holder_messages import (
     MAX_MESSAGE_BYTES,
+    AskFigures,
     Close,
     Dismissed,
+    Figures,
     Gone,
     Held,
     Lead,
@@ -38,6 +40,8 @@ messages = st.one_of(
         st.lists(st.tuples(texts, st.integers(0), st.floats(0, allow_infinity=False), st.integers(0))).map(tuple),
     ),
     st.builds(Told, texts, texts),
+    st.builds(AskFigures, texts),
+    st.builds(Figures, texts, st.integers(0), texts),
 )
 
 

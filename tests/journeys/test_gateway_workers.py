@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,6 +109,8 @@ async def test_connections_spread_over_the_workers(tmp_path: Path, redis: RedisS
         assert gateway.process is not None
         assert len(holders_of(gateway.process.pid)) == 1
         assert gateway.log.count("API: ") == 1
+        told = (await gateway.client.get("/metrics")).text
+        assert set(re.findall(r'^greenroom_requests_in_flight\{worker="(\d)"\}', told, re.MULTILINE)) == {"0", "1"}
 
 
 async def test_a_worker_dies_and_all_are_replaced(tmp_path: Path, redis: RedisServer) -> None:
