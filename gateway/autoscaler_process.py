@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_address
 from typing import Any
 
 import uvicorn
@@ -24,6 +25,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from gateway.health import StoreHealth
+from gateway.installed_rules import warn_without_rules
 from gateway.observability import Metrics
 from gateway.opening import open_services
 from gateway.presence import Presence, follow_missed, key_print, refuse_another_key
@@ -31,6 +33,7 @@ from gateway.services import Services, new_id
 from gateway.settings import Settings
 from gateway.state.steady import steadily
 from gateway.stop_signals import StopSignals
+from gateway.store_urls import first_place
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +52,7 @@ async def serve_autoscaler(settings: Settings, sockets: list[socket.socket], say
     stop.listen(with_interrupt=True)
     metrics = Metrics()
     host, port = sockets[0].getsockname()[:2]
+    reachable = own_address(settings.signals_url or "") if ip_address(host).is_unspecified else str(host)
     async with open_services(settings, settings.port) as services:
         state = services.state
         await refuse_another_key(state.signals, services.box)
@@ -79,7 +83,7 @@ async def serve_autoscaler(settings: Settings, sockets: list[socket.socket], say
             "autoscaler",
             leading.holder,
             lambda: {
-                "logs": f"{_within_url(str(host))}:{port}",
+                "logs": f"{_within_url(reachable)}:{port}",
                 "leads": "1" if leading.leads else "0",
                 "pid": str(os.getpid()),
                 "machine": socket.gethostname(),
@@ -97,6 +101,7 @@ async def serve_autoscaler(settings: Settings, sockets: list[socket.socket], say
                 group.create_task(presence.keep()),
                 group.create_task(steadily("the directory of hosts", lambda: services.directory.follow(state.signals))),
                 group.create_task(follow_missed(services.directory)),
+                group.create_task(warn_without_rules(settings, settings.port)),
             ]
             say(f"health: http://{_within_url(str(host))}:{port}/health/ready")
             stopping = group.create_task(stop.drain.wait())
@@ -176,6 +181,19 @@ def _server(routes: list[BaseRoute]) -> uvicorn.Server:
             timeout_graceful_shutdown=_LAST_ANSWERS_SECS,
         )
     )
+
+
+def own_address(signals_url: str) -> str:
+    """
+    This machine's address as others are likely to reach it: the one by which it reaches the signals at *signals_url*.
+    """
+    host, port = first_place(signals_url) or ("", 0)
+    with contextlib.suppress(OSError, UnicodeError):
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(found[0], socket.SOCK_DGRAM) as sock:
+            sock.connect(found[4])  # which sends nothing
+            return str(sock.getsockname()[0])
+    return socket.gethostname()
 
 
 def _within_url(host: str) -> str:

@@ -22,6 +22,7 @@ SIGNALS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel
 RECORDS_SCHEMES = ("postgresql",)
 BLOBS_SCHEMES = ("s3",)
 
+_REDIS_PORT = 6379
 _SECRET_WORD = re.compile(r"pass|secret|token|key", re.IGNORECASE)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _DATABASE_NUMBER = re.compile(r"/?|/[0-9]{1,4}")
@@ -97,6 +98,16 @@ def masked(url: str) -> str:
         if (netloc, query) != (parts.netloc, parts.query)
         else url
     )
+
+
+def first_place(url: str) -> tuple[str, int] | None:
+    """Host and port of the first server that *url* names; None where it names none, such as the URL of a socket."""
+    try:
+        place = next(_places(urlsplit(url)))
+        parts = urlsplit(f"//{place}")
+        return (parts.hostname, parts.port or _REDIS_PORT) if parts.hostname else None
+    except ValueError:
+        return None
 
 
 def _masked_pair(pair: str) -> str:

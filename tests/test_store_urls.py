@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.store_urls import LONGEST_URL, blobs_problem, has_password, masked, records_problem, signals_problem
+from gateway.store_urls import (
+    LONGEST_URL,
+    blobs_problem,
+    first_place,
+    has_password,
+    masked,
+    records_problem,
+    signals_problem,
+)
 
 
 @pytest.mark.parametrize(
@@ -86,3 +94,20 @@ def test_no_password_is_shown(password, user, place):
 def test_addresses_without_a_password_are_shown_as_they_are(url):
     """Nothing is masked where there is nothing to hide."""
     assert (masked(url), has_password(url)) == (url, False)
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        pytest.param("redis://u:p@a:7000/0", ("a", 7000), id="host and port"),
+        pytest.param("redis://localhost", ("localhost", 6379), id="the usual port"),
+        pytest.param("redis://[::1]:7000/0", ("::1", 7000), id="ipv6"),
+        pytest.param("rediss+sentinel://:p@a:1,b:2/0?service=m", ("a", 1), id="the first of several"),
+        pytest.param("unix:///run/redis.sock", None, id="a socket"),
+        pytest.param("", None, id="none"),
+        pytest.param("redis://a:x", None, id="no port"),
+    ],
+)
+def test_the_first_place(url, place):
+    """Where the signals are, for who looks for his own address on the way there."""
+    assert first_place(url) == place

@@ -13,8 +13,10 @@ from gateway.settings import Settings
 def serve(settings: Settings) -> int:
     """Serve until told to stop; the exit code. Raises Refused."""
     require_signals(settings, "gateway")
+    if settings.run_host is None:  # else the engine may be another machine's, and there is nothing to ask it for
+        settings = with_network_of_runs(settings)
     return serve_parent(
-        with_network_of_runs(settings),
+        settings,
         worker_command=(*WORKER_COMMAND, "--role", "gateway"),
         workers=settings.workers,
         take_lock=take_gateway_lock,
