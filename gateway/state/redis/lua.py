@@ -18,9 +18,12 @@ FENCED = "FENCED"
 """What a script's error begins with when a newer leader has been given a token."""
 
 NOW = """
-local function now_ms()
+local function now_us()
     local time = redis.call('TIME')
-    return time[1] * 1000 + math.floor(time[2] / 1000)
+    return time[1] * 1000000 + time[2]
+end
+local function now_ms()
+    return math.floor(now_us() / 1000)
 end
 """
 # A token that is empty is of somebody who never led, such as the one process that is all of a Greenroom.

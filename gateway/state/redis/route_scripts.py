@@ -9,11 +9,12 @@ from gateway.state.redis.client import RedisClient, Script
 from gateway.state.redis.keys import FENCE_SECS, ROUTES_SECS
 from gateway.state.redis.lua import CHECK, NOW, Fence, flat, ms
 
-# Where the last version is lost, the next one is the time: far beyond all versions that there were before.
+# Where the last version is lost, the next one is the time in microseconds: beyond all that there were before, since no
+# Redis does a million changes a second.
 _VERSION = """
 local function next_version(head, ttl_ms)
     if redis.call('HEXISTS', head, 'version') == 0 then
-        redis.call('HSET', head, 'version', string.format('%.0f', now_ms()))
+        redis.call('HSET', head, 'version', string.format('%.0f', now_us()))
     end
     local version = redis.call('HINCRBY', head, 'version', 1)
     redis.call('PEXPIRE', head, ttl_ms)
@@ -73,7 +74,7 @@ _LEAD = Script.named(
     if held and held ~= holder then return {} end
     local token = newest
     if not held or not newest then
-        token = string.format('%.0f', math.max(now_ms(), (newest or 0) + 1))
+        token = string.format('%.0f', math.max(now_us(), (newest or 0) + 1))
         redis.call('SET', KEYS[2], token)
     end
     redis.call('SET', KEYS[1], holder, 'PX', ttl_ms)
