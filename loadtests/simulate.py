@@ -4,8 +4,10 @@ Policies side by side on recorded and made traffic, without a clock:
 
 Two questions are asked of the policy in ``autoscaler/policy``, each with one setting for all traces: how many requests
 are late (wait for more than a second) at no more run-seconds than Knative's on any trace; and how many run-seconds it
-takes at no more late requests than Knative's on any trace. A run takes 3 s to start and 4 requests at once, a request
-0.5 s on average (exponential); decisions are made every 2 s and when a request finds no free slot.
+takes at no more late requests than Knative's on any trace. What is left is told by two who know more than a policy can:
+one the rate of each minute, of which he makes the best, with a setting of his own for each trace; one every moment. A
+run takes 3 s to start and 4 requests at once, a request 0.5 s on average (exponential); decisions are made every 2 s
+and when a request finds no free slot.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from loadtests.figures import Report, command_line, finish
 from loadtests.simulation import stdio
 from loadtests.simulation.chart import Point, chart
 from loadtests.simulation.engine import Workload
+from loadtests.simulation.informed import best_for_each, informed_results
 from loadtests.simulation.many_pools import secs_for_a_tick
 from loadtests.simulation.oracle import oracle_run_secs
 from loadtests.simulation.questions import (
@@ -94,13 +97,23 @@ def told(result: Result, kpa: Result) -> dict[str, Any]:
     }
 
 
-def side_by_side(kpa: Result, results: Sequence[Result], oracles: Mapping[str, float]) -> str:
+def side_by_side(
+    kpa: Result,
+    results: Sequence[Result],
+    oracles: Mapping[str, float],
+    informed: Mapping[str, tuple[int, float]] | None = None,
+) -> str:
     """For each trace or pattern: late requests, and run-seconds over Knative's, of each setting."""
     names = list(kpa.totals)
     rows = [["policy", *names]]
     for result in results:
         ratios = result.run_secs_ratios(kpa)
         rows.append([result.setting.title, *(f"{result.late(name)} · {ratios[name]:.3f}" for name in names)])
+    if informed:
+        cells = (informed.get(name) for name in names)
+        rows.append(
+            ["knows the rates, its best for each", *(f"{one[0]} · {one[1]:.3f}" if one else "-" for one in cells)]
+        )
     rows.append(["knows the future", *(f"0 · {oracles[name]:.3f}" for name in names)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -143,7 +156,9 @@ def measure(given: argparse.Namespace) -> Report:
     kpa = results[0]
     oracles = oracle_ratios(kpa, loads)
     print("Recorded traffic: late requests · run-seconds over Knative's")
-    print(side_by_side(kpa, results, oracles), end="\n\n", flush=True)
+    informed = informed_results(loads, swept=swept)
+    best = best_for_each(informed, kpa)
+    print(side_by_side(kpa, results, oracles, best), end="\n\n", flush=True)
     made = patterns(quick=given.quick)
     few = [*kpa_settings(swept=False), *other_settings(swept=False), *our_settings(swept=False)]
     made_results = [play(setting, made) for setting in few]
@@ -153,15 +168,19 @@ def measure(given: argparse.Namespace) -> Report:
     answer(report, kpa, [result for result in results if result.setting.policy == OURS])
     report.add("run_seconds_of_oracle_vs_kpa", math.prod(oracles.values()) ** (1 / len(oracles)), "")
     report.raw["oracle_run_secs_vs_kpa"] = oracles
+    if len(best) == len(loads):
+        ratios = [ratio for _, ratio in best.values()]
+        report.add("run_seconds_of_informed_vs_kpa", math.prod(ratios) ** (1 / len(ratios)), "")
+    report.raw["informed_run_secs_vs_kpa"] = {name: ratio for name, (_, ratio) in best.items()}
     report.raw["all"] = {
         result.setting.title: {
             name: {"late": result.late(name), "run_secs": round(result.run_secs(name), 1), "starts": total.starts}
             for name, total in result.totals.items()
         }
-        for result in (*results, *made_results)
+        for result in (*results, *informed, *made_results)
     }
     if given.chart:
-        given.chart.write_text(drawn(kpa, results, loads, oracles))
+        given.chart.write_text(drawn(kpa, [*results, *informed], loads, oracles))
     return report
 
 

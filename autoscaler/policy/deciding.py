@@ -175,7 +175,8 @@ def _decided(
         reasons.append(f"one in place of those that retire: {old[0].retires_because}")
     idle = idle_runs(policy, seen, memory, current)
     ahead = _ahead(policy, seen, memory, current, idle.keep_secs)
-    memory = replace(memory, foresight=ahead.after)
+    if ahead.after is not memory.foresight:
+        memory = replace(memory, foresight=ahead.after)
     if ahead.is_over:
         unused = [run for run in current if run.is_up and not run.is_used]
         idle = replace(idle, runs=unused, reason="nobody has come at the time foreseen")

@@ -10,14 +10,14 @@ from html import escape
 _PANEL_WIDTH, _PANEL_HEIGHT = 360, 260
 _LEFT, _TOP, _RIGHT, _BOTTOM = 46, 34, 14, 40
 _HEAD, _FOOT = 62, 40
-_POLICIES = ("kpa", "greenroom", "platform", "fixed", "hybrid")
+_POLICIES = ("kpa", "greenroom", "platform", "fixed", "hybrid", "informed")
 _MOST_RATIO = 2.0
 _STYLE = (
     "<style>text{fill:#24292f}.soft{fill:#57606a}.axis{stroke:#8c959f;fill:none}.oracle{stroke:#8250df}"
-    ".kpa{fill:#cf222e}.greenroom{fill:#1a7f37}.platform{fill:#0969da}.fixed{fill:#8c959f}.hybrid{fill:#bf8700}"
+    ".kpa{fill:#cf222e}.greenroom{fill:#1a7f37}.platform{fill:#0969da}.fixed{fill:#8c959f}.hybrid{fill:#bf8700}.informed{fill:#8250df}"
     "@media (prefers-color-scheme:dark){text{fill:#e6edf3}.soft{fill:#9198a1}.axis{stroke:#6e7681}"
     ".oracle{stroke:#ab7df8}.kpa{fill:#ff7b72}.greenroom{fill:#3fb950}.platform{fill:#58a6ff}"
-    ".fixed{fill:#6e7681}.hybrid{fill:#d29922}}</style>"
+    ".fixed{fill:#6e7681}.hybrid{fill:#d29922}.informed{fill:#ab7df8}}</style>"
 )
 
 

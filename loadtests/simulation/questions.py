@@ -15,7 +15,7 @@ from functools import partial
 
 from autoscaler.policy.observing import Limits
 from autoscaler.policy.thresholds import GREENROOM, PLATFORM
-from loadtests.simulation.engine import Chooser, Workload, simulate
+from loadtests.simulation.engine import Chooser, Outcome, Workload, simulate
 from loadtests.simulation.fixed import FixedIdle
 from loadtests.simulation.hybrid import Hybrid
 from loadtests.simulation.kpa import Kpa
@@ -153,13 +153,17 @@ def play(setting: Setting, loads: Mapping[str, Sequence[Workload]]) -> Result:
     """*setting* on every trace, with every seed."""
     totals = {}
     for trace, seeds in loads.items():
-        outcomes = [simulate(load, setting.make()) for load in seeds]
-        totals[trace] = Total(
-            late=[outcome.late for outcome in outcomes],
-            run_secs=[outcome.run_secs for outcome in outcomes],
-            starts=sum(outcome.starts for outcome in outcomes),
-        )
+        totals[trace] = total_of([simulate(load, setting.make()) for load in seeds])
     return Result(setting, totals)
+
+
+def total_of(outcomes: Sequence[Outcome]) -> Total:
+    """Of one trace, with each seed."""
+    return Total(
+        late=[outcome.late for outcome in outcomes],
+        run_secs=[outcome.run_secs for outcome in outcomes],
+        starts=sum(outcome.starts for outcome in outcomes),
+    )
 
 
 def fewest_late(results: Iterable[Result], kpa: Result) -> Result | None:
