@@ -149,6 +149,15 @@ class PostgresServer:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
+    def put(self, name: str, content: bytes) -> Path:
+        """A new file in its folder, which it may read and nobody else."""
+        path = self.folder / name
+        path.write_bytes(content)
+        path.chmod(0o600)
+        if self._identity:
+            os.chown(path, self._identity["user"], self._identity["group"])
+        return path
+
     def url(self, database: str) -> str:
         """The setting ``records_url`` for it."""
         return f"postgresql://{_USER}:secret-of-postgres@127.0.0.1:{self.port}/{database}"

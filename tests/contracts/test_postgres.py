@@ -11,11 +11,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from certificates import Authority
 from postgres_server import PostgresServer, running
 from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -159,6 +161,64 @@ async def test_a_deadlock_is_tried_again(both: tuple[SqlRecords, SqlRecords]):
         group.create_task(one._database.write(lambda it: change(it, 0, "owner", "second")))
         group.create_task(other._database.write(lambda it: change(it, 1, "second", "owner")))
     assert {user.username for user in await one.list_users()} == {"ownerxx", "secondxx"}
+
+
+async def _cut(connection: AsyncConnection) -> None:
+    """The connection breaks at this moment."""
+    raw = (await connection.get_raw_connection()).driver_connection
+    adapter._cut_off(raw)  # type: ignore[arg-type]
+
+
+RENAME = text("UPDATE users SET username = username || 'x' WHERE id = 'owner'")
+
+
+async def test_what_broke_before_the_commit_is_tried_again(both: tuple[SqlRecords, SqlRecords]):
+    """Nothing of it was done: the caller hears of no trouble, and it is done once."""
+    tries = 0
+
+    async def change(connection: AsyncConnection) -> None:
+        nonlocal tries
+        tries += 1
+        await connection.execute(RENAME)
+        if tries == 1:
+            await _cut(connection)
+        await connection.execute(text("SELECT 1"))
+
+    await both[0]._database.write(change)
+    assert tries == 2
+    assert (await both[0].list_users())[0].username == "ownerx"
+
+
+async def test_what_broke_in_the_commit_is_not_tried_again(both: tuple[SqlRecords, SqlRecords]):
+    """It may have been done: the caller is told, and nobody does it twice."""
+    tries = 0
+
+    async def change(connection: AsyncConnection) -> None:
+        nonlocal tries
+        tries += 1
+        await connection.execute(RENAME)
+        await _cut(connection)
+
+    with pytest.raises(StateUnavailable):
+        await both[0]._database.write(change)
+    assert tries == 1
+    assert (await both[0].list_users())[0].username == "owner", "here it was not, as the connection was cut before"
+
+
+async def test_what_breaks_again_and_again_is_told(both: tuple[SqlRecords, SqlRecords]):
+    """After so many tries it is somebody else's turn."""
+    tries = 0
+
+    async def look(connection: AsyncConnection) -> None:
+        nonlocal tries
+        tries += 1
+        await _cut(connection)
+        await connection.execute(text("SELECT 1"))
+
+    with pytest.raises(StateUnavailable, match="Is PostgreSQL there"):
+        await both[0]._database.read(look)
+    assert tries == 5
+    assert await both[0].user("owner") == OWNER
 
 
 # The schema
@@ -320,6 +380,40 @@ async def test_a_server_that_answers_nothing(own_server: PostgresServer, monkeyp
             began = time.monotonic()
             await stack.aclose()
             assert time.monotonic() - began < 25
+
+
+@pytest.mark.slow
+async def test_tls(own_server: PostgresServer, tmp_path: Path):
+    """The address says whose word counts for the server; one that others vouch for is not spoken to."""
+    theirs, others = Authority(), Authority()
+    for name, authority in (("theirs", theirs), ("others", others)):
+        (tmp_path / f"{name}.pem").write_text(authority.pem)
+    certificate, key = theirs.issue("localhost")
+    files = {
+        "ssl_cert_file": str(own_server.put("server.pem", certificate)),
+        "ssl_key_file": str(own_server.put("server.key", key)),
+    }
+    name = own_server.create_database()
+    own_server.stop()
+    own_server.start(ssl="on", **files)
+    address = own_server.url(name).replace("127.0.0.1", "localhost") + "?hostaddr=127.0.0.1&sslmode=verify-full"
+    async with open_records(f"{address}&sslrootcert={tmp_path}/theirs.pem") as records:
+        await records.add_user(OWNER)
+        spoken = await records._database.read(
+            lambda connection: connection.scalar(text("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"))
+        )
+        assert spoken is True
+
+        async def broken(connection: AsyncConnection) -> None:
+            await _cut(connection)
+            await connection.execute(text("SELECT 1"))
+
+        with pytest.raises(StateUnavailable):  # it can be cut off, too
+            await records._database.read(broken)
+        assert await records.user("owner") == OWNER
+    with pytest.raises(StateUnavailable, match="certificate"):
+        async with open_records(f"{address}&sslrootcert={tmp_path}/others.pem"):
+            pass
 
 
 async def test_a_server_that_is_not_there(postgres: PostgresServer):
