@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from redis_server import RedisServer, leaks, new_namespace
 from state.redis.waiting import DEADLINE_SECS, until, until_answered
@@ -188,6 +188,11 @@ async def _play(server: RedisServer, steps: Sequence[Any]) -> None:
 @pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(_STEPS, max_size=25))
+@example(steps=[("hold",), ("burst", "one"), ("put", "two", Readiness.SERVING), ("burst", "one")])
+@example(
+    steps=[("put", "one", Readiness.SERVING), ("cut", "normal"), ("end", "one"), ("put", "two", Readiness.SERVING)]
+)
+@example(steps=[("put", "one", Readiness.SERVING), ("other leads",), ("end", "one"), ("empty",), ("other leads",)])
 async def test_all_agree_in_the_end(redis_server: RedisServer, steps: Sequence[Any]) -> None:
     """
     Who watches ends up with just the runs that live, whatever was lost on the way; versions never go back, and of two
