@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import signal
 import time
 from dataclasses import dataclass, field
 
 from loadtests.chaos_fleet import Fleet, health, wait_until
 from loadtests.chaos_plan import AUTOSCALERS, GATEWAYS, Fault, Kind
-from loadtests.compare_targets import NotMeasured
+from loadtests.compare_targets import NotMeasured, children_of
 
 _SLOW_SECS = 1.0
 _LEADER_SECS = 30.0
@@ -23,6 +25,7 @@ class Scene:
     killed: tuple[str, ...] = ()
     paused: str = ""
     links: tuple[str, ...] = ()
+    limits: dict[int, tuple[int, int]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -75,6 +78,8 @@ def begin(fleet: Fleet, fault: Fault) -> Scene:
         fleet.wires.set("refuse", *scene.links)
         # As in a crash: nothing is written any more, and the log is read at the next start.
         fleet.postgres.program.stop(signal.SIGQUIT)
+    elif kind is Kind.DISK_FULL:
+        scene.limits = _fill_disk(fleet)
     elif kind is not Kind.CALM:
         of = fault.gateway or leader
         store = "redis" if kind in (Kind.GATEWAY_CUT_OFF, Kind.LEADER_CUT_OFF) else "records"
@@ -82,6 +87,17 @@ def begin(fleet: Fleet, fault: Fault) -> Scene:
         scene.notes.append(of)
         fleet.wires.set("hold", *scene.links)
     return scene
+
+
+def _fill_disk(fleet: Fleet) -> dict[int, tuple[int, int]]:
+    """The kernel lets no process of Greenroom write to a file, as if there were no room; what each might before."""
+    before = {}
+    for name, program in fleet.programs.items():
+        # What descends from an autoscaler are shims and Actors, whose disk is another matter.
+        for pid in (program.pid, *(children_of(program.pid) if name in GATEWAYS else ())):
+            before[pid] = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, before[pid][1]))
+    return before
 
 
 def end(fleet: Fleet, fault: Fault, scene: Scene) -> None:
@@ -96,6 +112,9 @@ def end(fleet: Fleet, fault: Fault, scene: Scene) -> None:
         fleet.postgres.start()
     if scene.links:
         fleet.wires.set("pass", *scene.links)
+    for pid, limits in scene.limits.items():
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
 
 
 def is_well(fleet: Fleet) -> bool:

@@ -29,6 +29,7 @@ class Kind(StrEnum):
     LEADER_CUT_OFF = "leader cut off from redis"
     GATEWAY_WITHOUT_RECORDS = "gateway cut off from postgresql"
     LEADER_WITHOUT_RECORDS = "leader cut off from postgresql"
+    DISK_FULL = "disk full"
 
 
 # Kinds whose outage is the plan's; all others last as long as it takes to see that they are over.
@@ -41,6 +42,7 @@ _OUTAGES = frozenset(
         Kind.LEADER_CUT_OFF,
         Kind.GATEWAY_WITHOUT_RECORDS,
         Kind.LEADER_WITHOUT_RECORDS,
+        Kind.DISK_FULL,
     }
 )
 AGE_SECS = 95.0
@@ -64,6 +66,7 @@ _QUICK = (
     Kind.RECORDS_RESTARTED,
     Kind.RECORDS_GONE,
     Kind.GATEWAY_CUT_OFF,
+    Kind.DISK_FULL,
 )
 
 

@@ -31,7 +31,7 @@ def test_a_plan_has_each_of_its_kinds_once_and_calm_first(seed, is_quick):
     faults = planned(seed, is_quick=is_quick)
     kinds = [fault.kind for fault in faults]
     assert kinds[0] is Kind.CALM
-    assert len(set(kinds)) == len(kinds) == (11 if is_quick else len(Kind))
+    assert len(set(kinds)) == len(kinds) == (12 if is_quick else len(Kind))
     assert {fault.gateway for fault in faults} <= {None, *GATEWAYS}
     assert all(0 <= fault.quiet_secs < 2 for fault in faults)
 
