@@ -11,9 +11,10 @@ from typing import Any, TypeAlias
 import postgres_server
 import pytest
 import s3_server
+from contracts.given_records import a_user, an_actor
 from sqlalchemy import create_engine
 
-from gateway.core.model import Storage, StorageKind, User
+from gateway.core.model import Actor, Storage, StorageKind, User
 from gateway.state.blobs import open_blob_store, open_blobs
 from gateway.state.migrations.upgrade import upgrade
 from gateway.state.ports import Blobs
@@ -97,3 +98,19 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
     request.getfixturevalue("s3_keys")
     server: s3_server.S3Server = request.getfixturevalue("s3")
     return open_blob_store(server.url(server.create_bucket(), "/some/prefix"))
+
+
+@pytest.fixture
+async def user(records: SqlRecords) -> User:
+    """Somebody who owns what a test makes."""
+    user = a_user()
+    await records.add_user(user)
+    return user
+
+
+@pytest.fixture
+async def actor(records: SqlRecords, user: User) -> Actor:
+    """An Actor of that user."""
+    actor = an_actor(user.id)
+    await records.add_actor(actor)
+    return actor
