@@ -82,9 +82,11 @@ class Lane:
 
     @property
     def accepting(self) -> Worker | None:
-        """Its worker, where that serves and is not about to hand over."""
+        """Its worker, where that serves, is not about to hand over, and not stuck."""
         worker = self._current
-        return worker if worker is not None and worker.ready_at is not None and not worker.is_leaving else None
+        if worker is None or worker.ready_at is None or worker.is_leaving or worker.secs_to_silence == 0:
+            return None
+        return worker
 
     @property
     def is_starting(self) -> bool:
@@ -103,6 +105,8 @@ class Lane:
     def secs_left(self) -> float | None:
         """How long to wait at most until something is due here; None: as long as it takes."""
         limits = [worker.kills.secs_left() for worker in self.workers()]
+        if self.accepting is not None:
+            limits.append(self.accepting.secs_to_silence)
         now = time.monotonic()
         limits += [max(0.0, at - now) for at in (self._restart_at, self._turn and self._turn.deadline) if at]
         return min((limit for limit in limits if limit is not None), default=None)
@@ -173,6 +177,8 @@ class Lane:
         word, _, why = line.partition(": ")
         if word == "refused":
             worker.why = f"{worker.why} {why}".strip()
+        elif word == "alive":
+            worker.alive_at = time.monotonic()
         elif word == "ready" and is_current:
             worker.ready_at = time.monotonic()
             if self._has_served:

@@ -11,11 +11,11 @@ is replaced. What the two agree on::
     signals     SIGTERM: drain and stop, exit code 0; SIGQUIT or a second SIGTERM: stop at once
 
 Each of several workers has a lane of its own (``gateway.lane``; ``--lane 1`` for the second, none for the first) with
-sockets of its own, over which the system spreads connections. While a lane has no worker that serves, that of another
-lane covers it, so that nobody waits in its queue::
+sockets of its own, over which the system spreads connections. While a lane has no worker that serves, or one that is
+stuck, that of another lane covers it, so that nobody waits in its queue::
 
     control-fd  the parent says "cover: 1 2" with the descriptors of lane 1, the first 2 of which don't speak TLS, and
-                "uncover: 1"
+                "uncover: 1"; the worker says "alive" each second
 
 The first lane is filled alone, since its worker makes what is made once.
 

@@ -22,6 +22,7 @@ _HOLDER_COMMAND = (sys.executable, "-m", "gateway.event_holder")
 KILL_AFTER_SECS = 2.0
 _HOLDER_PAUSE_SECS = 1.0
 _MAX_UNREAD_BYTES = 64 * 1024
+_SILENT_SECS = 4.0  # some words of those that workers say each second
 
 
 class Kills:
@@ -65,6 +66,7 @@ class Worker:
     started_at: float = field(default_factory=time.monotonic)
     ready_at: float | None = None
     is_leaving: bool = False
+    alive_at: float | None = None
     why: str = ""
     is_talking: bool = True
     _unread: bytes = b""
@@ -78,6 +80,11 @@ class Worker:
         """Tell it something; one that has ended is told by its exit code."""
         with contextlib.suppress(OSError):
             self.control.sendall(f"{line}\n".encode())
+
+    @property
+    def secs_to_silence(self) -> float | None:
+        """How long it may still say nothing before it counts as stuck, 0 where it does; None: it promised no word."""
+        return None if self.alive_at is None else max(0.0, self.alive_at + _SILENT_SECS - time.monotonic())
 
     def hand_over(self) -> None:
         """Have it leave its place to its successor."""

@@ -99,6 +99,7 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
             chores = [
                 group.create_task(warn_without_rules(settings, services.urls.local_port)),
                 group.create_task(server.cover_lanes(parent.covers)),
+                *([group.create_task(parent.keep_talking())] if figures.workers > 1 else []),
             ]
             if place.lane == 0:
                 announce(services, first, registered)

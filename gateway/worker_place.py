@@ -8,6 +8,8 @@ import os
 import socket
 from dataclasses import dataclass, field
 
+ALIVE_EVERY_SECS = 1.0
+
 _MAX_DESCRIPTORS = 16  # of one lane: a few addresses, each with and without TLS
 
 
@@ -59,6 +61,14 @@ class ParentLine:
         if self._control is not None:
             with contextlib.suppress(OSError):
                 self._control.sendall(f"{line}\n".encode())
+
+    async def keep_talking(self) -> None:
+        """For ever: tell that this worker is not stuck."""
+        while self._control is not None:
+            # A parent that does not read is no reason to become stuck.
+            with contextlib.suppress(OSError):
+                self._control.send(b"alive\n", socket.MSG_DONTWAIT)
+            await asyncio.sleep(ALIVE_EVERY_SECS)
 
     def listen(self) -> None:
         """Note what it says from now on."""

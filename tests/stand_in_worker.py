@@ -118,7 +118,9 @@ def main() -> int:
         covered: dict[str, list[socket.socket]] = {}
         control.sendall(b"ready\n")
         while True:
-            for key, _ in selector.select():
+            with contextlib.suppress(OSError):
+                control.send(b"alive\n", socket.MSG_DONTWAIT)
+            for key, _ in selector.select(0.5):
                 sock = key.fileobj
                 assert isinstance(sock, socket.socket)
                 if sock is reader:

@@ -90,6 +90,16 @@ def test_a_lane_is_covered_until_it_serves(start):
     wait_until(lambda: {parent.get("/lane")[0] for _ in range(30)} == {"0", "1", "2"})
 
 
+def test_a_stuck_worker_is_covered_until_it_goes_on(start):
+    """Connections of its lane are answered by the other one after some seconds; it is not killed."""
+    parent = start()
+    before = lanes_of(parent)
+    os.kill(before[1], signal.SIGSTOP)
+    assert {parent.get("/lane") for _ in range(20)} == {f"0 {before[0]}"}
+    os.kill(before[1], signal.SIGCONT)
+    assert lanes_of(parent) == before
+
+
 def test_reload_replaces_lane_after_lane(start):
     """Whoever asked is told each step in order; no request fails meanwhile, and all that serve then are new."""
     parent, told = start(), []
