@@ -13,7 +13,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import IO, Literal, NamedTuple
 
 from gateway.tallies import CLASSES, Outcome, Tally
@@ -21,7 +21,8 @@ from gateway.tallies import CLASSES, Outcome, Tally
 _GATHER_SECS = 0.05
 _MAX_GATHERED = 500
 # In tenths of milliseconds, for most durations: to write a number costs as much as the rest of its line.
-_DURATIONS = tuple(b"%.1f" % (number / 10) for number in range(2000))
+_MANY_DURATIONS = 2000
+_DURATIONS = tuple(b"%.1f" % (number / 10) for number in range(_MANY_DURATIONS))
 
 _log = logging.getLogger("gateway.requests")
 
@@ -37,7 +38,7 @@ class About(NamedTuple):
 
 
 # How it ended, its id, when it came and ended (monotonic), and for how many seconds of that it was held.
-Ended = tuple[About, Outcome, str | bytes, float, float, float]
+Ended = tuple[About, Outcome, bytes, float, float, float]
 
 
 class RequestLog:
@@ -63,7 +64,7 @@ class RequestLog:
         self,
         about: About,
         outcome: Outcome,
-        request_id: str | bytes,
+        request_id: bytes,
         arrived: float,
         now: float,
         held_secs: float = 0.0,
@@ -113,7 +114,7 @@ class RequestLog:
             self._stream.flush()
 
 
-def _written(ended: Sequence[Ended], since_1970: float, *, as_text: bool) -> str:
+def _written(ended: Iterable[Ended], since_1970: float, *, as_text: bool) -> str:
     """
     *ended* as it is written, in one loop: each request costs this.
 
@@ -121,34 +122,26 @@ def _written(ended: Sequence[Ended], since_1970: float, *, as_text: bool) -> str
     monotonic clock was 0.
     """
     written: list[bytes] = []
-    last_millisecond, time_text = -1, b""
+    next_millisecond_at, time_text = 0.0, b""
     last_about: About | None = None
     last_outcome: Outcome = None
     start = before = after = b""
     to_held, end = (b" held_ms=", b"\n") if as_text else (b', "held_ms": ', b"}\n")
     unheld = to_held + b"0.0" + end
     for about, outcome, request_id, arrived, now, held_secs in ended:
-        millisecond = int((now + since_1970) * 1000)
         if about is not last_about or outcome != last_outcome:
             last_about, last_outcome = about, outcome
             before, after = _around_id(about, outcome, as_text=as_text)
-            start = b""
-        if millisecond != last_millisecond:
-            last_millisecond = millisecond
+            start = time_text + before
+        if now >= next_millisecond_at:
+            millisecond = int((now + since_1970) * 1000)
+            next_millisecond_at = (millisecond + 1) / 1000 - since_1970
             time_text = _time_of_day(millisecond, as_text=as_text)
-            start = b""
-        name = request_id.encode() if isinstance(request_id, str) else request_id
-        secs = now - arrived
-        tenths = int(secs * 10_000 + 0.5)
-        duration = _DURATIONS[tenths] if tenths < 2000 else b"%.1f" % (secs * 1000)
-        start = start or time_text + before
-        written += (
-            start,
-            name,
-            after,
-            duration,
-            unheld if not held_secs else to_held + b"%.1f" % (held_secs * 1000) + end,
-        )
+            start = time_text + before
+        tenths = int((now - arrived) * 10_000 + 0.5)
+        duration = _DURATIONS[tenths] if tenths < _MANY_DURATIONS else b"%.1f" % ((now - arrived) * 1000)
+        last = to_held + b"%.1f" % (held_secs * 1000) + end if held_secs else unheld
+        written += (start, request_id, after, duration, last)
     return b"".join(written).decode()
 
 
@@ -179,7 +172,7 @@ def _tell(ended: Ended) -> None:
     """As everybody else does."""
     (kind, method, run_id, error_type, _), outcome, request_id, arrived, now, held_secs = ended
     extra = {
-        "request_id": _word(request_id),
+        "request_id": request_id.decode(),
         "run_id": run_id,
         "error_type": error_type,
         "duration_ms": round((now - arrived) * 1000, 1),

@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any, Literal
 
 import pytest
@@ -70,7 +71,7 @@ def ended(log: RequestLog, **changes: Any) -> None:
     }
     kind, method, outcome, request_id, run_id, error_type, secs, held_secs = (about | changes).values()
     now = time.monotonic()
-    log.add(About(kind, method, run_id, error_type), outcome, request_id, now - secs, now, held_secs)
+    log.add(About(kind, method, run_id, error_type), outcome, request_id.encode(), now - secs, now, held_secs)
 
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
@@ -90,8 +91,8 @@ TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
         pytest.param({"outcome": None}, {"message": "standby GET None"}, id="a caller who left"),
         pytest.param({"held_secs": 1.5}, {"held_ms": 1500.0}, id="one that waited"),
         pytest.param(
-            {"method": b"POST", "request_id": b"id-2"},
-            {"message": "standby POST 200", "request_id": "id-2"},
+            {"method": b"POST"},
+            {"message": "standby POST 200"},
             id="bytes, as the protocol class has them",
         ),
     ],
@@ -131,6 +132,29 @@ async def test_a_line_as_text() -> None:
     )
     assert "run_id" not in second
     assert "error_type" not in second
+
+
+async def test_each_line_has_the_time_at_which_its_request_ended() -> None:
+    """Not that at which it was written; many share a millisecond, and none gets another's."""
+    log, stream = opened()
+    now = time.monotonic()
+    for number in range(200):
+        log.add(About("standby", "GET", None, None), 200, b"id", now, now + number * 0.0003)
+    log.flush()
+    times = [datetime.fromisoformat(json.loads(line)["time"]).timestamp() for line in stream.lines]
+    shift = times[0] - now
+    assert all(abs(at - shift - now - number * 0.0003) < 0.0021 for number, at in enumerate(times))
+    assert times == sorted(times)
+    assert 55 <= len(set(times)) <= 62
+
+
+@pytest.mark.parametrize("ms", [0.0, 0.04, 0.06, 12.3, 199.9, 200.0, 1234.5])
+async def test_durations_of_every_size(ms: float) -> None:
+    """In milliseconds with one digit."""
+    log, stream = opened()
+    ended(log, secs=ms / 1000)
+    log.flush()
+    assert json.loads(stream.lines[0])["duration_ms"] == pytest.approx(ms, abs=0.051)
 
 
 async def test_lines_are_written_together_and_soon() -> None:

@@ -91,4 +91,6 @@ class Accounts:
             if error is not None:
                 error_type = error.error_type
             about = _new(About, (kind, method, run_id, error_type, self._metrics.tally(kind, temperature)))
+        if isinstance(request_id, str):
+            request_id = request_id.encode()
         self.add(about, "cut" if timing.was_cut else status, request_id, timing.arrived, now, held_secs)

@@ -17,7 +17,6 @@ from gateway.proxy.decisions import monotonic
 from gateway.proxy.route_table import LiveRun
 from gateway.proxy.slots import Want
 from gateway.proxy.splice.answer_cache import SeenAnswer
-from gateway.proxy.splice.back import Back
 from gateway.proxy.splice.entering import CallerSide
 from gateway.proxy.splice.entrance import Entrance
 from gateway.proxy.splice.exchange import JOINED_BYTES, Exchange
@@ -122,31 +121,31 @@ class QuickExchange(Exchange):
     # The whole answer
 
     def begun(self, seen: SeenAnswer, length: int, pieces: Sequence[bytes], *, is_whole: bool) -> None:
-        front, back = self._front, self._back
+        front, back, shared = self._front, self._back, self._shared
         if (
-            not (is_whole and self._is_usual and 0 <= length <= JOINED_BYTES)
+            not is_whole
+            or not self._is_usual
+            or not 0 <= length <= JOINED_BYTES
             or front.is_last
-            or self._shared.lobby.is_leaving
+            or shared.lobby.is_leaving
             or back is None
         ):
             super().begun(seen, length, pieces, is_whole=is_whole)
             return
         _, facts, _, text = seen
         self._status = status = facts[0]  # by place: a NamedTuple takes long to answer by name
-        front.transport.write(b"".join((text, b"X-Actor-Request-ID: ", self._id, _AFTER_HEAD, *pieces)))
-        self._end(front, back, status)
-
-    def _end(self, front: CallerSide, back: Back, status: int) -> None:
-        """As ``_done`` and ``_close``: all is given back, counted and noted."""
-        shared, timing, run, method = self._shared, self.timing, self._run, self.method
+        request_id, run = self._id, self._run
+        front.transport.write(b"".join((text, b"X-Actor-Request-ID: ", request_id, _AFTER_HEAD, *pieces)))
+        # As ``_done`` and ``_close``: all is given back, counted and noted.
         assert run is not None
         now = monotonic()
         self._back = self._run = None
         self.is_open = False
         back.let_go(now, is_request_over=True)
         shared.decisions.desk.give_back(run)
+        method = self.method
         if run is not self._about_run or method is not self._about_method:
             self._about = shared.accounts.about("standby", method, run.route.run_id)
             self._about_run, self._about_method = run, method
-        shared.accounts.add(self._about, status, self._id, timing.arrived, now)
+        shared.accounts.add(self._about, status, request_id, self.timing.arrived, now)
         front.answered(now, keeps=True)
