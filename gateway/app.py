@@ -198,12 +198,13 @@ class Gateway:
         if self._broker is None:
             await self._run_parts()
             return
-        with alive(self.services.settings.data, self.gateway_id):
+        with alive(self.services.settings.data, self.gateway_id) as has_left:
             try:
                 await self._run_parts(self._broker.run, partial(follow_deaths, self.services.settings.data, signals))
             finally:
-                with contextlib.suppress(StateUnavailable):  # then its slots are free by their time
+                with contextlib.suppress(StateUnavailable):  # then others do, or its slots are free by their time
                     await self._broker.withdraw()
+                    has_left()
 
     async def _run_parts(self, *others: Callable[[], Coroutine[None, None, None]]) -> None:
         signals = self.services.state.signals

@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -30,8 +30,11 @@ def living_folder(data: Path) -> Path:
 
 
 @contextlib.contextmanager
-def alive(data: Path, gateway_id: str) -> Iterator[None]:
-    """While it is entered, this process is seen to live. Raises OSError where that can't be written."""
+def alive(data: Path, gateway_id: str) -> Iterator[Callable[[], None]]:
+    """
+    While it is entered, this process is seen to live; then it is one of the dead, unless it calls what this answers:
+    it has given back all by itself. Raises OSError where that can't be written.
+    """
     folder = living_folder(data)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / gateway_id
@@ -41,9 +44,8 @@ def alive(data: Path, gateway_id: str) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         unnamed.rename(path)
-        yield
+        yield partial(path.unlink, missing_ok=True)
     finally:
-        path.unlink(missing_ok=True)
         unnamed.unlink(missing_ok=True)
         os.close(descriptor)
 

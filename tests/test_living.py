@@ -16,9 +16,10 @@ HOLD = """
 import sys
 from pathlib import Path
 from gateway.living import alive
-with alive(Path(sys.argv[1]), sys.argv[2]):
+with alive(Path(sys.argv[1]), sys.argv[2]) as has_left:
     print("alive", flush=True)
-    sys.stdin.read()
+    if sys.stdin.read():
+        has_left()
 """
 
 
@@ -33,19 +34,21 @@ def start(data: Path, name: str) -> subprocess.Popen[bytes]:
 
 
 def test_a_killed_process_is_dead_and_one_that_ended_well_was_never_there(tmp_path: Path) -> None:
-    """At once, and until it is buried; one that lives is not, whoever looks."""
-    killed, ended = start(tmp_path, "killed"), start(tmp_path, "ended")
+    """At once, and until it is buried; one that lives is not. Who could not give back all by itself is dead too."""
+    killed, ended, hasty = (start(tmp_path, name) for name in ("killed", "ended", "hasty"))
     with alive(tmp_path, "own"):
         assert dead(tmp_path) == []
         killed.kill()
         killed.communicate()
-        ended.communicate()
-        assert dead(tmp_path) == ["killed"]
-        assert dead(tmp_path) == ["killed"]
+        ended.communicate(b"well")
+        hasty.communicate()
+        assert dead(tmp_path) == ["hasty", "killed"]
+        assert dead(tmp_path) == ["hasty", "killed"]
+        bury(tmp_path, "hasty")
         bury(tmp_path, "killed")
         bury(tmp_path, "killed")
         assert dead(tmp_path) == []
-    assert list((tmp_path / "living").iterdir()) == []
+    assert dead(tmp_path) == ["own"]
 
 
 def test_without_a_folder_nobody_is_dead(tmp_path: Path) -> None:

@@ -187,6 +187,11 @@ class SlotLedger:
         self._orders = 0
         self._borrowers: dict[str, _Borrower] = {}
         self._runs: dict[str, _Run] = {}
+        self._began: dict[str, str] = {}
+
+    def began(self, run_id: str, *, server: str) -> None:
+        """This run is new and has no place yet: nobody can hold a slot of it by an older ledger."""
+        self._began[run_id] = server
 
     def settle(self, request: SlotRequest, *, now: float, server: str, age_secs: float) -> Settled:
         """Take in what a borrower tells, and grant what it may have."""
@@ -282,7 +287,8 @@ class SlotLedger:
     ) -> SlotLease:
         run = self._runs.setdefault(run_id, _Run())
         run.needs = {other: need for other, need in run.needs.items() if need.until > now}
-        is_granting = self._is_open or claim.age is Age.NEWBORN or (claim.age is Age.YOUNG and not self._awaited)
+        age = Age.NEWBORN if self._began.get(run_id) == self._server else claim.age
+        is_granting = self._is_open or age is Age.NEWBORN or (age is Age.YOUNG and not self._awaited)
         held = claim.keeps
         others = sum(count for other, count in run.held.items() if other != name)
         free = max(0, claim.limit - held - others) if is_granting else 0

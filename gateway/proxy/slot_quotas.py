@@ -163,7 +163,7 @@ class QuotaBook:
             return
         if answer.heard is not Heard.DONE:
             self._fail(call)
-            self._epoch = self._desk.routes.epoch = ""
+            self._epoch = ""
             return
         self._call = None
         self._desk.quotas_until = call.sent_at + HOLD_SECS

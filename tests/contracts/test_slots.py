@@ -275,6 +275,18 @@ async def test_an_empty_server_lends_nothing_of_old_runs(redis_server: Any, when
         assert lease == SlotLease(slots=2, others=2, unmet=2), "what is free by now is for who has waited"
 
 
+async def test_slots_of_a_run_that_began_after_the_loss_are_lent_at_once(on_real_redis: RedisSlots, when: When) -> None:
+    """Also to a gateway that heard of it late; not when the server was lost once more."""
+    when.age_secs = 0.0
+    ann, bob = await borrowers(on_real_redis, "ann", "bob")
+    await on_real_redis.began("r")
+    assert await ann.has(likes=1) == SlotLease(slots=1)
+    assert await bob.has(needs=3) == SlotLease(slots=3, others=1)
+    when.server = "second"
+    await ann.say(is_full=True)
+    assert (await bob.say(is_full=True, r=SlotClaim(limit=4, needs=4)))["r"].slots == 0
+
+
 async def test_an_empty_server_that_nobody_vouches_for_waits_for_a_whole_lease(
     on_real_redis: RedisSlots, when: When
 ) -> None:
@@ -320,6 +332,7 @@ STEPS = st.one_of(
     st.tuples(st.just("time"), st.sampled_from([0.1, NEED_SECS, 50.0, LEASE_SECS])),
     st.tuples(st.just("server"), st.sampled_from([0.0, 60.0, 1000.0])),
     st.tuples(st.just("withdraw"), st.sampled_from(NAMES)),
+    st.tuples(st.just("began"), st.sampled_from(RUNS)),
 )
 
 
@@ -341,6 +354,9 @@ async def _compare(server: Any, steps: list[Any]) -> None:
                     when.now += secs
                 case ("server", age_secs):
                     when.server, when.age_secs = when.server + "x", age_secs
+                case ("began", run_id):
+                    ledger.began(run_id, server=when.server)
+                    await slots.began(run_id)
                 case ("withdraw", name):
                     ledger.withdraw(name)
                     await slots.withdraw(name)

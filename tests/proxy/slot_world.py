@@ -173,6 +173,7 @@ class World:
     def start_run(self) -> RunRoute:
         one = route(f"run{next(self.numbers)}", Readiness.STARTING, generation=NEW)
         self.publish(one)
+        self.ledger.began(one.run_id, server=self.server)
         return one
 
     def place(self, run_id: str) -> None:

@@ -22,13 +22,14 @@ from gateway.core.slot_leases import (
 from gateway.state.redis.client import RedisClient, Script
 from gateway.state.redis.ears import Ears
 from gateway.state.redis.line import Word
-from gateway.state.redis.slots_script import SETTLE, WITHDRAW
+from gateway.state.redis.slots_script import BEGAN, SETTLE, WITHDRAW
 from gateway.state.subscriptions import QUEUE_BOUND
 
 KEEP_SECS = 3600.0
 """How long a key lasts that nobody touches; borrowers tell all that they hold more often."""
 
 _SETTLE = Script.named("settle_slots", SETTLE)
+_BEGAN = Script.named("began_slots", BEGAN)
 _WITHDRAW = Script.named("withdraw_slots", WITHDRAW)
 
 
@@ -66,6 +67,10 @@ class RedisSlots:
         for run_id, claim in request.claims.items():
             words += [run_id, claim.limit, claim.keeps, claim.needs, claim.likes, int(claim.age)]
         return _answer(request, await self._client.call(_SETTLE, keys, words))
+
+    async def began(self, run_id: str) -> None:
+        server = self._moment().server if self._moment is not None else ""
+        await self._client.call(_BEGAN, [self._client.keys.key("slots", "run", run_id)], [server, _ms(KEEP_SECS)])
 
     async def withdraw(self, borrower: str) -> None:
         key = self._client.keys.key

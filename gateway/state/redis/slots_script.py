@@ -3,8 +3,9 @@ No I/O: the Lua scripts of slot leases: ``SlotLedger`` within Redis, where no ot
 
 The ledger's hash has ``server``, ``epoch``, ``opens_at`` (0: it is open), ``complete_at``, ``joins`` and ``orders``.
 Each borrower is ``serial seen until number term epoch``. A run's hash has ``h <borrower>``, which is ``term slots``,
-and ``n <borrower>``, which is ``term order slots until``. The term is the number of the borrower's last full call: what
-was written in another one counts no more, nor does what is of a borrower that is gone, so nothing has to be cleaned up.
+``n <borrower>``, which is ``term order slots until``, and maybe ``born``, the server that it is as new as. The term is
+the number of the borrower's last full call: what was written in another one counts no more, nor does what is of one
+that is gone, so nothing has to be cleaned up.
 """
 
 from __future__ import annotations
@@ -119,8 +120,10 @@ local function settle_run(key, run_id, limit, held, needs, likes, age)
     for i = 1, #fields, 2 do
         local kind, other = fields[i]:match('^(%a) (.*)$')
         local term, first, count, till = fields[i + 1]:match('^(%d+) (%d+) ?(%d*) ?(%d*)$')
-        local of_other = borrowers[other]
-        if not of_other or of_other.term ~= term or (kind == 'n' and tonumber(till) <= now) then
+        local of_other = borrowers[other or '']
+        if fields[i] == 'born' then
+            if fields[i + 1] == server then age = NEWBORN end
+        elseif not of_other or of_other.term ~= term or (kind == 'n' and tonumber(till) <= now) then
             redis.call('HDEL', key, fields[i])
         elseif kind == 'h' then
             if other ~= name then
@@ -202,6 +205,13 @@ local names = redis.call('SMEMBERS', KEYS[3])
 for other in pairs(borrowers) do names[#names + 1] = other end
 local opens_in_ms = is_open and 0 or tonumber(ledger.opens_at) - now
 return {'done', ledger.epoch, tonumber(ledger.joins), opens_in_ms, names, leases}
+"""
+
+BEGAN = """
+local server = ARGV[1]
+if server == '' then server = redis.call('INFO', 'server'):match('run_id:(%w+)') end
+redis.call('HSET', KEYS[1], 'born', server)
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
 
 WITHDRAW = """
