@@ -22,7 +22,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
@@ -88,7 +88,8 @@ class Leading:
     ends, by cancelling it where the lead is lost. *lease_secs*: infinite where nobody else can ever lead.
 
     Where *act* can't be entered for a reason that a person can mend (no engine, say), the lead is given up and sought
-    again a little later; with *fails_with_act*, ``run`` raises it where it was the first time. *clock* is monotonic.
+    again a little later; with *fails_with_act*, ``run`` raises it where it was the first time. ``find_dead`` tells each
+    time of holders that are proven to have ended, whose lease need not be waited for. *clock* is monotonic.
     """
 
     signals: Signals
@@ -97,6 +98,7 @@ class Leading:
     fails_with_act: bool = False
     lease_secs: float = LEASE_SECS
     on_change: Callable[[], None] = lambda: None
+    find_dead: Callable[[], Sequence[str]] = lambda: ()
     clock: Callable[[], float] = boot_time
     term: Term | None = None
     trouble: str | None = None
@@ -143,6 +145,8 @@ class Leading:
                 if token is None:
                     held_until = self.clock() + self.lease_secs
                     self.settled.set()
+                    if await self._resign_for_the_dead():
+                        continue
                 elif asked_at >= held_until or await self._is_remembered():
                     return Term(token, asked_at + self.lease_secs, self.clock)
                 else:
@@ -151,6 +155,14 @@ class Leading:
                     await self._pause_until(held_until)
             await self._pause(self._ask_secs)
         return None
+
+    async def _resign_for_the_dead(self) -> bool:
+        """Whether there were any, who may have held the lead."""
+        dead = self.find_dead()
+        for holder in dead:
+            _log.info("the autoscaler %s has ended without saying so", holder)
+            await self._resign(holder)
+        return bool(dead)
 
     async def _is_remembered(self) -> bool:
         try:
@@ -223,11 +235,11 @@ class Leading:
             await self.signals.announce(_MARK, "leader", {}, ttl_secs=_MARK_SECS)
             await asyncio.sleep(_MARK_EVERY_SECS)
 
-    async def _resign(self) -> None:
+    async def _resign(self, holder: str | None = None) -> None:
         """So that the next one need not wait for the lease's end; it comes without that, too."""
         with contextlib.suppress(StateUnavailable, TimeoutError):
             async with asyncio.timeout(_RESIGN_SECS):
-                await self.signals.resign(LEADER, self.holder)
+                await self.signals.resign(LEADER, holder or self.holder)
 
     async def _bear(self, problem: Exception) -> None:
         reasons = reasons_in_words(problem)

@@ -1,8 +1,9 @@
 """
 The process of ``greenroom autoscaler``: of several one leads and acts, the others wait for their turn.
 
-It answers health and metrics on a port of its own. When it is stopped it lets go of its runs, which live on: another
-one adopts them, or the next start of this one.
+It answers health and metrics on a port of its own. That it lives is told by a mark in its data folder, so that another
+one there need not wait for the end of its lease when it was killed. When it is stopped it lets go of its runs, which
+live on: another one adopts them, or the next start of this one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -26,6 +28,7 @@ from starlette.routing import BaseRoute, Route
 
 from gateway.health import StoreHealth
 from gateway.installed_rules import warn_without_rules
+from gateway.living import alive, bury, dead
 from gateway.observability import Metrics
 from gateway.opening import open_services
 from gateway.presence import Presence, follow_missed, key_print, refuse_another_key
@@ -53,7 +56,8 @@ async def serve_autoscaler(settings: Settings, sockets: list[socket.socket], say
     metrics = Metrics()
     host, port = sockets[0].getsockname()[:2]
     reachable = own_address(settings.signals_url or "") if ip_address(host).is_unspecified else str(host)
-    async with open_services(settings, settings.port) as services:
+    async with contextlib.AsyncExitStack() as stack:
+        services = await stack.enter_async_context(open_services(settings, settings.port))
         state = services.state
         await refuse_another_key(state.signals, services.box)
         acting = Acting(
@@ -77,7 +81,14 @@ async def serve_autoscaler(settings: Settings, sockets: list[socket.socket], say
             presence.renew()
             say("this autoscaler leads." if leading.leads else "this autoscaler waits for its turn.")
 
-        leading = Leading(signals=state.signals, holder=new_id(), act=acting.act, on_change=changed)
+        marks = settings.data / "autoscalers"
+        leading = Leading(
+            signals=state.signals,
+            holder=new_id(),
+            act=acting.act,
+            on_change=changed,
+            find_dead=partial(_take_dead, marks),
+        )
         presence = Presence(
             state.signals,
             "autoscaler",
@@ -94,6 +105,7 @@ async def serve_autoscaler(settings: Settings, sockets: list[socket.socket], say
         metrics.watch_signals(state.signals)
         look = partial(_lead_of, leading)
         server = _server([*_routes(services, metrics, look), *log_routes(services.logs, services.box)])
+        stack.enter_context(alive(marks, leading.holder))
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(server.serve(sockets=sockets))
             competing = group.create_task(leading.run())
@@ -123,6 +135,14 @@ async def _until_over(competing: asyncio.Task[None], stop: StopSignals) -> None:
         await asyncio.wait([competing, at_once], return_when=asyncio.FIRST_COMPLETED)
         competing.cancel()
         at_once.cancel()
+
+
+def _take_dead(marks: Path) -> list[str]:
+    """The autoscalers of this data folder that were killed, each once."""
+    found = dead(marks)
+    for holder in found:
+        bury(marks, holder)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

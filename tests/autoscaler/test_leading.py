@@ -209,6 +209,17 @@ async def test_a_lead_that_was_forgotten_begins_anew(house: House) -> None:
         assert a.leads
 
 
+async def test_the_lease_of_one_who_is_dead_is_not_waited_for(house: House) -> None:
+    """Where there is proof, its clock need not move."""
+    await house.signals.lead(LEADER, "killed", ttl_secs=1000)
+    await house.signals.announce("memory", "leader", {}, ttl_secs=1000)
+    proofs: list[list[str]] = [[], ["somebody else"], ["killed"]]
+    a = house.one("a", find_dead=lambda: proofs.pop(0) if proofs else [])
+    async with competing(a):
+        await house.until(lambda: a.leads)
+        assert proofs == []
+
+
 @pytest.mark.parametrize(
     ("problem", "told"),
     [

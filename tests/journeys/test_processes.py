@@ -84,12 +84,13 @@ async def test_the_leader_is_killed(tmp_path: Path, redis: RedisServer) -> None:
         async with probing(*fleet.gateways, actor="first") as prober:
             await (await fleet.leader()).kill()
             killed = time.monotonic()
-            await fleet.leader(within_secs=15)
+            following = await fleet.leader(within_secs=15)
             took_secs = time.monotonic() - killed
             assert await warm(fleet.gateways[1], "second")
         assert prober.failures == []
         assert set(prober.answers) == {before}
         assert took_secs < 2 * LEASE_SECS
+        assert "has ended without saying so" in following.log  # its lease was not waited for
         for actor in ("first", "second"):
             await lives_once(fleet.gateways[0], actor)
 
