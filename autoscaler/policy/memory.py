@@ -17,6 +17,7 @@ from autoscaler.policy.windows import NOTHING, SECS, Window
 
 _HALF_LIFE_SECS = 300.0
 _NEWEST_SHARE = 0.3
+_LEAST_SECS = 1e-9
 _NO_WINDOW = Window(0.0, 0.0)
 _NO_GAPS = Gaps()
 _NO_FORESIGHT = Foresight()
@@ -172,7 +173,7 @@ def after(memory: Memory, seen: Since) -> Memory:
         at=now,
         in_flight=memory.in_flight.add(now, seen.average_in_flight),
         waiting=memory.waiting.add(now, seen.average_waiting),
-        arrivals=memory.arrivals.add(now, seen.arrivals / passed) if passed > 0 else memory.arrivals,
+        arrivals=memory.arrivals.add(now, seen.arrivals / passed) if passed >= _LEAST_SECS else memory.arrivals,
         busy_secs=memory.busy_secs * faded + seen.average_in_flight * passed,
         finished=memory.finished * faded + finished,
         open_requests=seen.open_requests,

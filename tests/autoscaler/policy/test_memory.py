@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from autoscaler.policy.gaps import Gaps
@@ -150,6 +150,7 @@ def test_it_survives_being_stored(seen: list[Since]) -> None:
     st.floats(0, 300),
     st.floats(0, 9, allow_subnormal=False),
 )
+@example(steps=[], until_noticed=0.0, until_woken=5e-324, average=0.0)
 def test_what_sleeps_needs_little_room(
     steps: list[tuple[float, float, int]], until_noticed: float, until_woken: float, average: float
 ) -> None:
