@@ -35,6 +35,8 @@ _WAIT_SECS = 2.0
 _AGAIN_SECS = 0.5
 _PAUSE_SECS = 0.1
 _AVOID_SECS = 5.0
+_MAX_CONNECTIONS = 400
+_KEPT_CONNECTIONS = 20
 _LAST_TRY_SECS = 10.0  # for a new leader to take over, once the job has ended
 
 
@@ -67,7 +69,8 @@ class RemoteLogs:
         self._clock = clock
         self._avoided: dict[str, float] = {}
         self._http = httpx.AsyncClient(
-            timeout=httpx.Timeout(_ANSWER_SECS, connect=_CONNECT_SECS),
+            # Each follower has a request of its own under way, and none fails for that many others have.
+            limits=httpx.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_KEPT_CONNECTIONS),
             headers={"Accept-Encoding": "identity"},
             trust_env=False,
         )
@@ -87,9 +90,10 @@ class RemoteLogs:
             try:
                 found = await self._ask(place, job_id, start, size, wait_secs)
             except (httpx.HTTPError, StateUnavailable) as error:
-                self._avoided[place] = self._clock() + _AVOID_SECS
                 why = f"{place}: {error or type(error).__name__}"
-                _log.warning("the log service at %s does not answer: %s", place, error or type(error).__name__)
+                if place not in self._avoided:  # told once, however many ask again and again
+                    _log.warning("the log service at %s", why)
+                self._avoided[place] = self._clock() + _AVOID_SECS
             else:
                 self._avoided.pop(place, None)
                 return found
@@ -106,7 +110,7 @@ class RemoteLogs:
     async def _ask(self, place: str, job_id: str, start: int, size: int, wait_secs: float) -> bytes | None:
         target = f"/logs/{job_id}?start={start}&size={size}&wait={wait_secs:g}"
         headers = {PROOF_HEADER: prove(self._box, target, self._now())}
-        timeout = httpx.Timeout(_ANSWER_SECS + wait_secs, connect=_CONNECT_SECS)
+        timeout = httpx.Timeout(_ANSWER_SECS + wait_secs, connect=_CONNECT_SECS, pool=None)
         async with self._http.stream("GET", f"http://{place}{target}", headers=headers, timeout=timeout) as answer:
             if answer.status_code == 404:
                 return None

@@ -107,6 +107,7 @@ class Follower:
     def __init__(self, logs: Logs) -> None:
         self.has_ended = False
         self.log = b""
+        self.finished = asyncio.Event()
         self._news = asyncio.Condition()
         self._logs = logs
 
@@ -115,6 +116,7 @@ class Follower:
             async with self._news:
                 self.log += chunk
                 self._news.notify_all()
+        self.finished.set()
 
     async def seen(self, word: bytes) -> None:
         async with asyncio.timeout(20), self._news:
@@ -265,6 +267,30 @@ async def test_another_secret_key_is_refused_in_words(world: World) -> None:
     async with world.autoscaler().serving(), RemoteLogs(world.signals, SecretBox(b"another"), now=lambda: NOW) as other:
         with pytest.raises(StateUnavailable, match="another secret key, or its clock"):
             await other.part("job", 0, 0, 0)
+
+
+@pytest.mark.slow
+async def test_many_follow_over_an_outage(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """More than a usual pool of connections holds: all hear all, and the outage is told once, not in hundreds of lines."""
+    autoscaler = world.autoscaler()
+    followers = [Follower(world.logs) for _ in range(150)]
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        for one in followers:
+            group.create_task(one.follow())
+        async with autoscaler.serving():
+            autoscaler.logs.append("job", "one")
+            for one in followers:
+                await one.seen(b"one")
+        await asyncio.sleep(1.5)  # each has asked again, in vain
+        async with autoscaler.serving():
+            autoscaler.logs.append("job", "two")
+            for one in followers:
+                await one.seen(b"two")
+                one.has_ended = True
+            for one in followers:
+                await one.finished.wait()
+    assert {tuple(one.texts) for one in followers} == {("one", "two")}
+    assert 1 <= caplog.text.count("the log service at") <= 2
 
 
 @pytest.mark.parametrize(

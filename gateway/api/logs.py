@@ -56,7 +56,9 @@ async def _log_of(call: Call, job: Job) -> Response:
         headers["Content-Disposition"] = f'attachment; filename="{job.id}.log"'
     is_raw = call.query.flag("raw")
     if not call.query.flag("stream"):
-        chunks = await _begun(call.services.logs.read(job.id))
+        chunks = call.services.logs.read(job.id)
+        if call.request.method != "HEAD":
+            chunks = await _begun(chunks)
         return LogResponse(_cleaned(chunks, is_raw), None, headers)
     present = _Present(job)
     followed = call.services.logs.follow(job.id, lambda: present.has_ended)
