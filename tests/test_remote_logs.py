@@ -271,7 +271,7 @@ async def test_another_secret_key_is_refused_in_words(world: World) -> None:
 
 @pytest.mark.slow
 async def test_many_follow_over_an_outage(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """More than a usual pool of connections holds: all hear all, and the outage is told once, not in hundreds of lines."""
+    """More than a usual pool of connections holds: all hear all, and the outage is told in one line."""
     autoscaler = world.autoscaler()
     followers = [Follower(world.logs) for _ in range(150)]
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
