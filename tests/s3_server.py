@@ -22,7 +22,8 @@ class S3Server:
     """One server; ``url`` names its buckets, which ``create_bucket`` makes."""
 
     def __init__(self) -> None:
-        pytest.importorskip("moto", reason="moto[server] is not installed")
+        for name in ("moto", "flask_cors"):
+            pytest.importorskip(name, reason="moto's server is not installed: install Greenroom with its extra dev")
         self.port = _free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self._names = count()
