@@ -88,8 +88,12 @@ class SlotDesk:
         self.on_change: Callable[[PoolKey], None] | None = None
         self.quotas_until = math.inf
 
-    def take(self, want: Want, *, avoid: frozenset[str] = frozenset()) -> LiveRun | None:
-        """A slot in the best run, taken; None where there is none now. *avoid* names runs that just refused."""
+    def take(self, want: Want, *, avoid: frozenset[str] = frozenset(), now: float | None = None) -> LiveRun | None:
+        """
+        A slot in the best run, taken; None where there is none now. *avoid* names runs that just refused.
+
+        *now* is what the clock says, from who has just looked.
+        """
         pool = self._pools.get(want.pool)
         if pool is None or pool.want is not want:
             pool = self._pool(want)
@@ -98,7 +102,9 @@ class SlotDesk:
         lone = pool.lone
         if lone is not None and pool.seen_changes == self.routes.changes and not avoid:
             # The usual case, at one stroke: what follows after it comes to the same.
-            taken, now = lone.taken, self._clock()
+            taken = lone.taken
+            if now is None:
+                now = self._clock()
             if taken < pool.limit and taken < lone.quota and now < self.quotas_until:
                 lone.taken = taken + 1
                 pool.flown_secs -= now
@@ -163,15 +169,18 @@ class SlotDesk:
             pool.room.leave(held)
             self._tidy(held.want.pool)
 
-    def give_back(self, run: LiveRun, *, used_at: float | None = None) -> None:
+    def give_back(self, run: LiveRun, *, used_at: float | None = None, now: float | None = None) -> None:
         """
         One slot of *run* is free again; the next waiter gets it at once.
 
-        *used_at* is when the run was last used by who had it; None: right now.
+        *used_at* is when the run was last used by who had it; None: right now. *now* is what the clock says, from who
+        has just looked.
         """
         run.taken -= 1
-        now = self._clock()
-        key = run.route.pool
+        if now is None:
+            now = self._clock()
+        route = run.route
+        key = route.pool
         if used_at is None:
             run.used_at = now
         else:
@@ -188,7 +197,7 @@ class SlotDesk:
                 self.routes.left(run)
             if run.taken >= run.quota and self.on_change is not None:
                 self.on_change(key)
-        if run.route.readiness is _DRAINING:
+        if route.readiness is _DRAINING:
             self._tell_when_drained(run)
 
     def view(self, run: LiveRun) -> None:

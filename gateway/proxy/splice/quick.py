@@ -85,7 +85,7 @@ class QuickExchange(Exchange):
             or decisions.is_stopping
         ):
             return False
-        run = decisions.desk.take(self._want)
+        run = decisions.desk.take(self._want, now=now)
         if run is None:
             return False
         shared.lobby.requests.hits += 1
@@ -142,7 +142,7 @@ class QuickExchange(Exchange):
         self._back = self._run = None
         self.is_open = False
         back.let_go(now, is_request_over=True)
-        shared.decisions.desk.give_back(run)
+        shared.decisions.desk.give_back(run, now=now)
         method = self.method
         if run is not self._about_run or method is not self._about_method:
             self._about = shared.accounts.about("standby", method, run.route.run_id)
