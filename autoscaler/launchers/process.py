@@ -112,6 +112,7 @@ class ProcessLauncher:
         self._host = host
         self._ports = Ports(*port_range)
         self._meter = Meter()
+        self._cores = float(os.cpu_count() or 1)  # the kernel is slow to tell, and is asked for each run at each look
         self._fork_server = ForkServer()
         self._runs: dict[str, _Run] = {}
         self._starting: set[str] = set()
@@ -143,7 +144,7 @@ class ProcessLauncher:
 
     def cpu_share(self, memory_mbytes: int) -> float:
         """What a run may count on: min(cores, max(1, memory ÷ 4096)), e.g. 2 for 8192 MiB on 4 cores. Not enforced."""
-        return min(float(os.cpu_count() or 1), max(1.0, memory_mbytes / 4096))
+        return min(self._cores, max(1.0, memory_mbytes / 4096))
 
     async def prepare(self, build: Build, progress: Callable[[str], None]) -> None:
         """Unpack the source and make its environment, unless that was done before."""

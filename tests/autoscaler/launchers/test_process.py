@@ -43,9 +43,10 @@ async def launcher(tmp_path, builds) -> AsyncIterator[ProcessLauncher]:
         pytest.param(128, 1, 1.0, id="a machine of one core"),
     ],
 )
-def test_cpu_share(launcher, monkeypatch, memory, cores, expected):
+def test_cpu_share(builds, tmp_path, monkeypatch, memory, cores, expected):
     """min(cores, max(1, memory ÷ 4096))."""
     monkeypatch.setattr("os.cpu_count", lambda: cores)
+    launcher = ProcessLauncher(tmp_path / "root", builds, port_range=PORTS)
     assert launcher.cpu_share(memory) == expected
 
 
