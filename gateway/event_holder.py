@@ -7,9 +7,9 @@ the sockets the workers decide (``gateway.held_sockets``); here is neither a sto
 that could fail, and no reason to start it anew.
 
 Of all workers that serve, one *leads*: it watches what the held runs are told, and sends it. The holder chooses it and
-keeps to it. Where it lets go, the next one first watches the same runs beside it, so that nobody counts as not
-connected in between; the frames of that time are those of the old one, and what is told once comes from whoever is
-faster.
+keeps to it while it is not stuck. Where it lets go, the next one first watches the same runs beside it, so that nobody
+counts as not connected in between; the frames of that time are those of the old one, and what is told once comes from
+whoever is faster.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from gateway.child import enter_child
 from gateway.held_socket import HeldSocket
 from gateway.holder_link import Link, accept_link
 from gateway.holder_messages import (
+    Alive,
     AskFigures,
     Close,
     Dismissed,
@@ -47,6 +48,8 @@ MAX_SOCKETS_PER_RUN = 10
 _POLICY_VIOLATION = 1008
 _GOING_AWAY = 1001
 _GOODBYE_SECS = 1.0
+_SILENT_SECS = 4.0  # some words of those that workers say each second
+_LOOK_SECS = 1.0
 
 
 class Holder:
@@ -61,16 +64,21 @@ class Holder:
         self._willing: list[Link] = []
         self._leader: Link | None = None
         self._next: Link | None = None  # watches, beside the leader if there is one, and has not said that it does
+        self._alive_at: dict[Link, float] = {}  # of those that say so
         self._uses: dict[Link, Use] = {}
         self._emptied = asyncio.Event()
+        self._looking: asyncio.Task[None] | None = None
 
     def open(self) -> None:
         """Listen for workers."""
         asyncio.get_running_loop().add_reader(self._rendezvous.fileno(), self._accept)
+        self._looking = self._group.create_task(self._look_for_ever())
 
     async def close(self) -> None:
         """Greenroom has ended: say goodbye."""
         asyncio.get_running_loop().remove_reader(self._rendezvous.fileno())
+        if self._looking is not None:
+            self._looking.cancel()
         for link in list(self._links):
             link.close()
         for sockets in list(self._sockets.values()):
@@ -89,6 +97,7 @@ class Holder:
 
     def _on_link_end(self, link: Link) -> None:
         self._links.discard(link)
+        self._alive_at.pop(link, None)
         if self._leader is link:
             self._leader = None
         self._let_go(link)
@@ -121,6 +130,8 @@ class Holder:
                         before.send(Dismissed())
             case LetGo():
                 self._let_go(link)
+            case Alive():
+                self._alive_at[link] = asyncio.get_running_loop().time()
             case Use():
                 self._uses[link] = message
                 self._tell_leaders(message, but=link)
@@ -141,13 +152,30 @@ class Holder:
 
     def _choose(self) -> None:
         """See to it that the leader is one that serves, or that another one is about to follow it."""
-        if self._leader in self._willing or self._next is not None or not self._willing:
+        if self._leader in self._willing or self._next is not None:
             return
-        self._next = chosen = self._willing[0]
+        chosen = next((link for link in self._willing if not self._is_stuck(link)), None)
+        if chosen is None:
+            return
+        self._next = chosen
         chosen.send(Held(tuple(self._sockets), is_answer=True))
         for other, use in self._uses.items():
             if other is not chosen:
                 chosen.send(use)
+
+    def _is_stuck(self, link: Link) -> bool:
+        alive_at = self._alive_at.get(link)
+        return alive_at is not None and asyncio.get_running_loop().time() - alive_at > _SILENT_SECS
+
+    async def _look_for_ever(self) -> None:
+        """Whoever is stuck loses the lead, where another one could have it; dismissed, it may offer itself anew."""
+        while True:
+            await asyncio.sleep(_LOOK_SECS)
+            for link in (self._leader, self._next):
+                others = [one for one in self._willing if one is not link and not self._is_stuck(one)]
+                if link in self._willing and others and self._is_stuck(link):
+                    self._let_go(link)
+            self._choose()
 
     def _sends(self, link: Link) -> bool:
         """Whether frames that are sent again and again are taken from *link*: of two that watch, from one."""

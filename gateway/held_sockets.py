@@ -25,6 +25,7 @@ from gateway.core.demand import DemandReport, RunUse
 from gateway.events import DONE, POLICY_VIOLATION, RUN_ENDED, UNKNOWN_RUN, is_events_secret, pending_frames
 from gateway.holder_link import Link, open_link
 from gateway.holder_messages import (
+    Alive,
     Close,
     Dismissed,
     Gone,
@@ -51,6 +52,7 @@ _AGAIN_SECS = 1.0
 _ANSWER_SECS = 2.0
 _USE_EVERY_SECS = 0.5
 _USE_TTL_SECS = 5.0
+_ALIVE_EVERY_SECS = 1.0
 # A worker that drains takes no new request for a run, so it can't have missed any change of a route.
 _ALL_ROUTES_SEEN = 2**62
 
@@ -187,6 +189,11 @@ class HeldSockets:
         try:
             if self._serves:
                 link.send(Lead())
+            while not self._signals_are_own and not ended.is_set():  # then there may be several workers
+                link.send(Alive())
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_ALIVE_EVERY_SECS):
+                        await ended.wait()
             await ended.wait()
         finally:
             self._link = None
@@ -209,6 +216,8 @@ class HeldSockets:
                 self._drop(message.run_id)
             case Dismissed():
                 self._drop_all()
+                if self._serves:  # it was taken for stuck
+                    self.pass_on(Lead())
             case Use():
                 self._group.create_task(self._report(message))
             case Told():

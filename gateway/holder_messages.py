@@ -2,7 +2,8 @@
 No I/O: what workers and the holder of the events sockets say to each other, as lines of JSON over a Unix socket.
 
     worker → holder   Take (with the descriptor of an accepted connection), Send, Close
-                      Lead: "I serve from now on", Watching: "I would hear whatever these runs are told", LetGo
+                      Lead: "I serve from now on", Watching: "I would hear whatever these runs are told", LetGo;
+                      Alive, each second where there are several workers
     holder → worker   Held: runs with sockets, all of them for the one that is to lead, else those with a new one; Gone
                       Dismissed: another one leads now
     worker → worker   by way of the holder: Use and Told, what a worker that drains still does, and what has changed;
@@ -66,6 +67,11 @@ class LetGo:
 
 
 @dataclass(frozen=True, slots=True)
+class Alive:
+    """The worker that says so is not stuck, and will say so again soon."""
+
+
+@dataclass(frozen=True, slots=True)
 class Dismissed:
     """Another worker sends the events now."""
 
@@ -123,7 +129,9 @@ class Figures:
     text: str
 
 
-Message = Take | Send | Close | Lead | Watching | LetGo | Dismissed | Held | Gone | Use | Told | AskFigures | Figures
+Message = (
+    Take | Send | Close | Lead | Watching | LetGo | Alive | Dismissed | Held | Gone | Use | Told | AskFigures | Figures
+)
 
 _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Message)}
 

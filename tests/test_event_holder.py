@@ -13,10 +13,11 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError
 
-from gateway import held_socket
+from gateway import event_holder, held_socket
 from gateway.event_holder import MAX_SOCKETS_PER_RUN, Holder
 from gateway.holder_link import Link, open_link
 from gateway.holder_messages import (
+    Alive,
     Close,
     Dismissed,
     Gone,
@@ -212,6 +213,24 @@ async def test_what_is_told_once_is_told_by_whoever_is_faster(world: World) -> N
     old.link.send(told)
     old.link.send(measured(1))
     assert await client.recv() == frame("systemInfo", 1)
+
+
+async def test_who_is_stuck_is_followed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has promised to say that it lives, and does not, loses the lead; its late frames are refused."""
+    monkeypatch.setattr(event_holder, "_SILENT_SECS", 0.2)
+    stuck, new = world.worker(), world.worker()
+    await stuck.leads()
+    client = await world.client(stuck)
+    new.link.send(Lead())
+    assert await new.is_chosen() == Held((), is_answer=True)
+    stuck.link.send(Alive())
+    assert await new.is_chosen() == Held((RUN,), is_answer=True)
+    new.link.send(Watching())
+    assert await stuck.hears(lambda message: isinstance(message, Dismissed))
+    stuck.link.send(measured(1))
+    assert await stuck.leads() == Held((), is_answer=True)
+    new.link.send(measured(2))
+    assert await client.recv() == frame("systemInfo", 2)
 
 
 async def test_no_worker_is_left_to_follow(world: World) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.holder_messages import (
     MAX_MESSAGE_BYTES,
+    Alive,
     AskFigures,
     Close,
     Dismissed,
@@ -31,7 +32,7 @@ messages = st.one_of(
     st.builds(Take, texts, texts),
     st.builds(Send, texts, texts, st.lists(texts, max_size=3).map(tuple), st.booleans()),
     st.builds(Close, texts, st.integers(1000, 4999), texts),
-    st.sampled_from((Lead(), Watching(), LetGo(), Dismissed())),
+    st.sampled_from((Lead(), Watching(), LetGo(), Alive(), Dismissed())),
     st.builds(Held, st.lists(texts, max_size=3).map(tuple), st.booleans()),
     st.builds(Gone, texts),
     st.builds(

@@ -135,7 +135,10 @@ async def test_a_worker_dies_and_all_are_replaced(tmp_path: Path, redis: RedisSe
 
 
 async def test_an_abort_is_told_once_through_reload_and_crash(tmp_path: Path, redis: RedisServer) -> None:
-    """An events socket, opened once, hears on over the death and the replacement of workers; 'aborting' comes once."""
+    """
+    An events socket, opened once, hears on over the death, the pauses and the replacement of workers, and 'aborting'
+    once.
+    """
     async with fleet_of(tmp_path, redis, settings={"abort_grace_secs": 60}) as fleet:
         gateway = await with_workers(fleet)
         workers = await both_serve(gateway)
@@ -145,6 +148,14 @@ async def test_an_abort_is_told_once_through_reload_and_crash(tmp_path: Path, re
                 count = gateway.log.count("the new worker serves")
                 os.kill(worker, signal.SIGKILL)
                 await eventually(lambda count=count: gateway.log.count("the new worker serves") > count, within_secs=40)
+                await listener.hears_more()
+            for worker in sorted(await both_serve(gateway)):
+                os.kill(worker, signal.SIGSTOP)
+                try:
+                    await listener.hears_more()
+                    await listener.hears_more()
+                finally:
+                    os.kill(worker, signal.SIGCONT)
                 await listener.hears_more()
             await gateway.data_of("POST", f"/actor-runs/{run_id}/abort", params={"gracefully": "1"})
             await eventually(lambda: listener.names() == ["aborting", "persistState"], what="the abort's frames")
