@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from gateway.core.lifecycle import Readiness
 from gateway.core.slot_leases import (
     HOLD_SECS,
     Age,
@@ -26,49 +25,18 @@ from gateway.core.slot_leases import (
 )
 from gateway.core.standby import PoolKey
 from gateway.proxy.route_table import LiveRun
+from gateway.proxy.slot_shares import Borrowed, House
 from gateway.proxy.slots import SlotDesk
 
 LOOK_SECS = 1.0
-"""How often a call is made at least: it renews what is held, and looks through all runs."""
+"""How often a call is made at least; it renews what is held, and looks at some of the runs."""
 RETRY_SECS = 0.3
 """After this a need that was not met is told again; in between, whoever gives back makes its own way here."""
 UNUSED_SECS = 3.0
 """A run that was not used for so long gives back what is beyond this gateway's fair part."""
-_JUST_USED_SECS = 2.0
-_FULL_EVERY_SECS = 600.0  # well before the store may forget what was not touched
+_POOLS_PER_LOOK = 200
+_TELL_AGAIN_SECS = 600.0  # well before the store may forget what was not touched
 _PAUSE_SECS = 0.5  # after a call that failed
-
-
-@dataclass(slots=True, eq=False)
-class _Borrowed:
-    """
-    One run. ``held`` is what the ledger has for this gateway, at most: None where that is not known. ``others``: what
-    it has for all others. ``unmet``: how many more it was told that this gateway needs, and may grant at any moment.
-    """
-
-    run: LiveRun
-    held: int | None = 0
-    others: int = 0
-    unmet: int = 0
-    limit: int = 1
-    likes_again_at: float = 0.0
-
-    @property
-    def keeps(self) -> int:
-        """What can't be given back, or is not meant to be."""
-        return max(self.run.quota, self.run.taken)
-
-    @property
-    def has_more(self) -> bool:
-        """Whether there is something to give back."""
-        return self.held is None or self.keeps < self.held
-
-    @property
-    def may_be_used(self) -> bool:
-        """Whether it takes requests, or will soon."""
-        route = self.run.route
-        is_placed = route.address is not None and route.readiness in (Readiness.STARTING, Readiness.SERVING)
-        return is_placed and not self.run.has_refused and not self.run.is_gone
 
 
 @dataclass(slots=True)
@@ -89,12 +57,12 @@ class QuotaBook:
         self._gateway_id = gateway_id
         self._desk = desk
         self._poke = poke
-        self._runs: dict[str, _Borrowed] = {}
+        self._runs: dict[str, Borrowed] = {}
         self._asked: set[PoolKey] = set()
         self._unmet: set[PoolKey] = set()
         self._retry_at = math.inf
         self._look_at = -math.inf
-        self._full_at = -math.inf
+        self._to_look_at: list[PoolKey] = []
         self._paused_until = -math.inf
         self._call: _Call | None = None
         self._number = 0
@@ -131,13 +99,17 @@ class QuotaBook:
             return None
         if now >= self._desk.quotas_until:
             self._desk.end_quotas()
-        is_full = not self._epoch or now >= self._full_at
+        is_full = not self._epoch
         is_look = is_full or now >= self._look_at
         if self._unmet and now >= self._retry_at:
             self._asked |= self._unmet
             self._unmet.clear()
-        pools = set(self._desk.routes.pools()) | self._asked if is_look else set(self._asked)
+        pools = set(self._asked)
         self._asked.clear()
+        if is_full:
+            pools.update(self._desk.routes.pools())
+        elif is_look:
+            pools.update(self._next_to_look_at())
         claims = dict(self._claims(pools, now, is_look=is_look, is_full=is_full))
         if not claims and not is_look:
             return None
@@ -168,8 +140,6 @@ class QuotaBook:
         self._call = None
         self._desk.quotas_until = call.sent_at + HOLD_SECS
         self._hear_who_is_there(request, answer, call.sent_at, now)
-        if request.is_full:
-            self._full_at = call.sent_at + _FULL_EVERY_SECS
         for run_id, lease in answer.leases.items():
             self._take_in(run_id, request.claims[run_id], lease, now)
 
@@ -192,6 +162,7 @@ class QuotaBook:
         one = self._runs.get(run_id)
         if one is None:
             return
+        one.told_at = now
         one.held, one.others, one.unmet = lease.slots, lease.others, max(0, claim.needs - lease.slots)
         if one.run.is_gone and lease.slots == 0:
             del self._runs[run_id]
@@ -204,7 +175,7 @@ class QuotaBook:
         key = one.run.route.pool
         if lease.slots + lease.others > claim.limit:
             # More than there are: the limit was lowered, or somebody was away for longer than its slots lasted.
-            self._shrink(one, self._part(claim.limit))
+            self._shrink(one, self._house.part_of(claim.limit))
         elif lease.unmet:
             self._yield(one, lease.unmet, now)
         if claim.needs > lease.slots and key is not None:
@@ -252,25 +223,14 @@ class QuotaBook:
 
     # What is kept and what is given back
 
-    def _part(self, limit: int) -> int:
-        """This gateway's fair part of a run's slots."""
-        return limit // max(1, len(self._known))
+    @property
+    def _house(self) -> House:
+        return House(len(self._known))
 
-    def _is_scarce(self, limit: int) -> bool:
-        return limit < 2 * len(self._known) and len(self._known) > 1
+    def _yield(self, one: Borrowed, count: int, now: float) -> None:
+        self._shrink(one, self._house.quota_after_yielding(one, count, now))
 
-    def _yield(self, one: _Borrowed, count: int, now: float) -> None:
-        """Others need *count* slots: idle ones go, then those in use beyond the fair part, as their requests end."""
-        run = one.run
-        is_used = run.taken > 0 or now - run.used_at < _JUST_USED_SECS
-        last = 1 if is_used and not self._is_scarce(one.limit) else 0
-        idle = min(count, max(0, run.quota - max(run.taken, last)))
-        quota = run.quota - idle
-        if count > idle:
-            quota = max(quota - (count - idle), min(quota, self._part(one.limit)))
-        self._shrink(one, quota)
-
-    def _shrink(self, one: _Borrowed, quota: int) -> None:
+    def _shrink(self, one: Borrowed, quota: int) -> None:
         one.run.quota = min(one.run.quota, quota)
         if one.has_more and one.run.route.pool is not None:
             self._asked.add(one.run.route.pool)
@@ -282,41 +242,66 @@ class QuotaBook:
     ) -> Iterator[tuple[str, SlotClaim]]:
         if is_look:
             yield from self._claims_of_gone(is_full=is_full)
+        house = self._house
         for key in pools:
-            terms = self._desk.leasing(key)
-            if terms is None:  # nobody has asked for a slot of it here
-                continue
-            limit, waiting = terms
-            runs = [self._borrowed(run, limit) for run in self._desk.routes.runs_of(key)]
-            extra = self._spread(0 if self._is_retiring else waiting, limit, runs)
+            waiting, runs = self._borrowed_of(key)
+            self._turn += 1
+            extra = house.spread(0 if self._is_retiring else waiting, runs, turn=self._turn)
             for one in runs:
-                claim = self._claim(one, extra.get(one, 0), now, is_look=is_look)
-                does_need = claim.needs > claim.keeps and key not in self._unmet
-                is_needless = is_look and one.unmet and not claim.needs
-                if is_full or one.has_more or is_needless or does_need or claim.likes > claim.keeps:
+                claim = self._claim(house, one, extra.get(one, 0), now, is_look=is_look)
+                if is_full and not claim.keeps:
+                    one.held = 0  # what a full call does not name is given back by it
+                is_needless = one.unmet and not claim.needs
+                is_old = claim.keeps and now - one.told_at > _TELL_AGAIN_SECS
+                if (
+                    one.has_more
+                    or claim.likes > claim.keeps
+                    or (claim.needs > claim.keeps and key not in self._unmet)
+                    or (is_look and (is_needless or is_old))
+                    or (is_full and claim.keeps)
+                ):
                     yield one.run.route.run_id, claim
 
-    def _borrowed(self, run: LiveRun, limit: int) -> _Borrowed:
+    def _next_to_look_at(self) -> list[PoolKey]:
+        if not self._to_look_at:
+            self._to_look_at = list(self._desk.routes.pools())
+        pools = self._to_look_at[-_POOLS_PER_LOOK:]
+        del self._to_look_at[-_POOLS_PER_LOOK:]
+        return pools
+
+    def _borrowed_of(self, key: PoolKey) -> tuple[int, list[Borrowed]]:
+        """How many wait in a pool, and its runs; where nobody has asked for a slot, those that are in use still."""
+        terms = self._desk.leasing(key)
+        runs = self._desk.routes.runs_of(key)
+        if terms is None:
+            return 0, [self._borrowed(run) for run in runs if run.taken or run.route.run_id in self._runs]
+        found = [self._borrowed(run) for run in runs]
+        for one in found:
+            one.limit = terms[0]
+        return terms[1], found
+
+    def _borrowed(self, run: LiveRun) -> Borrowed:
         one = self._runs.get(run.route.run_id)
         if one is None or one.run is not run:
             # Of one that was gone for a moment, the ledger may have more than is known here.
-            one = self._runs[run.route.run_id] = _Borrowed(run, held=0 if one is None else None)
-        one.limit = limit
+            one = self._runs[run.route.run_id] = Borrowed(run, held=0 if one is None else None)
         return one
 
     def _claims_of_gone(self, *, is_full: bool) -> Iterator[tuple[str, SlotClaim]]:
         for run_id, one in list(self._runs.items()):
             if not one.run.is_gone:
                 continue
-            if one.has_more or is_full:
+            if is_full and not one.run.taken:
+                one.held = 0
+            if one.has_more or (is_full and one.run.taken):
                 yield run_id, SlotClaim(limit=one.limit, keeps=one.run.taken)
             elif not one.run.taken:
                 del self._runs[run_id]
 
-    def _claim(self, one: _Borrowed, extra: int, now: float, *, is_look: bool) -> SlotClaim:
+    def _claim(self, house: House, one: Borrowed, extra: int, now: float, *, is_look: bool) -> SlotClaim:
         run, limit = one.run, one.limit
         run.quota = min(run.quota, limit)
-        part = 0 if self._is_scarce(limit) else self._part(limit)
+        part = 0 if house.is_scarce(limit) else house.part_of(limit)
         is_of_use = one.may_be_used and not self._is_retiring
         if is_look and run.quota > run.taken and now - run.used_at >= UNUSED_SECS:
             run.quota = max(run.taken, min(run.quota, part))
@@ -342,24 +327,3 @@ class QuotaBook:
         if run.born_in not in self._epochs:
             return Age.OLD
         return Age.NEWBORN if run.born_in == self._epoch else Age.YOUNG
-
-    def _spread(self, waiting: int, limit: int, runs: list[_Borrowed]) -> dict[_Borrowed, int]:
-        """How many more to ask of each run for those that wait: what seems free first, then of others, in turn."""
-        extra: dict[_Borrowed, int] = {}
-        usable = [one for one in runs if one.may_be_used]
-        waiting -= sum(max(0, one.run.quota - one.run.taken) for one in usable)
-        # One whose slots are to go to others asks for none before they have gone.
-        able = [one for one in usable if one.run.taken <= one.run.quota < limit]
-        for one in sorted(able, key=lambda one: one.others):
-            count = min(waiting, limit - one.keeps - one.others)
-            if count > 0:
-                extra[one] = count
-                waiting -= count
-        self._turn += 1
-        for index in range(len(able) if waiting > 0 else 0):
-            one = able[(index + self._turn) % len(able)]
-            count = min(waiting, limit - one.keeps - extra.get(one, 0), max(1, self._part(limit)))
-            if count > 0:
-                extra[one] = extra.get(one, 0) + count
-                waiting -= count
-        return extra

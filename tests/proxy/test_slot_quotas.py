@@ -223,6 +223,27 @@ def test_a_run_that_was_gone_for_a_moment_is_not_overfilled() -> None:
     assert (len(gateway.flights), len(gateway.waiting)) == (2, 0)
 
 
+def test_what_is_in_flight_counts_though_its_run_was_gone_for_a_moment() -> None:
+    """For others too, and though nobody has asked its gateway for a slot since."""
+    shared = world(2, 2)
+    first, second = shared.gateways
+    fly(first, 2)
+    shared.settle_down(3.0)
+    assert len(first.flights) == 2
+    routes = dict(shared.routes)
+    shared.routes.clear()
+    shared.lose_all()
+    shared.round(1.0)
+    shared.routes.update(routes)
+    shared.lose_all()
+    fly(second, 2)
+    shared.settle_down(LEASE_SECS + 10, 2.0)
+    assert (len(first.flights), len(second.flights)) == (2, 0)
+    land(first)
+    shared.settle_down(3.0)
+    assert len(second.flights) == 2
+
+
 def test_where_no_slot_is_to_be_had_the_autoscaler_is_poked() -> None:
     """But not for a request that only waits for a slot to be borrowed."""
     shared = world(1, 2)
