@@ -212,18 +212,22 @@ class Fleet:
         await asyncio.to_thread(end_all_runs, self.data)
 
 
-def end_all_runs(data: Path) -> None:
-    """What autoscalers have let go of lives on: tell the guard of each run of the process launcher to end it."""
+def end_all_runs(data: Path) -> int:
+    """
+    What autoscalers have let go of lives on: tell the guard of each run of the process launcher to end it. How many
+    there were.
+    """
     folders = RunFolders(data / "process")
     records = [record for run_id in folders.all() if (record := read_record(folders.of(run_id))) is not None]
-    for record in records:
-        if started_at(record["shim_pid"]) == record["shim_started"]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(record["shim_pid"], signal.SIGQUIT)
+    living = [record for record in records if started_at(record["shim_pid"]) == record["shim_started"]]
+    for record in living:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(record["shim_pid"], signal.SIGQUIT)
     deadline = time.monotonic() + 10
-    while any(started_at(record["shim_pid"]) == record["shim_started"] for record in records):
+    while any(started_at(record["shim_pid"]) == record["shim_started"] for record in living):
         assert time.monotonic() < deadline, "runs outlive the test"
         time.sleep(0.02)
+    return len(living)
 
 
 def clean_environment() -> dict[str, str]:

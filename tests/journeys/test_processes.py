@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from journeys.fleet import Fleet, clean_environment, probing
+from journeys.fleet import Fleet, clean_environment, end_all_runs, probing
 from journeys.greenroom import Greenroom, actor_folder, error_of, eventually, refused_start
 from redis_server import RedisServer, running
 
@@ -241,6 +241,27 @@ async def test_gateways_are_reloaded(tmp_path: Path, redis: RedisServer) -> None
         for gateway in fleet.gateways:
             assert "the new worker serves" in gateway.log
         assert await warm(fleet.gateways[1], "second")
+
+
+async def test_all_in_one_with_signals_on_redis(tmp_path: Path, redis: RedisServer) -> None:
+    """``serve`` leads by the same rules: a reload hands the lead on, an outage ends it. Its end is that of its runs."""
+    async with Greenroom(tmp_path / "data", two_actors(tmp_path), {"signals_url": redis.url()}) as greenroom:
+        before = await warm(greenroom)
+        async with probing(greenroom, actor="first") as prober:
+            await greenroom.command("reload")
+            assert await warm(greenroom, "second")
+            redis.kill()
+            await asyncio.sleep(LEASE_SECS + 1)
+            redis.start()
+
+            async def wakes() -> bool:
+                return (await greenroom.api("POST", "/actors/local~second/runs?waitForFinish=1")).status_code == 201
+
+            await eventually(wakes, within_secs=20, what="a start")
+        assert prober.failures == []
+        assert set(prober.answers) == {before}
+        assert await greenroom.stop() == 0
+        assert end_all_runs(greenroom.data) == 0
 
 
 async def test_a_folder_is_shared_or_not(tmp_path: Path, redis: RedisServer) -> None:
