@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import RedisError
 
-from gateway.state.ports import StateUnavailable
 from gateway.state.redis.address import RedisAddress
 
 DRIVER_ERRORS = (RedisError, OSError)
@@ -22,7 +22,7 @@ async def connect(address: RedisAddress) -> AbstractConnection:
     """
     A new connection that has logged in; its reads have no timeout, that is the caller's.
 
-    Raises the driver's errors, or StateUnavailable where no Sentinel knows a master.
+    Raises one of DRIVER_ERRORS, also where no Sentinel knows a master.
     """
     made: Any  # half of the driver's methods have no types
     if address.path is not None:
@@ -63,14 +63,14 @@ async def _master(address: RedisAddress) -> tuple[str, int]:
                 await sentinel.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service)
                 found = await sentinel.read_response()
         except DRIVER_ERRORS as error:
-            trouble = f" ({error})"
+            trouble = f" ({str(error).rstrip('. ') or 'no answer in time'})"
             continue
         finally:
             await sentinel.disconnect(nowait=True)
         if found is not None:
             return found[0].decode(), int(found[1])
         trouble = " (it is not known there)"
-    raise StateUnavailable(f"No Sentinel tells where the Redis {address.service!r} is{trouble}.")
+    raise NotConnected(f"no Sentinel tells where it is{trouble}")
 
 
 async def _check_role(connection: Any) -> None:
@@ -78,4 +78,4 @@ async def _check_role(connection: Any) -> None:
     await connection.send_command("ROLE")
     role = (await connection.read_response())[0]
     if role != b"master":
-        raise StateUnavailable("The Redis that the Sentinels name is not the master yet.")
+        raise NotConnected("the one that the Sentinels name is not the master yet")

@@ -70,9 +70,7 @@ class Line:
                 got = await answer
         except ReadOnlyError as error:  # the master is another one by now
             raise self._failed(link, error) from error
-        except ResponseError:
-            raise
-        except StateUnavailable:
+        except (ResponseError, StateUnavailable):
             raise
         except DRIVER_ERRORS as error:
             raise self._failed(link, error) from error

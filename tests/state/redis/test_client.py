@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from certificates import Authority
-from redis_server import RedisServer, new_namespace, running
+from redis_server import RedisServer, free_port, new_namespace, running, sentinel
 from state.redis.waiting import until, until_answered
 
 from gateway.state.ports import StateUnavailable
@@ -198,3 +198,36 @@ async def test_a_unix_socket(tmp_path_factory: pytest.TempPathFactory) -> None:
     with running(folder, options=("--unixsocket", str(path))):
         async with open_client(parse_address(f"unix://{path}?db=1"), namespace="x") as client:
             assert await client.command("PING") == b"PONG"
+
+
+async def test_a_replica_takes_no_writes(tmp_path: Path) -> None:
+    """Whoever was the master before a failover refuses, and the next call connects anew, to whom it then leads."""
+    with running(tmp_path / "redis") as server, server.client() as admin:
+        async with open_client(parse_address(server.url()), namespace="x") as client:
+            await client.command("SET", "{x}:key", "1", "EX", 60)
+            before = await client.command("CLIENT", "ID")
+            admin.execute_command("REPLICAOF", "127.0.0.1", str(free_port()))
+            for write in (
+                client.command("SET", "{x}:key", "2", "EX", 60),
+                client.call(Script.named("set", "return redis.call('SET', KEYS[1], '3', 'EX', 60)"), ["{x}:key"]),
+            ):
+                with pytest.raises(StateUnavailable, match="read only replica"):
+                    await write
+                after = await until_answered(lambda: client.command("CLIENT", "ID"))
+                assert after > before
+                before = after
+            admin.execute_command("REPLICAOF", "NO", "ONE")
+            assert await client.command("SET", "{x}:key", "4", "EX", 60) == b"OK"
+
+
+async def test_sentinels_that_know_nothing(tmp_path: Path) -> None:
+    """Are told apart from a Redis that is not there: by none of them, or by one who knows no such service."""
+    with running(tmp_path / "redis") as master, sentinel(tmp_path / "sentinel", master=master, port=free_port()) as one:
+        for url, says in (
+            (f"redis+sentinel://127.0.0.1:{free_port()}?service=main", "no Sentinel tells where it is .Error 111"),
+            (f"redis+sentinel://127.0.0.1:{one.port}?service=other", "no Sentinel tells where it is.*not known there"),
+        ):
+            async with open_client(parse_address(url), namespace="x") as client:
+                with pytest.raises(StateUnavailable, match=says):
+                    await client.command("PING")
+                assert client.trouble is not None
