@@ -191,9 +191,4 @@ def _planned(policy: Policy, habits: Habits, seen: Quiet, since: float) -> Plan:
 
 
 def _span(policy: Policy, seen: Quiet, chances: Sequence[Chance], never: float) -> Span | None:
-    return best_span(
-        chances,
-        never,
-        wake_costs_secs=policy.wake_costs_secs,
-        start_secs=seen.start_secs,
-    )
+    return best_span(chances, never, wake_costs_secs=policy.wake_costs_secs, start_secs=seen.start_secs)
