@@ -76,6 +76,7 @@ async def serve_autoscaler(settings: Settings, sockets: list[socket.socket], say
         )
         async with acting.prepared():
             pass  # a launcher that can't be opened is told at once, not when it is needed
+        await services.directory.load()  # when it leads, only what has changed is to be read
 
         def changed() -> None:
             presence.renew()
