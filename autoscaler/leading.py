@@ -141,16 +141,16 @@ class Leading:
             except StateUnavailable as error:
                 self._complain(f"nobody can be asked for the lead: {error}")
             else:
-                self.trouble = None
                 if token is None:
                     held_until = self.clock() + self.lease_secs
+                    self.trouble = None
                     self.settled.set()
                     if await self._resign_for_the_dead():
                         continue
                 elif asked_at >= held_until or await self._is_remembered():
                     return Term(token, asked_at + self.lease_secs, self.clock)
                 else:
-                    _log.warning("the signals have forgotten who leads: whoever does may go on")
+                    self._complain("the signals have forgotten who leads: whoever does may go on")
                     await self._resign()
                     await self._pause_until(held_until)
             await self._pause(self._ask_secs)

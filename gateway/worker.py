@@ -57,7 +57,7 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
     async with contextlib.AsyncExitStack() as stack:
         is_shared = settings.signals_url is not None
         port = place.sockets[0].getsockname()[1]
-        services = await stack.enter_async_context(open_services(settings, port, asks_for_logs=is_shared))
+        services = await stack.enter_async_context(open_services(settings, port, asks_for_logs=place.role == "gateway"))
         state = services.state
         if is_shared:
             await refuse_another_key(state.signals, services.box)
