@@ -95,9 +95,10 @@ class Back(asyncio.Protocol):
         self._known = b""
         self._known_host = b""
         self._known_method = b""
-        self._seen: SeenAnswer | None = None
+        self._seen = cast(SeenAnswer, None)  # from the first of them on
         self._length = 0
-        self._usual_bytes = -1  # of the head with its body, where it has a length and another request may follow
+        # Of that head with its body, where it has a length and another request may follow; not while one is partial.
+        self._usual_bytes = -1
         self._shapes: Shapes[KnownAnswer] | None = None
         # Of the present answer
         self._left = _IN_HEAD
@@ -154,21 +155,21 @@ class Back(asyncio.Protocol):
             self.transport.abort()
             return
         left = self._left
+        if (
+            len(data) == self._usual_bytes
+            and left == _IN_HEAD
+            and data.startswith(self._known)
+            and self._known_host == receiver.host
+            and self._known_method == receiver.method
+        ):
+            self._left = 0
+            self.saw_bytes = self.can_stay = True
+            self._answers.hits += 1
+            length = self._length
+            receiver.begun(self._seen, length, (data[-length:],) if length else (), is_whole=True)
+            return
         if left == _IN_HEAD:
             self.saw_bytes = True
-            if (
-                len(data) == self._usual_bytes
-                and data.startswith(self._known)
-                and self._known_host == receiver.host
-                and self._known_method == receiver.method
-                and not self._partial
-            ):
-                self._left, self.can_stay = 0, True
-                seen, length = self._seen, self._length
-                assert seen is not None
-                self._answers.hits += 1
-                receiver.begun(seen, length, (data[-length:],) if length else (), is_whole=True)
-                return
             try:
                 self._head(receiver, data)
             except (NotHttp, BadChunk) as error:
@@ -224,7 +225,6 @@ class Back(asyncio.Protocol):
             and not self._partial
         ):
             seen, length = self._seen, self._length
-            assert seen is not None
             at = len(known)
             self._answers.hits += 1
         elif (looked := self._look(receiver, data)) is not None:
@@ -289,7 +289,7 @@ class Back(asyncio.Protocol):
             end = data.find(b"\r\n\r\n")
             if end < 0:
                 refuse_partial_head(data, since)
-                self._partial = data
+                self._partial, self._usual_bytes = data, -1
                 acknowledge_at_once(self._socket)
                 return None
             seen = self._answers.look(data[:end], receiver.host)

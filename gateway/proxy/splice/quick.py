@@ -107,7 +107,7 @@ class QuickExchange(Exchange):
         self._back = back
         back.carry(self)
         sent = self._text + self._id + _AFTER_HEAD
-        self._kept, self._kept_bytes = [sent], 0
+        self._kept = [sent]
         back.transport.write(sent)
         self._front.wait_until(now + self._first_byte_secs)
         return True
