@@ -106,14 +106,17 @@ async def chaos(fleet: Fleet, faults: Sequence[Fault], given: argparse.Namespace
     probes = Probes(fleet.balancer.port, wake_secs=_pick_secs(given) + 10)
     await probes.prepare()
     outcomes: list[Outcome] = []
-    async with asyncio.TaskGroup() as group:
-        group.create_task(probes.probe())
-        try:
-            for fault in faults:
-                outcomes.append(await suffer(fleet, probes, fault, report))
-                must_live(fleet)
-        finally:
-            probes.is_over.set()
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(probes.probe())
+            try:
+                for fault in faults:
+                    outcomes.append(await suffer(fleet, probes, fault, report))
+                    must_live(fleet)
+            finally:
+                probes.is_over.set()
+    except* NotMeasured as errors:
+        raise NotMeasured(str(errors.exceptions[0])) from errors
     await probes.top_up(_LIMIT_REQUESTS_QUICK if given.quick else _LIMIT_REQUESTS)
     lost = await probes.lost_writes()
     twice = double_starts(probes.answers)

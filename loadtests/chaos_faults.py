@@ -121,8 +121,9 @@ def is_well(fleet: Fleet) -> bool:
     """Whether each process says that it is ready, and exactly one that it leads."""
     if not all(fleet.is_ready(name) for name in GATEWAYS):
         return False
-    told = [health(fleet.ports[name])[1] for name in AUTOSCALERS]
-    return sum(1 for one in told if isinstance(one, dict) and one.get("leading") is True) == 1
+    told = [health(fleet.ports[name]) for name in AUTOSCALERS]
+    leaders = [one for _, one in told if isinstance(one, dict) and one.get("leading") is True]
+    return all(status == 200 for status, _ in told) and len(leaders) == 1
 
 
 def must_live(fleet: Fleet) -> None:
