@@ -37,7 +37,7 @@ class DumpWriter:
     """An archive that is being written; ``end`` makes it whole."""
 
     def __init__(self, file: IO[bytes], manifest: Manifest) -> None:
-        self._tar = tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by end
+        self._tar = tarfile.open(fileobj=file, mode="w:", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by end
         self._digest = hashlib.sha256()
         self._rows: dict[str, int] = {}
         self.blobs = 0

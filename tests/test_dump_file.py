@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import tarfile
@@ -164,6 +165,22 @@ async def test_a_blob_that_changes_is_told(size: int):
     writer = DumpWriter(io.BytesIO(), MANIFEST)
     with pytest.raises(BadDump, match="changed while it was read"):
         await writer.add_blob("a", size, chunks_of(b"0123456789", 4))
+
+
+def test_an_export_that_fails_says_no_more(tmp_path: Path):
+    """An archive that is given up is closed as it is: nothing is written to it any more."""
+    path = tmp_path / "dump.tar"
+
+    def fail() -> None:
+        with whole_file(path) as file:
+            writer = DumpWriter(file, MANIFEST)
+            writer.add_rows("users", [{"id": "u"}])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    gc.collect()  # a warning of the library's would be an error here
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path):

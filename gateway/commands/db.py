@@ -278,8 +278,8 @@ class _Progress:
 
 
 def _tell(end: End, what: str) -> None:
-    held = ", ".join(f"{number:,} {table.replace('_', ' ')}" for table, number in end.rows.items() if number)
-    _say(f"{held} and {end.blobs:,} blobs were {what}.")
+    held = ", ".join(f"{table.replace('_', ' ')} {number:,}" for table, number in end.rows.items() if number)
+    _say(f"{what}: {held}, blobs {end.blobs:,}.")
 
 
 def _say(text: str) -> None:

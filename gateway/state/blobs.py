@@ -22,6 +22,7 @@ import obstore
 from obstore.exceptions import BaseError, GenericError
 from obstore.store import LocalStore, ObjectStore
 
+import gateway.state.store_threads  # noqa: F401  # it is there for the end of the process
 from gateway.core.errors import InvalidRequest
 from gateway.state.ports import StateUnavailable
 from gateway.state.s3 import open_bucket

@@ -314,3 +314,27 @@ async def test_an_unusable_folder_is_told(tmp_path: Path):
     with pytest.raises(StateUnavailable, match="a/b"):
         await blobs.put("a/b", b"below another blob")
     assert files(tmp_path / "blobs") == ["a"]
+
+
+LEAVER = """
+import asyncio, sys
+from pathlib import Path
+from gateway.state.blobs import open_blobs
+
+async def main():
+    blobs = open_blobs(Path(sys.argv[1]))
+    return [key async for key in blobs.all_keys()]
+
+asyncio.run(main())
+sys.exit(7)
+"""
+
+
+@pytest.mark.slow
+async def test_a_process_ends_as_it_wanted_to(tmp_path: Path):
+    """Also right after a call, while threads of the store are still at it: with its own exit code, not by a signal."""
+    codes = []
+    for _ in range(8):
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", LEAVER, str(tmp_path))
+        codes.append(await process.wait())
+    assert codes == [7] * 8
