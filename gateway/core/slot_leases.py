@@ -188,6 +188,7 @@ class SlotLedger:
         self._borrowers: dict[str, _Borrower] = {}
         self._runs: dict[str, _Run] = {}
         self._began: dict[str, str] = {}
+        self._withdrawn: set[str] = set()
 
     def began(self, run_id: str, *, server: str) -> None:
         """This run is new and has no place yet: nobody can hold a slot of it by an older ledger."""
@@ -215,7 +216,7 @@ class SlotLedger:
             self._forget_slots(request.borrower)
             if request.complete_in_secs is not None:
                 self._complete_at = min(self._complete_at, now + request.complete_in_secs)
-            self._awaited |= set(request.knows)
+            self._awaited |= set(request.knows) - self._withdrawn
         if request.epoch == self._epoch:
             me.seen = max(me.seen, request.seen)
         me.number, me.until, me.epoch = request.number, now + LEASE_SECS, self._epoch
@@ -239,6 +240,7 @@ class SlotLedger:
         """It is gone for good: its process has ended, so nothing of it is in flight."""
         self._forget(borrower)
         self._awaited.discard(borrower)
+        self._withdrawn.add(borrower)  # whoever has not heard of that may name it yet
 
     @property
     def _is_open(self) -> bool:

@@ -69,6 +69,7 @@ class QuotaBook:
         self._epoch = ""
         self._seen = 0
         self._known: frozenset[str] = frozenset()
+        self._named: frozenset[str] = frozenset()
         self._epochs: set[str] = set()
         self._known_at = -math.inf
         self._complete_at = math.inf
@@ -149,9 +150,11 @@ class QuotaBook:
             self._known, self._complete_at = borrowers, now + answer.opens_in_secs
             self._epochs.clear()
         else:
-            self._known |= borrowers
+            # Whoever this ledger names no more has left.
+            gone = self._named - borrowers if answer.epoch == request.epoch else frozenset()
+            self._known = (self._known - gone) | borrowers
             self._complete_at = min(self._complete_at, now + answer.opens_in_secs)
-        self._known_at = sent_at
+        self._named, self._known_at = borrowers, sent_at
         self._epochs.add(answer.epoch)
         if (answer.epoch, answer.joins) != (request.epoch, request.seen):
             self._look_at = -math.inf  # newcomers wait for it to be said that they are known

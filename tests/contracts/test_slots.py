@@ -200,6 +200,18 @@ async def test_of_one_that_is_proven_dead_all_is_free_at_once(slots: SlotLeases)
     assert bob.answer.borrowers == ("bob",)
 
 
+async def test_nobody_waits_for_one_that_has_been_withdrawn(redis_server: Any, when: When) -> None:
+    """Though others, who have not heard of that, name it to a ledger that was lost."""
+    async with on_redis(redis_server.url(), when) as before:
+        ann, _ = await borrowers(before, "ann", "bob")
+    when.server, when.age_secs = "second", 0.0
+    async with on_redis(redis_server.url(), when) as after:
+        ann.slots = after
+        await after.withdraw("bob")
+        await ann.say(is_full=True)
+        assert ann.answer.is_open
+
+
 async def test_a_call_that_comes_too_late_does_nothing(slots: SlotLeases) -> None:
     """Its sender has given it up and has said something else since."""
     ann, bob = await borrowers(slots, "ann", "bob")

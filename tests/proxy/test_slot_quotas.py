@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from proxy.slot_world import Gateway, world
+from proxy.slot_world import Gateway, World, world
 
 from gateway.core.slot_leases import HOLD_SECS, LEASE_SECS
 
@@ -300,3 +300,22 @@ def test_a_slot_that_was_granted_by_a_lost_message_comes_back() -> None:
     fly(third, 1)
     shared.settle_down(1.5)
     assert len(third.flights) == 1
+
+
+def test_nobody_waits_for_one_that_had_left_before_everything_was_lost() -> None:
+    """Also where the ledger was closed when it left: the others have heard that it is not named any more."""
+    shared = World(limit=1)
+    shared.began_at = shared.now
+    first, second, dead = (shared.add_gateway() for _ in range(3))
+    shared.settle_down(1.0)
+    shared.serving_run()
+    shared.kill(dead, is_proven=True)
+    shared.settle_down(2.0)
+    shared.lose_all()
+    fly(first, 1)
+    shared.settle_down(1.0)
+    assert len(first.flights) == 1
+    fly(second, 1)
+    land(first)
+    shared.settle_down(1.0)
+    assert len(second.flights) == 1

@@ -275,5 +275,5 @@ class SharedSlots(RuleBasedStateMachine):
                 gateway.finish(flight)
 
 
-SharedSlots.TestCase.settings = settings(max_examples=120, stateful_step_count=60, deadline=None)
+SharedSlots.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
 TestSharedSlots = pytest.mark.slow(SharedSlots.TestCase)

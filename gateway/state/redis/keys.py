@@ -139,6 +139,13 @@ PAGE = (
         expiry="1 h after the last call of any gateway",
     ),
     Entry(
+        name="slots:withdrawn",
+        type="set",
+        holds="The gateway processes that have ended, for those who have not heard of it",
+        written_by="gateways",
+        expiry="1 h after the last end of any",
+    ),
+    Entry(
         name="slots:run:<run id>",
         type="hash",
         holds="Who has how many slots of one run, and who waits for how many",

@@ -56,7 +56,7 @@ class RedisSlots:
 
     async def settle(self, request: SlotRequest) -> SlotAnswer:
         key = self._client.keys.key
-        keys = [key("slots"), key("slots", "borrowers"), key("slots", "awaited")]
+        keys = [key("slots"), *(key("slots", part) for part in ("borrowers", "awaited", "withdrawn"))]
         keys += [key("slots", "run", run_id) for run_id in request.claims]
         words: list[Word] = [
             *self._moment_words(),
@@ -74,7 +74,8 @@ class RedisSlots:
 
     async def withdraw(self, borrower: str) -> None:
         key = self._client.keys.key
-        await self._client.call(_WITHDRAW, [key("slots", "borrowers"), key("slots", "awaited")], [borrower])
+        keys = [key("slots", part) for part in ("borrowers", "awaited", "withdrawn")]
+        await self._client.call(_WITHDRAW, keys, [borrower, _ms(KEEP_SECS)])
 
     def watch(self, borrower: str) -> AbstractAsyncContextManager[AsyncIterator[SlotMessage]]:
         return self._watch(borrower)

@@ -15,7 +15,7 @@ local now, server, age_ms = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local lease_ms, need_ms, keep_ms, channel = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], ARGV[7]
 local name, number, epoch, seen = ARGV[8], tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11])
 local is_full, complete_in_ms, knows = ARGV[12] == '1', tonumber(ARGV[13]), cjson.decode(ARGV[14])
-local FIRST_CLAIM, CLAIM_WORDS, FIRST_RUN = 15, 5, 4
+local FIRST_CLAIM, CLAIM_WORDS, FIRST_RUN = 15, 5, 5
 local YOUNG, NEWBORN = 1, 2
 
 local function digits(value) return string.format('%.0f', value) end
@@ -89,7 +89,9 @@ if is_full then
     if complete_in_ms then
         ledger.complete_at = digits(math.min(tonumber(ledger.complete_at) or math.huge, now + complete_in_ms))
     end
-    for _, other in ipairs(knows) do redis.call('SADD', KEYS[3], other) end
+    for _, other in ipairs(knows) do
+        if redis.call('SISMEMBER', KEYS[4], other) == 0 then redis.call('SADD', KEYS[3], other) end
+    end
 end
 if epoch == ledger.epoch then me.seen = math.max(me.seen, seen) end
 me.number, me.till, me.epoch = number, now + lease_ms, ledger.epoch
@@ -217,4 +219,6 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 WITHDRAW = """
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('SREM', KEYS[2], ARGV[1])
+redis.call('SADD', KEYS[3], ARGV[1])
+redis.call('PEXPIRE', KEYS[3], ARGV[2])
 """
