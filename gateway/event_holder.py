@@ -6,10 +6,9 @@ on to this process, which ``gateway.parent`` starts before the first worker and 
 the sockets the workers decide (``gateway.held_sockets``); here is neither a store nor a server, so that there is little
 that could fail, and no reason to start it anew.
 
-Of all workers that serve, one *leads*: it watches what the held runs are told, and sends it. The holder chooses it and
-keeps to it while it is not stuck. Where it lets go, the next one first watches the same runs beside it, so that nobody
-counts as not connected in between; the frames of that time are those of the old one, and what is told once comes from
-whoever is faster.
+Of all workers that serve, one *leads*: it watches what the held runs are told, and sends it; ``gateway.sender_choice``
+says which. While one follows another both watch, so that nobody counts as not connected in between; the frames of that
+time are those of the old one, and what is told once comes from whoever is faster.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import gc
 import os
 import resource
 import socket
+from collections.abc import Sequence
 
 from gateway.child import enter_child
 from gateway.held_socket import HeldSocket
@@ -42,13 +42,13 @@ from gateway.holder_messages import (
     Use,
     Watching,
 )
+from gateway.sender_choice import Dismiss, Follow, Order, SenderChoice, StandBy
 
 MAX_SOCKETS_PER_RUN = 10
 
 _POLICY_VIOLATION = 1008
 _GOING_AWAY = 1001
 _GOODBYE_SECS = 1.0
-_SILENT_SECS = 4.0  # some words of those that workers say each second
 _LOOK_SECS = 1.0
 
 
@@ -61,10 +61,7 @@ class Holder:
         self._sockets: dict[str, set[HeldSocket]] = {}
         self._refused: set[HeldSocket] = set()
         self._links: set[Link] = set()
-        self._willing: list[Link] = []
-        self._leader: Link | None = None
-        self._next: Link | None = None  # watches, beside the leader if there is one, and has not said that it does
-        self._alive_at: dict[Link, float] = {}  # of those that say so
+        self._choice: SenderChoice[Link] = SenderChoice()
         self._uses: dict[Link, Use] = {}
         self._emptied = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
@@ -97,10 +94,7 @@ class Holder:
 
     def _on_link_end(self, link: Link) -> None:
         self._links.discard(link)
-        self._alive_at.pop(link, None)
-        if self._leader is link:
-            self._leader = None
-        self._let_go(link)
+        self._perform(self._choice.is_gone(link, self._now))
         use = self._uses.pop(link, None)
         if use is not None:
             self._tell_leaders(Use(use.gateway_id))
@@ -110,7 +104,7 @@ class Holder:
             case Take():
                 self._take(message, descriptor)
             case Send():
-                if message.once or self._sends(link):
+                if message.once or self._choice.sends(link):
                     for held in list(self._sockets.get(message.run_id, ())):
                         if not (message.once and message.name in held.heard):
                             held.send(message.name, message.frames)
@@ -118,20 +112,13 @@ class Holder:
                 for held in list(self._sockets.get(message.run_id, ())):
                     held.close(message.code, message.reason)
             case Lead():
-                if link not in self._willing:
-                    self._willing.append(link)
-                self._choose()
-                if link not in (self._leader, self._next):
-                    link.send(Held((), is_answer=True))
+                self._perform(self._choice.offers(link, self._now))
             case Watching():
-                if link is self._next:
-                    before, self._leader, self._next = self._leader, link, None
-                    if before is not None:
-                        before.send(Dismissed())
+                self._perform(self._choice.watches(link))
             case LetGo():
-                self._let_go(link)
+                self._perform(self._choice.lets_go(link, self._now))
             case Alive():
-                self._alive_at[link] = asyncio.get_running_loop().time()
+                self._choice.is_alive(link, self._now)
             case Use():
                 self._uses[link] = message
                 self._tell_leaders(message, but=link)
@@ -143,47 +130,31 @@ class Holder:
 
     # -- who leads --------------------------------------------------------------------------------------------------
 
-    def _let_go(self, link: Link) -> None:
-        if link in self._willing:
-            self._willing.remove(link)
-        if self._next is link:
-            self._next = None
-        self._choose()
+    @property
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
 
-    def _choose(self) -> None:
-        """See to it that the leader is one that serves, or that another one is about to follow it."""
-        if self._leader in self._willing or self._next is not None:
-            return
-        chosen = next((link for link in self._willing if not self._is_stuck(link)), None)
-        if chosen is None:
-            return
-        self._next = chosen
-        chosen.send(Held(tuple(self._sockets), is_answer=True))
-        for other, use in self._uses.items():
-            if other is not chosen:
-                chosen.send(use)
-
-    def _is_stuck(self, link: Link) -> bool:
-        alive_at = self._alive_at.get(link)
-        return alive_at is not None and asyncio.get_running_loop().time() - alive_at > _SILENT_SECS
+    def _perform(self, orders: Sequence[Order[Link]]) -> None:
+        for order in orders:
+            match order:
+                case Follow(link):
+                    link.send(Held(tuple(self._sockets), is_answer=True))
+                    for other, use in self._uses.items():
+                        if other is not link:
+                            link.send(use)
+                case StandBy(link):
+                    link.send(Held((), is_answer=True))
+                case Dismiss(link):
+                    link.send(Dismissed())
 
     async def _look_for_ever(self) -> None:
-        """Whoever is stuck loses the lead, where another one could have it; dismissed, it may offer itself anew."""
         while True:
             await asyncio.sleep(_LOOK_SECS)
-            for link in (self._leader, self._next):
-                others = [one for one in self._willing if one is not link and not self._is_stuck(one)]
-                if link in self._willing and others and self._is_stuck(link):
-                    self._let_go(link)
-            self._choose()
-
-    def _sends(self, link: Link) -> bool:
-        """Whether frames that are sent again and again are taken from *link*: of two that watch, from one."""
-        return (self._leader or self._next) in (link, None)
+            self._perform(self._choice.look(self._now))
 
     def _tell_leaders(self, message: Message, *, but: Link | None = None) -> None:
-        for one in (self._leader, self._next):
-            if one is not None and one is not but:
+        for one in self._choice.watching:
+            if one is not but:
                 one.send(message)
 
     # -- sockets ----------------------------------------------------------------------------------------------------

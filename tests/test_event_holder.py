@@ -13,7 +13,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError
 
-from gateway import event_holder, held_socket
+from gateway import held_socket, sender_choice
 from gateway.event_holder import MAX_SOCKETS_PER_RUN, Holder
 from gateway.holder_link import Link, open_link
 from gateway.holder_messages import (
@@ -217,7 +217,7 @@ async def test_what_is_told_once_is_told_by_whoever_is_faster(world: World) -> N
 
 async def test_who_is_stuck_is_followed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has promised to say that it lives, and does not, loses the lead; its late frames are refused."""
-    monkeypatch.setattr(event_holder, "_SILENT_SECS", 0.2)
+    monkeypatch.setattr(sender_choice, "SILENT_SECS", 0.2)
     stuck, new = world.worker(), world.worker()
     await stuck.leads()
     client = await world.client(stuck)
