@@ -148,6 +148,7 @@ def plain(value: Any) -> Any:
     return value
 
 
+@pytest.mark.timeout(300)  # three servers, one after the other, and five commands
 async def test_to_postgresql_and_s3_and_back(tmp_path: Path, stores: dict[str, str]) -> None:
     """
     An export, an import and another server: two users see all they had, secrets are opened, and Actors run on.
