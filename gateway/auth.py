@@ -103,6 +103,13 @@ def url_signing_secret(box: SecretBox, storage_id: str) -> str:
     return box.derive("url-signing", storage_id)
 
 
+class _Asked(NamedTuple):
+    """What the records are asked at the moment, since which epoch, and what will come of it."""
+
+    epoch: int
+    answer: asyncio.Future[Principal]
+
+
 class Authenticator:
     """
     Verifies tokens against records; a good one is believed for *cache_secs* without asking again.
@@ -124,6 +131,7 @@ class Authenticator:
         self._unknown: dict[bytes, float] = {}
         # When those were asked about that are believed although the records could not be asked since.
         self._in_doubt: dict[bytes, float] = {}
+        self._asked: dict[bytes, _Asked] = {}
         self._scopes: dict[frozenset[str], frozenset[str]] = {}
         self.epoch = 0
         """Counts the times at which something was forgotten: what was believed in another epoch is asked for anew."""
@@ -147,8 +155,39 @@ class Authenticator:
         StateUnavailable when the records can't be asked and there is nothing to go by without them.
         """
         digest = token_digest(token)
-        if (cached := self._cached(digest)) is not None:
-            return cached.principal
+        while (cached := self._cached(digest)) is None:
+            asked = self._asked.get(digest)
+            if asked is None or asked.epoch != self.epoch or not self._cache_secs:
+                return await self._ask_for_all(digest)
+            await asyncio.wait([asked.answer])
+            if not asked.answer.cancelled():  # else who asked has left
+                return asked.answer.result()
+        return cached.principal
+
+    async def _ask_for_all(self, digest: bytes) -> Principal:
+        """
+        Ask the records, and tell whoever wants to know the same meanwhile.
+
+        All callers of one token find at the same time that it has to be asked about again.
+        """
+        asked = self._asked[digest] = _Asked(self.epoch, asyncio.get_running_loop().create_future())
+        try:
+            principal = await self._ask(digest)
+        except (TokenNotFound, StateUnavailable) as error:
+            asked.answer.set_exception(error)
+            asked.answer.exception()  # there may be nobody else who wants to know
+            raise
+        except BaseException:
+            asked.answer.cancel()
+            raise
+        else:
+            asked.answer.set_result(principal)
+            return principal
+        finally:
+            if self._asked.get(digest) is asked:
+                del self._asked[digest]
+
+    async def _ask(self, digest: bytes) -> Principal:
         epoch = self.epoch
         try:
             async with asyncio.timeout(None if self._former(digest) is None else _PATIENCE_SECS):

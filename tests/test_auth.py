@@ -384,3 +384,92 @@ def test_a_runs_secrets_are_its_own() -> None:
     assert run_token(SecretBox(b"key"), "a") == run_token(BOX, "a")
     assert run_token(BOX, "a").startswith("greenroom_run_")
     assert events_secret(BOX, "a") not in run_token(BOX, "a")
+
+
+# Many who ask at once
+
+
+class Slow:
+    """Records that answer when they are let; they note who asked."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self.asked = 0
+        self.may_answer = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._records, name)
+
+    async def token_by_hash(self, digest: str) -> Token | None:
+        self.asked += 1
+        found = await self._records.token_by_hash(digest)
+        await self.may_answer.wait()
+        return found
+
+
+@pytest.fixture
+def slow(bench: Bench) -> Slow:
+    records = Slow(bench.records)
+    bench.records = records  # type: ignore[assignment]
+    bench.auth = bench.authenticator(cache_secs=5)
+    return records
+
+
+async def _let_all_ask() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("token", ["good", "bad"])
+async def test_the_records_are_asked_once_for_all(bench: Bench, slow: Slow, token: str) -> None:
+    """Whatever they say, each of them hears it."""
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        tasks = [group.create_task(bench.is_good(token)) for _ in range(50)]
+        await _let_all_ask()
+        slow.may_answer.set()
+    assert [task.result() for task in tasks] == [token == "good"] * 50
+    assert slow.asked == 1
+
+
+async def test_who_asked_may_leave(bench: Bench, slow: Slow) -> None:
+    """Then another one asks for those who are left."""
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        tasks = [group.create_task(bench.is_good()) for _ in range(3)]
+        await _let_all_ask()
+        tasks[0].cancel()
+        tasks[1].cancel()
+        await _let_all_ask()
+        late = group.create_task(bench.is_good())
+        await _let_all_ask()
+        slow.may_answer.set()
+    assert tasks[2].result()
+    assert late.result()
+    assert slow.asked == 2
+
+
+async def test_nobody_hears_what_was_asked_before_a_change(bench: Bench, slow: Slow) -> None:
+    """A token that is revoked amid a look: whoever comes after that asks anew."""
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        early = group.create_task(bench.is_good())
+        await _let_all_ask()
+        assert slow.asked == 1
+        await slow.delete_token(TOKEN.id)
+        bench.auth.forget("good")
+        late = [group.create_task(bench.is_good()) for _ in range(2)]
+        await _let_all_ask()
+        slow.may_answer.set()
+    assert not any(task.result() for task in late)
+    assert slow.asked == 2
+    assert early.done()
+    assert not await bench.is_good()
+
+
+async def test_where_nothing_is_remembered_each_one_asks(bench: Bench, slow: Slow) -> None:
+    """What was read for somebody else began before he came."""
+    bench.auth = bench.authenticator(cache_secs=0)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        tasks = [group.create_task(bench.is_good()) for _ in range(3)]
+        await _let_all_ask()
+        slow.may_answer.set()
+    assert all(task.result() for task in tasks)
+    assert slow.asked == 3
