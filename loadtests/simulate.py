@@ -16,6 +16,8 @@ import argparse
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from loadtests.simulation.oracle import oracle_run_secs
 from loadtests.simulation.questions import (
     OURS,
     Result,
+    Setting,
     fewest_late,
     fewest_run_secs,
     kpa_settings,
@@ -146,22 +149,30 @@ def drawn(
     return chart("Late requests against run-seconds", panels, oracles, note)
 
 
+def played(settings: Sequence[Setting], loads: Mapping[str, Sequence[Workload]]) -> list[Result]:
+    """Each setting on all traffic, as many at once as there are processors."""
+    with ProcessPoolExecutor() as pool:
+        return list(pool.map(partial(play, loads=loads), settings))
+
+
 def measure(given: argparse.Namespace) -> Report:
     """All figures; the side-by-side tables are printed on the way."""
     report = Report()
     swept = not given.quick
     settings = [*kpa_settings(swept=swept), *other_settings(swept=swept), *our_settings(swept=swept)]
     loads = traces()
-    results = [play(setting, loads) for setting in settings]
+    results = played(settings, loads)
     kpa = results[0]
     oracles = oracle_ratios(kpa, loads)
     print("Recorded traffic: late requests · run-seconds over Knative's")
     informed = informed_results(loads, swept=swept)
     best = best_for_each(informed, kpa)
     print(side_by_side(kpa, results, oracles, best), end="\n\n", flush=True)
+    if given.chart:
+        given.chart.write_text(drawn(kpa, [*results, *informed], loads, oracles))
     made = patterns(quick=given.quick)
     few = [*kpa_settings(swept=False), *other_settings(swept=False), *our_settings(swept=False)]
-    made_results = [play(setting, made) for setting in few]
+    made_results = played(few, made)
     print("Made traffic, starts of 3 s that vary by a third")
     print(side_by_side(made_results[0], made_results, oracle_ratios(made_results[0], made)), end="\n\n", flush=True)
     report.add("decide_10k_pools_s", secs_for_a_tick(10_000), "s", 1.0)
@@ -179,8 +190,6 @@ def measure(given: argparse.Namespace) -> Report:
         }
         for result in (*results, *informed, *made_results)
     }
-    if given.chart:
-        given.chart.write_text(drawn(kpa, [*results, *informed], loads, oracles))
     return report
 
 
