@@ -254,10 +254,8 @@ async def test_all_in_one_with_signals_on_redis(tmp_path: Path, redis: RedisServ
             await asyncio.sleep(LEASE_SECS + 1)
             redis.start()
 
-            async def wakes() -> bool:
-                return (await greenroom.api("POST", "/actors/local~second/runs?waitForFinish=1")).status_code == 201
-
-            await eventually(wakes, within_secs=20, what="a start")
+            begun = await greenroom.data_of("POST", f"/actors/{await actor_named(greenroom, 'second')}/runs")
+            await eventually(lambda: _is_running(greenroom, begun["id"]), within_secs=20, what="a start")
         assert prober.failures == []
         assert set(prober.answers) == {before}
         assert await greenroom.stop() == 0

@@ -68,9 +68,13 @@ class Routes:
 
     async def publish(self) -> int:
         """The routes that this process has put, and not ended, are all that there are."""
-        told = await scripts.publish_routes(self._client, self.fence, self._own, above=self._last_version)
-        self._has_published, self._is_behind, self._last_version = True, False, told.version
-        return told.version
+        while True:
+            own = dict(self._own)
+            told = await scripts.publish_routes(self._client, self.fence, own, above=self._last_version)
+            self._has_published, self._is_behind, self._last_version = True, False, told.version
+            # A change that was told meanwhile may have come first: a script that Redis has not seen is sent twice.
+            if own == self._own:
+                return told.version
 
     async def lead(self, holder: str, *, ttl_secs: float) -> int | None:
         """Take or renew the lease that guards the routes; what Redis has lost of them is published again."""
