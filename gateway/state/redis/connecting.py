@@ -12,8 +12,9 @@ from redis.exceptions import RedisError
 from gateway.state.redis.address import RedisAddress
 
 DRIVER_ERRORS = (RedisError, OSError)
-# The next one is asked before the patience of who waits for the connection is over.
-_SENTINEL_SECS = 0.5
+# To connect, log in and choose a database takes a way there and back each, and a Redis may be slow by a second.
+_CONNECT_SECS = 5.0
+_SENTINEL_SECS = 1.5
 # The second protocol is what Redis and Valkey speak of old; waits are bounded where they are made.
 _ALWAYS: dict[str, Any] = {"protocol": 2, "socket_timeout": None}
 
@@ -22,8 +23,14 @@ async def connect(address: RedisAddress) -> AbstractConnection:
     """
     A new connection that has logged in; its reads have no timeout, that is the caller's.
 
-    Raises one of DRIVER_ERRORS, also where no Sentinel knows a master.
+    Raises one of DRIVER_ERRORS, also where no Sentinel knows a master, and where it takes too long.
     """
+    asking_secs = _SENTINEL_SECS * len(address.places) if address.service is not None else 0.0
+    async with asyncio.timeout(_CONNECT_SECS + asking_secs):
+        return await _connect(address)
+
+
+async def _connect(address: RedisAddress) -> AbstractConnection:
     made: Any  # half of the driver's methods have no types
     if address.path is not None:
         made = UnixDomainSocketConnection(path=address.path, **_ALWAYS, **_login(address))

@@ -117,8 +117,7 @@ class Ears:
             await connection.send_packed_command(connection.pack_command(*words), check_health=False)
 
     async def _hear(self) -> None:
-        async with asyncio.timeout(PATIENCE_SECS):
-            self._connection = connection = await connect(self._client.address)
+        self._connection = connection = await connect(self._client.address)
         try:
             await self._begin()
             while True:

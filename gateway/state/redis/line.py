@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ class Line:
         self._address = address
         self._start_task = start_task
         self._link: _Link | None = None
-        self._connecting = asyncio.Lock()
+        self._attempt: asyncio.Task[None] | None = None
         self._pause_secs = 0.0
         self._not_before = 0.0
         self._is_closed = False
@@ -56,22 +57,29 @@ class Line:
         """
         The answer to one command. Raises StateUnavailable, or ResponseError for an answer that is an error.
 
-        Whoever is cancelled leaves the line in order; whoever runs out of patience gives it up for all, since the
-        answers behind his are later still.
+        Whoever is cancelled leaves the line in order. Whoever runs out of patience gives it up for all, since the
+        answers behind his are later still; unless his went on the connection, which may well be all right.
         """
+        clock = asyncio.get_running_loop().time
         link: _Link | None = None
+        sent_at = math.inf
         try:
             async with asyncio.timeout(patience_secs):
                 link = await self._connected()
                 packed = link.connection.pack_command(*words)
                 answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
                 link.waiting.append(answer)
+                sent_at = clock()
                 await link.connection.send_packed_command(packed, check_health=False)
                 got = await answer
         except ReadOnlyError as error:  # the master is another one by now
             raise self._failed(link, error) from error
         except (ResponseError, StateUnavailable):
             raise
+        except TimeoutError as error:
+            if link is not None and clock() - sent_at < patience_secs / 2:
+                raise self._unavailable(in_words(error)) from error
+            raise self._failed(link, error) from error
         except DRIVER_ERRORS as error:
             raise self._failed(link, error) from error
         self._pause_secs, self.trouble = 0.0, None
@@ -80,6 +88,8 @@ class Line:
     def close(self) -> None:
         """For good; who still waits hears that it is closed."""
         self._is_closed = True
+        if self._attempt is not None:
+            self._attempt.cancel()
         self._drop(self._link, _CLOSED)
 
     def hang_up(self) -> None:
@@ -89,20 +99,26 @@ class Line:
     async def _connected(self) -> _Link:
         if self._link is not None and self._link.connection.is_connected:
             return self._link
-        async with self._connecting:
-            if self._link is not None and self._link.connection.is_connected:
-                return self._link
-            if self._is_closed:
-                raise self._unavailable(_CLOSED)
-            if asyncio.get_running_loop().time() < self._not_before:
-                raise self._unavailable(self.trouble or "it was lost a moment ago")
-            link = _Link(await connect(self._address))
-            if self._is_closed:
-                await link.connection.disconnect(nowait=True)
-                raise self._unavailable(_CLOSED)
-            self._link = link
-            self._start_task(self._read(link))
-            return link
+        if self._is_closed:
+            raise self._unavailable(_CLOSED)
+        if asyncio.get_running_loop().time() < self._not_before:
+            raise self._unavailable(self.trouble or "it was lost a moment ago")
+        # Of several steps, each as slow as Redis is: it may take longer than who began it has patience.
+        if self._attempt is None or self._attempt.done():
+            self._attempt = self._start_task(self._connect())
+        await asyncio.wait([self._attempt])
+        if self._link is None:
+            raise self._unavailable(_CLOSED if self._is_closed else self.trouble or "it was lost at once")
+        return self._link
+
+    async def _connect(self) -> None:
+        try:
+            connection = await connect(self._address)
+        except DRIVER_ERRORS as error:
+            self._failed(None, error)
+            return
+        self._link = _Link(connection)
+        self._start_task(self._read(self._link))
 
     async def _read(self, link: _Link) -> None:
         """Hand out the answers until the connection ends."""

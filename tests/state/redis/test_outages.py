@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -235,6 +235,59 @@ async def test_a_redis_that_is_slow_by_a_second_is_waited_for(server: RedisServe
             assert await leader.lead(LEADER, "me", ttl_secs=4) == token
             version = await leader.put_route(route(str(number)))
             assert await anext(changes) == NumberedChange(version=version, change=route(str(number)))
+
+
+@pytest.mark.slow
+async def test_a_redis_whose_every_answer_is_late_by_a_second(server: RedisServer) -> None:
+    """Also who comes when it is slow already gets in, leads, tells and hears; nothing is lost, all takes its time."""
+    async with slow_wire(server.port, delay_secs=1.0) as port:
+        address = parse_address(f"redis://127.0.0.1:{port}/4")  # one way more, to choose the database
+        async with open_redis_signals(address, namespace="test") as signals:
+            await leads(signals)
+            await until_answered(signals.publish_routes)
+            found = await until_answered(lambda: _first_reset(signals))
+            assert found == {}
+            async with asyncio.timeout(DEADLINE_SECS), _watching(signals) as changes:
+                await next_reset(changes)
+                for number in range(3):  # longer than one is deaf who does not hear himself
+                    assert await signals.lead(LEADER, "me", ttl_secs=4) is not None
+                    version = await signals.put_route(route(str(number)))
+                    assert (await anext(changes)).version == version
+            assert signals.trouble is None
+
+
+@asynccontextmanager
+async def _watching(signals: Signals) -> AsyncIterator[AsyncIterator[NumberedChange]]:
+    """Entered as soon as it can be."""
+    async with AsyncExitStack() as stack:
+        yield await until_answered(lambda: stack.enter_async_context(signals.watch_routes()))
+
+
+@asynccontextmanager
+async def slow_wire(port: int, *, delay_secs: float) -> AsyncIterator[int]:
+    """A port that leads to *port*, whose answers come late."""
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, secs: float) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while chunk := await reader.read(65536):
+                loop.call_later(secs, writer.write, chunk)
+        except OSError:
+            pass
+        loop.call_later(secs, writer.close)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(pass_on(reader, back, 0))
+            group.create_task(pass_on(there, writer, delay_secs))
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield listening.sockets[0].getsockname()[1]
+    finally:
+        listening.close()
+        await asyncio.sleep(2 * delay_secs)  # for what is still under way
 
 
 async def test_who_does_not_hear_himself_connects_anew(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
