@@ -106,8 +106,8 @@ def add_actors(report: Report, is_quick: bool) -> None:
 
 def add_runs(report: Report, is_quick: bool) -> None:
     """Runs that nobody calls, kept by ``minRuns``."""
-    sizes = (5, 20, 80)
-    secs = 5.0 if is_quick else 20.0
+    sizes = (10, 40, 160)
+    secs = 10.0 if is_quick else 30.0
     memory, cpu, each_run = [], [], []
     for size in sizes:
         with tempfile.TemporaryDirectory(prefix="greenroom-scaling-") as name:
