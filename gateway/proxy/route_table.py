@@ -144,7 +144,7 @@ class RouteTable:
         run = self._runs.get(route.run_id)
         if run is None:
             run = self._revive(route.run_id) or LiveRun(route, used_at=now, quota=self.first_quota)
-            if route.address is None and route.start_secs is None and route.readiness is Readiness.STARTING:
+            if route.is_new:
                 run.born_in = self.epoch
             self._runs[route.run_id] = run
             self._by_label[route.live_view_label] = run

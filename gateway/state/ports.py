@@ -252,6 +252,11 @@ class RunRoute:
     is_overloaded: bool = False
     is_ending: bool = False
 
+    @property
+    def is_new(self) -> bool:
+        """Whether it has not been started anywhere yet, so that nobody can have used it."""
+        return self.address is None and self.start_secs is None and self.readiness is Readiness.STARTING
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteEnded:

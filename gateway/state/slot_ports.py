@@ -21,10 +21,6 @@ class SlotLeases(Protocol):
         """Tell what is kept and needed, for any number of runs in one call, and hear what there is."""
         ...
 
-    async def began(self, run_id: str) -> None:
-        """This run is new and has no place yet: nobody can hold a slot of it, whatever was lost before."""
-        ...
-
     async def withdraw(self, borrower: str) -> None:
         """This borrower's process has ended, so all that it held is free."""
         ...

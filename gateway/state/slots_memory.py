@@ -26,9 +26,6 @@ class MemorySlots:
                 watcher.put(message)
         return settled.answer
 
-    async def began(self, run_id: str) -> None:
-        """Nothing is ever lost here but with everybody who could know."""
-
     async def withdraw(self, borrower: str) -> None:
         self._ledger.withdraw(borrower)
 

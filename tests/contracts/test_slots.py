@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis_server import new_namespace
 
+from gateway.core.lifecycle import Readiness
+from gateway.core.model import Address
 from gateway.core.slot_leases import (
     LEASE_SECS,
     NEED_SECS,
@@ -26,10 +28,12 @@ from gateway.core.slot_leases import (
     SlotRequest,
     SlotWord,
 )
+from gateway.state.ports import RunRoute
 from gateway.state.redis.address import parse_address
 from gateway.state.redis.client import open_client
 from gateway.state.redis.ears import Ears
 from gateway.state.redis.slots import Moment, RedisSlots
+from gateway.state.signals_opening import open_signals
 from gateway.state.slot_ports import SlotLeases
 from gateway.state.slots_memory import MemorySlots
 
@@ -287,16 +291,23 @@ async def test_an_empty_server_lends_nothing_of_old_runs(redis_server: Any, when
         assert lease == SlotLease(slots=2, others=2, unmet=2), "what is free by now is for who has waited"
 
 
-async def test_slots_of_a_run_that_began_after_the_loss_are_lent_at_once(on_real_redis: RedisSlots, when: When) -> None:
+async def test_slots_of_a_run_that_began_after_the_loss_are_lent_at_once(redis_server: Any, when: When) -> None:
     """Also to a gateway that heard of it late; not when the server was lost once more."""
-    when.age_secs = 0.0
-    ann, bob = await borrowers(on_real_redis, "ann", "bob")
-    await on_real_redis.began("r")
-    assert await ann.has(likes=1) == SlotLease(slots=1)
-    assert await bob.has(needs=3) == SlotLease(slots=3, others=1)
-    when.server = "second"
-    await ann.say(is_full=True)
-    assert (await bob.say(is_full=True, r=SlotClaim(limit=4, needs=4)))["r"].slots == 0
+    with redis_server.client() as client:
+        when.server, when.age_secs = client.info("server")["run_id"], 0.0
+    namespace = new_namespace()
+    async with open_signals(redis_server.url(), namespace=namespace) as signals:
+        new = RunRoute(run_id="r", actor_id="a", user_id="u", live_view_label="l", readiness=Readiness.STARTING)
+        await signals.put_route(new)
+        await signals.put_route(replace(new, run_id="old", address=Address(host="127.0.0.1", port=1)))
+    async with on_redis(redis_server.url(), when, namespace) as slots:
+        ann, bob = await borrowers(slots, "ann", "bob")
+        assert await ann.has(likes=1) == SlotLease(slots=1)
+        assert await bob.has(needs=3) == SlotLease(slots=3, others=1)
+        assert (await bob.say(old=SlotClaim(limit=4, needs=1)))["old"].slots == 0
+        when.server = "second"
+        await ann.say(is_full=True)
+        assert (await bob.say(is_full=True, r=SlotClaim(limit=4, needs=4)))["r"].slots == 0
 
 
 async def test_an_empty_server_that_nobody_vouches_for_waits_for_a_whole_lease(
@@ -368,7 +379,8 @@ async def _compare(server: Any, steps: list[Any]) -> None:
                     when.server, when.age_secs = when.server + "x", age_secs
                 case ("began", run_id):
                     ledger.began(run_id, server=when.server)
-                    await slots.began(run_id)
+                    with server.client() as client:
+                        client.hset(slots.run_key(run_id), "born", when.server)
                 case ("withdraw", name):
                     ledger.withdraw(name)
                     await slots.withdraw(name)

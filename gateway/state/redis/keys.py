@@ -43,6 +43,8 @@ class Keys:
 ROUTES_SECS = 600.0
 """Routes outlive their leader by so long: gateways that start meanwhile still find them."""
 FENCE_SECS = 24 * 3600.0
+SLOTS_SECS = 3600.0
+"""Gateways name all that they hold more often."""
 SOCKETS_SECS = 30.0
 POKE_SECS = 60.0
 

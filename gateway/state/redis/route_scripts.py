@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.state.redis.client import RedisClient, Script
-from gateway.state.redis.keys import FENCE_SECS, ROUTES_SECS
+from gateway.state.redis.keys import FENCE_SECS, ROUTES_SECS, SLOTS_SECS
+from gateway.state.redis.line import Word
 from gateway.state.redis.lua import CHECK, NOW, Fence, flat, ms
+from gateway.state.redis.slots_script import BORN
 
 # Where the last version is lost, the next one is the time in microseconds: beyond all that there were before, since no
 # Redis does a million changes a second.
@@ -26,10 +28,12 @@ _TELL_ROUTE = Script.named(
     "tell_route",
     NOW,
     CHECK,
+    BORN,
     _VERSION,
     """
-    local token, ttl_ms, channel, kind, change, run_id = unpack(ARGV)
+    local token, ttl_ms, channel, kind, change, run_id, born_ms = unpack(ARGV)
     if is_fenced(KEYS[1], token) then return FENCED end
+    if born_ms then is_born(KEYS[4], born_ms) end
     if kind == 'route' then redis.call('HSET', KEYS[2], run_id, change) end
     if kind == 'ended' then redis.call('HDEL', KEYS[2], run_id) end
     redis.call('PEXPIRE', KEYS[2], ttl_ms)
@@ -122,19 +126,20 @@ class Picture:
     routes: bytes
 
 
-async def tell_route(client: RedisClient, fence: Fence, kind: str, change: bytes, run_id: str) -> Told:
+async def tell_route(
+    client: RedisClient, fence: Fence, kind: str, change: bytes, run_id: str, *, is_new: bool = False
+) -> Told:
     """
     Keep (``route``) or forget (``ended``) the route of *run_id*, and tell whoever listens of the *change*; it gets the
-    next version. Other kinds are only told.
+    next version. Other kinds are only told. *is_new*: no gateway can have borrowed a slot of this run yet.
     """
     key = client.keys.key
-    return _told(
-        await client.call(
-            _TELL_ROUTE,
-            [key("fence", fence.lease), key("routes"), key("routes", "head")],
-            [fence.words, ms(ROUTES_SECS), client.keys.channel("routes"), kind, change, run_id],
-        )
-    )
+    keys = [key("fence", fence.lease), key("routes"), key("routes", "head")]
+    words: list[Word] = [fence.words, ms(ROUTES_SECS), client.keys.channel("routes"), kind, change, run_id]
+    if is_new:
+        keys.append(key("slots", "run", run_id))
+        words.append(ms(SLOTS_SECS))
+    return _told(await client.call(_TELL_ROUTE, keys, words))
 
 
 async def publish_routes(client: RedisClient, fence: Fence, routes: Mapping[str, bytes], *, above: int) -> Told:

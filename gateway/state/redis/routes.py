@@ -60,7 +60,9 @@ class Routes:
             run_id = change.run_id
             self._own.pop(run_id, None)
         try:
-            told = await scripts.tell_route(self._client, self.fence, kind, encoded, run_id)
+            told = await scripts.tell_route(
+                self._client, self.fence, kind, encoded, run_id, is_new=isinstance(change, RunRoute) and change.is_new
+            )
         except BaseException:
             self._is_behind = self._is_behind or run_id != ""
             raise

@@ -14,7 +14,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from gateway.core.demand import DemandReport
-from gateway.core.lifecycle import Readiness
 from gateway.core.load import Load
 from gateway.core.trouble import PoolTrouble
 from gateway.state.ports import (
@@ -72,10 +71,7 @@ class RedisSignals:
         self._reported = asyncio.Event()
 
     async def put_route(self, route: RunRoute) -> int:
-        version = await self._routes.tell(route)
-        if route.address is None and route.start_secs is None and route.readiness is Readiness.STARTING:
-            await self.slots.began(route.run_id)
-        return version
+        return await self._routes.tell(route)
 
     async def end_route(self, ended: RouteEnded) -> int:
         return await self._routes.tell(ended)

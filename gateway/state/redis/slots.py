@@ -21,15 +21,12 @@ from gateway.core.slot_leases import (
 )
 from gateway.state.redis.client import RedisClient, Script
 from gateway.state.redis.ears import Ears
+from gateway.state.redis.keys import SLOTS_SECS
 from gateway.state.redis.line import Word
-from gateway.state.redis.slots_script import BEGAN, SETTLE, WITHDRAW
+from gateway.state.redis.slots_script import SETTLE, WITHDRAW
 from gateway.state.subscriptions import QUEUE_BOUND
 
-KEEP_SECS = 3600.0
-"""How long a key lasts that nobody touches; borrowers tell all that they hold more often."""
-
 _SETTLE = Script.named("settle_slots", SETTLE)
-_BEGAN = Script.named("began_slots", BEGAN)
 _WITHDRAW = Script.named("withdraw_slots", WITHDRAW)
 
 
@@ -57,10 +54,10 @@ class RedisSlots:
     async def settle(self, request: SlotRequest) -> SlotAnswer:
         key = self._client.keys.key
         keys = [key("slots"), *(key("slots", part) for part in ("borrowers", "awaited", "withdrawn"))]
-        keys += [key("slots", "run", run_id) for run_id in request.claims]
+        keys += [self.run_key(run_id) for run_id in request.claims]
         words: list[Word] = [
             *self._moment_words(),
-            *(_ms(LEASE_SECS), _ms(NEED_SECS), _ms(KEEP_SECS), self.channel("")),
+            *(_ms(LEASE_SECS), _ms(NEED_SECS), _ms(SLOTS_SECS), self.channel("")),
             *(request.borrower, request.number, request.epoch, request.seen),
             *(int(request.is_full), _ms_if_known(request.complete_in_secs), json.dumps(request.knows)),
         ]
@@ -68,14 +65,10 @@ class RedisSlots:
             words += [run_id, claim.limit, claim.keeps, claim.needs, claim.likes, int(claim.age)]
         return _answer(request, await self._client.call(_SETTLE, keys, words))
 
-    async def began(self, run_id: str) -> None:
-        server = self._moment().server if self._moment is not None else ""
-        await self._client.call(_BEGAN, [self._client.keys.key("slots", "run", run_id)], [server, _ms(KEEP_SECS)])
-
     async def withdraw(self, borrower: str) -> None:
         key = self._client.keys.key
         keys = [key("slots", part) for part in ("borrowers", "awaited", "withdrawn")]
-        await self._client.call(_WITHDRAW, keys, [borrower, _ms(KEEP_SECS)])
+        await self._client.call(_WITHDRAW, keys, [borrower, _ms(SLOTS_SECS)])
 
     def watch(self, borrower: str) -> AbstractAsyncContextManager[AsyncIterator[SlotMessage]]:
         return self._watch(borrower)
@@ -84,6 +77,10 @@ class RedisSlots:
     async def _watch(self, borrower: str) -> AsyncIterator[AsyncIterator[SlotMessage]]:
         async with self._ears.listen(self.channel(borrower), bound=QUEUE_BOUND) as heard:
             yield _messages(heard.read())
+
+    def run_key(self, run_id: str) -> str:
+        """Where it stands who has how many slots of a run."""
+        return self._client.keys.key("slots", "run", run_id)
 
     def channel(self, borrower: str) -> str:
         """Where *borrower* is told what it did not ask for."""

@@ -209,11 +209,11 @@ local opens_in_ms = is_open and 0 or tonumber(ledger.opens_at) - now
 return {'done', ledger.epoch, tonumber(ledger.joins), opens_in_ms, names, leases}
 """
 
-BEGAN = """
-local server = ARGV[1]
-if server == '' then server = redis.call('INFO', 'server'):match('run_id:(%w+)') end
-redis.call('HSET', KEYS[1], 'born', server)
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+BORN = """
+local function is_born(run, ttl_ms)
+    redis.call('HSET', run, 'born', redis.call('INFO', 'server'):match('run_id:(%w+)'))
+    redis.call('PEXPIRE', run, ttl_ms)
+end
 """
 
 WITHDRAW = """
