@@ -71,9 +71,12 @@ class Routes:
     async def publish(self) -> int:
         """The routes that this process has put, and not ended, are all that there are."""
         while True:
-            own = dict(self._own)
+            token, own = self._token, dict(self._own)
             told = await scripts.publish_routes(self._client, self.fence, own, above=self._last_version)
-            self._has_published, self._is_behind, self._last_version = True, False, told.version
+            self._last_version = told.version
+            if token != self._token:  # a new lead has begun meanwhile, with no routes yet
+                return told.version
+            self._has_published, self._is_behind = True, False
             # A change that was told meanwhile may have come first: a script that Redis has not seen is sent twice.
             if own == self._own:
                 return told.version
