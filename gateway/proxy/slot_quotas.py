@@ -212,7 +212,7 @@ class QuotaBook:
             return
         if message.word is SlotWord.WANTED:
             self._yield(one, message.count, now)
-        elif self._call is None and message.number == self._number and one.held is not None:
+        elif self._may_believe(message, now) and one.held is not None:
             one.held += message.count
             one.unmet = max(0, one.unmet - message.count)
             self._desk.grant(one.run, message.count)
@@ -223,6 +223,11 @@ class QuotaBook:
             one.held = None
             self._unmet.discard(one.run.route.pool)
             self._asked.add(one.run.route.pool)
+
+    def _may_believe(self, message: SlotMessage, now: float) -> bool:
+        """Whether nothing was said since that the ledger may not have heard, and what is held is held yet."""
+        is_held = now < self._desk.quotas_until < math.inf
+        return is_held and self._call is None and message.number == self._number
 
     # What is kept and what is given back
 

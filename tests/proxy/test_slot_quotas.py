@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from proxy.slot_world import Gateway, World, world
 
-from gateway.core.slot_leases import HOLD_SECS, LEASE_SECS
+from gateway.core.slot_leases import HOLD_SECS, LEASE_SECS, SlotMessage
 
 
 def fly(gateway: Gateway, times: int) -> None:
@@ -318,4 +318,27 @@ def test_nobody_waits_for_one_that_had_left_before_everything_was_lost() -> None
     fly(second, 1)
     land(first)
     shared.settle_down(1.0)
+    assert len(second.flights) == 1
+
+
+def test_a_slot_that_was_granted_while_its_gateway_stood_still_is_none() -> None:
+    """Its time may be over; the next call tells."""
+    shared = world(1, 2)
+    first, second = shared.gateways
+    fly(first, 1)
+    shared.settle_down(1.0)
+    fly(second, 1)
+    shared.round()
+    first.finish(first.flights[0])
+    first.step()
+    shared.arrive(shared.air[0])
+    (granted,) = [letter for letter in shared.air if isinstance(letter.words, SlotMessage)]
+    assert granted.gateway is second
+    shared.air.clear()
+    shared.pass_time(HOLD_SECS + 1)
+    fly(second, 1)
+    shared.air.append(granted)
+    shared.arrive(granted)
+    assert second.flights == []
+    shared.settle_down(3.0)
     assert len(second.flights) == 1
