@@ -100,6 +100,20 @@ def told(result: Result, kpa: Result) -> dict[str, Any]:
     }
 
 
+def all_of(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
+    """What each setting came to, on recorded and on made traffic."""
+    found: dict[str, dict[str, Any]] = {}
+    for result in results:
+        of_setting = found.setdefault(result.setting.title, {})
+        for name, total in result.totals.items():
+            of_setting[name] = {
+                "late": result.late(name),
+                "run_secs": round(result.run_secs(name), 1),
+                "starts": total.starts,
+            }
+    return found
+
+
 def side_by_side(
     kpa: Result,
     results: Sequence[Result],
@@ -183,13 +197,7 @@ def measure(given: argparse.Namespace) -> Report:
         ratios = [ratio for _, ratio in best.values()]
         report.add("run_seconds_of_informed_vs_kpa", math.prod(ratios) ** (1 / len(ratios)), "")
     report.raw["informed_run_secs_vs_kpa"] = {name: ratio for name, (_, ratio) in best.items()}
-    report.raw["all"] = {
-        result.setting.title: {
-            name: {"late": result.late(name), "run_secs": round(result.run_secs(name), 1), "starts": total.starts}
-            for name, total in result.totals.items()
-        }
-        for result in (*results, *informed, *made_results)
-    }
+    report.raw["all"] = all_of([*results, *informed, *made_results])
     return report
 
 

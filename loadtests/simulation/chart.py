@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from html import escape
 
 _PANEL_WIDTH, _PANEL_HEIGHT = 360, 260
-_LEFT, _TOP, _RIGHT, _BOTTOM = 46, 34, 14, 40
+_LEFT, _TOP, _RIGHT, _BOTTOM = 56, 34, 14, 40
 _HEAD, _FOOT = 62, 40
 _POLICIES = ("kpa", "greenroom", "platform", "fixed", "hybrid", "informed")
+_NAMES = {"informed": "knows the rates"}
 _MOST_RATIO = 2.0
 _STYLE = (
     "<style>text{fill:#24292f}.soft{fill:#57606a}.axis{stroke:#8c959f;fill:none}.oracle{stroke:#8250df}"
@@ -61,11 +62,11 @@ def chart(heading: str, panels: Mapping[str, Sequence[Point]], oracles: Mapping[
 
 
 def _legend() -> list[str]:
-    parts = []
-    for number, policy in enumerate(_POLICIES):
-        x = 8 + 96 * number
-        parts.append(f'<circle class="{policy}" cx="{x}" cy="42" r="5"/><text x="{x + 10}" y="46">{policy}</text>')
-    x = 8 + 96 * len(_POLICIES)
+    parts, x = [], 8
+    for policy in _POLICIES:
+        name = _NAMES.get(policy, policy)
+        parts.append(f'<circle class="{policy}" cx="{x}" cy="42" r="5"/><text x="{x + 10}" y="46">{name}</text>')
+        x += 36 + 7 * len(name)
     parts.append(f'<path class="oracle" stroke-dasharray="4 3" stroke-width="2" d="M{x - 6} 42h18"/>')
     parts.append(f'<text x="{x + 18}" y="46">knows the future</text>')
     return parts

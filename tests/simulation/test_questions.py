@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from loadtests.figures import Report
-from loadtests.simulate import answer, side_by_side
+from loadtests.simulate import all_of, answer, side_by_side
 from loadtests.simulation.chart import Point, chart
 from loadtests.simulation.fixed import FixedIdle
 from loadtests.simulation.many_pools import secs_for_a_tick
@@ -78,6 +78,16 @@ def test_a_table_has_all_settings() -> None:
     lines = side_by_side(KPA, [KPA, CHEAP], {"a": 0.25, "b": 0.5}).splitlines()
     assert [line.split("  ")[0] for line in lines[2:]] == ["kpa (defaults)", "greenroom (cheap)", "knows the future"]
     assert "10 · 0.980" in lines[3]
+
+
+def test_raw_figures_have_all_traffic_of_a_setting() -> None:
+    """Recorded and made, though each was played by itself."""
+    made = Result(CHEAP.setting, {"spike": Total([3, 4], [1.0, 2.0], 5)})
+    assert all_of([KPA, CHEAP, made])["greenroom (cheap)"] == {
+        "a": {"late": 10, "run_secs": 50.0, "starts": 1},
+        "b": {"late": 10, "run_secs": 98.0, "starts": 1},
+        "spike": {"late": 7, "run_secs": 3.0, "starts": 5},
+    }
 
 
 def test_settings_have_titles_of_their_own() -> None:
