@@ -134,7 +134,7 @@ def wait_until_warm(server: Server, name: str) -> None:
 def add_cpu(report: Report, is_quick: bool) -> None:
     """A warm request: a gateway of one worker and one of two against ``greenroom serve``, in turn."""
     programs, cores = Programs.found(), Cores.of_this_machine()
-    rounds = 5 if is_quick else 11
+    rounds = 9 if is_quick else 15
     with tempfile.TemporaryDirectory(prefix="greenroom-chaos-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         folder.chmod(0o755)  # nginx' workers may be another user's
