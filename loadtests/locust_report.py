@@ -15,6 +15,7 @@ Greenroom itself counted beside Locust's statistics: as text, as a page (``--htm
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -140,7 +141,10 @@ def run_web(server: Server) -> None:
         f"Locust: http://127.0.0.1:{_WEB_PORT}, Greenroom's figures: http://127.0.0.1:{_WEB_PORT}/greenroom", flush=True
     )
     command = [sys.executable, "-m", "locust", "-f", str(_LOCUSTFILE), "--host", f"http://127.0.0.1:{server.port}"]
-    subprocess.run([*command, "--web-host", "127.0.0.1", "--web-port", str(_WEB_PORT)], env=_environment(), check=False)
+    with contextlib.suppress(KeyboardInterrupt):  # which Locust hears itself
+        subprocess.run(
+            [*command, "--web-host", "127.0.0.1", "--web-port", str(_WEB_PORT)], env=_environment(), check=False
+        )
 
 
 def _environment() -> dict[str, str]:
