@@ -13,7 +13,7 @@ from statistics import median
 
 from loadtests import wake
 from loadtests.chaos_caller import Caller, closing
-from loadtests.chaos_fleet import greenroom, health, wait_until
+from loadtests.chaos_fleet import end_runs, greenroom, health, wait_until
 from loadtests.chaos_probes import host_of
 from loadtests.chaos_routes import add_routes
 from loadtests.chaos_servers import Program, RedisServer, free_ports
@@ -83,6 +83,8 @@ def housed(
             )
             for number, workers in enumerate(gateways)
         ]
+        # An autoscaler that is stopped leaves its runs alive, for the next one.
+        stack.callback(end_runs, folder)
         for program in (autoscaler, *made):
             stack.callback(program.stop)
             program.start()
