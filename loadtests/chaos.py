@@ -215,7 +215,7 @@ def main() -> None:
 def run_chaos(faults: Sequence[Fault], given: argparse.Namespace, report: Report) -> None:
     """A house for the faults."""
     with (
-        tempfile.TemporaryDirectory(prefix="greenroom-chaos-") as folder,
+        tempfile.TemporaryDirectory(prefix="greenroom-chaos-", ignore_cleanup_errors=True) as folder,
         housed(
             Path(folder), pick_timeout_secs=_pick_secs(given), clocks=CLOCKS_APART if given.clocks_apart else None
         ) as fleet,

@@ -137,7 +137,10 @@ def add_cpu(report: Report, is_quick: bool) -> None:
     """A warm request: a gateway of one worker and one of two against ``greenroom serve``, in turn."""
     programs, cores = Programs.found(), Cores.of_this_machine()
     rounds = 9 if is_quick else 15
-    with tempfile.TemporaryDirectory(prefix="greenroom-chaos-") as name, contextlib.ExitStack() as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="greenroom-chaos-", ignore_cleanup_errors=True) as name,
+        contextlib.ExitStack() as stack,
+    ):
         folder = Path(name)
         folder.chmod(0o755)  # nginx' workers may be another user's
         bench = Bench(programs, folder)
@@ -173,7 +176,7 @@ def _target(title: str, server: Server) -> Target:
 
 def add_commands(report: Report, is_quick: bool) -> None:
     """Many warm requests over three gateways against few in as long a time: commands that grow with them."""
-    with tempfile.TemporaryDirectory(prefix="greenroom-chaos-") as name:
+    with tempfile.TemporaryDirectory(prefix="greenroom-chaos-", ignore_cleanup_errors=True) as name:
         (actor,) = wake.make_actors(Path(name), 1, "counts", STANDBY)
         with housed(Path(name) / "house", {}, gateways=(1, 1, 1)) as house:
             house.push([actor])
@@ -232,7 +235,10 @@ def _commands_during(redis: RedisServer, work: Callable[[], None]) -> dict[str, 
 def add_wakes(report: Report, is_quick: bool) -> None:
     """Sleeping Actors, called in one process and over Redis in turn."""
     rounds = 3 if is_quick else 8
-    with tempfile.TemporaryDirectory(prefix="greenroom-chaos-") as name, contextlib.ExitStack() as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="greenroom-chaos-", ignore_cleanup_errors=True) as name,
+        contextlib.ExitStack() as stack,
+    ):
         folder = Path(name)
         (folder / "actors").mkdir()
         actors = wake.make_actors(folder / "actors", wake.ACTORS)
@@ -263,7 +269,7 @@ def add_wakes(report: Report, is_quick: bool) -> None:
 def add_start(report: Report, is_quick: bool) -> None:
     """A gateway of an empty house, and one of a house with ten thousand more Actors that each have a run."""
     starts = 3 if is_quick else 5
-    with tempfile.TemporaryDirectory(prefix="greenroom-chaos-") as name:
+    with tempfile.TemporaryDirectory(prefix="greenroom-chaos-", ignore_cleanup_errors=True) as name:
         (actor,) = wake.make_actors(Path(name), 1, "counts", STANDBY)
         with housed(Path(name) / "house", {}) as house:
             house.push([actor])

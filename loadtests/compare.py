@@ -150,7 +150,7 @@ def main() -> None:
     if asked and (unknown := asked - LIMITS.keys()):
         parser.error(f"no such figure: {', '.join(sorted(unknown))}")
     outcome = Outcome(asked=asked)
-    with tempfile.TemporaryDirectory(prefix="greenroom-compare-") as folder:
+    with tempfile.TemporaryDirectory(prefix="greenroom-compare-", ignore_cleanup_errors=True) as folder:
         # nginx' workers may be another user's, who has to get at what stands in here.
         Path(folder).chmod(0o755)
         try:

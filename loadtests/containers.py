@@ -312,7 +312,7 @@ def main() -> None:
     os.environ["DOCKER_HOST"] = host
     report = Report()
     wakes, rounds, resumed, seconds = (24, 3, 50, 10) if given.quick else (120, 7, 200, 30)
-    with tempfile.TemporaryDirectory(prefix="greenroom-containers-") as folder:
+    with tempfile.TemporaryDirectory(prefix="greenroom-containers-", ignore_cleanup_errors=True) as folder:
         single = [f"single-{number}" for number in range(6)]
         crowd = [f"crowd-{number:02}" for number in range(BURST)]
         folders = [

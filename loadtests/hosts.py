@@ -74,7 +74,7 @@ def main() -> None:
     count = MANY_HOSTS // 5 if given.quick else MANY_HOSTS
     name = f"{count // 1000}k"
     report = Report()
-    with tempfile.TemporaryDirectory(prefix="greenroom-hosts-") as folder:
+    with tempfile.TemporaryDirectory(prefix="greenroom-hosts-", ignore_cleanup_errors=True) as folder:
         (actor,) = make_actors(Path(folder), 1)
         data = Path(folder) / "data"
         with serving(actor, data):

@@ -204,7 +204,7 @@ def main() -> None:
     minutes = given.minutes or (1.0 if given.quick else 10.0)
     report = Report()
     with (
-        tempfile.TemporaryDirectory(prefix="greenroom-locust-") as folder,
+        tempfile.TemporaryDirectory(prefix="greenroom-locust-", ignore_cleanup_errors=True) as folder,
         running([], {"log_level": "warning"}) as server,
     ):
         if given.web:

@@ -82,7 +82,7 @@ def site_of(url: str | None, environment: Mapping[str, str] = os.environ) -> Sit
 
 def push_actors(site: Site) -> None:
     """All Actors that the users call are there, each in one build. Raises SetupFailed."""
-    with tempfile.TemporaryDirectory(prefix="greenroom-locust-") as folder:
+    with tempfile.TemporaryDirectory(prefix="greenroom-locust-", ignore_cleanup_errors=True) as folder:
         push_copy(site, Path(folder), "usage", WARM, {})
         push_copy(site, Path(folder), "chores", CHORES, {})
         for name in SLEEPING:

@@ -71,7 +71,7 @@ def greenroom_cpu_secs(server: Server) -> float:
 def add_requests(report: Report, is_quick: bool) -> None:
     """Three rates, by callers of ours that are on time."""
     secs = 5.0 if is_quick else 20.0
-    with tempfile.TemporaryDirectory(prefix="greenroom-scaling-") as name:
+    with tempfile.TemporaryDirectory(prefix="greenroom-scaling-", ignore_cleanup_errors=True) as name:
         (actor,) = wake.make_actors(Path(name), 1, "counts", STANDBY)
         with running([actor], {}) as server:
             wait_until_warm(server, actor.name)
@@ -88,7 +88,7 @@ def add_actors(report: Report, is_quick: bool) -> None:
     """Three houses, one after the other on the same records."""
     sizes = (500, 1000, 4000) if is_quick else (1000, 4000, 16_000)
     points: list[tuple[float, float]] = []
-    with tempfile.TemporaryDirectory(prefix="greenroom-scaling-") as name:
+    with tempfile.TemporaryDirectory(prefix="greenroom-scaling-", ignore_cleanup_errors=True) as name:
         (actor,) = wake.make_actors(Path(name), 1)
         data = Path(name) / "data"
         with running([actor], {}, data=data):
@@ -110,7 +110,7 @@ def add_runs(report: Report, is_quick: bool) -> None:
     secs = 10.0 if is_quick else 30.0
     memory, cpu, each_run = [], [], []
     for size in sizes:
-        with tempfile.TemporaryDirectory(prefix="greenroom-scaling-") as name:
+        with tempfile.TemporaryDirectory(prefix="greenroom-scaling-", ignore_cleanup_errors=True) as name:
             (actor,) = wake.make_actors(
                 Path(name), 1, "counts", {"minRuns": size, "maxRuns": size, "memoryMbytes": 128}
             )
@@ -162,7 +162,7 @@ def add_gateways(report: Report, is_quick: bool) -> None:
     points = []
     for size in (1, 2, 4):
         with (
-            tempfile.TemporaryDirectory(prefix="greenroom-scaling-") as name,
+            tempfile.TemporaryDirectory(prefix="greenroom-scaling-", ignore_cleanup_errors=True) as name,
             housed(Path(name) / "house", {}, gateways=(1,) * size) as house,
         ):
             time.sleep(_SETTLING_SECS)

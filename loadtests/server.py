@@ -40,7 +40,7 @@ def running(
 
     *prefix* stands before the command (``taskset -c 0``). Data that is given, in *data*, is kept.
     """
-    with tempfile.TemporaryDirectory(prefix="greenroom-load-") as folder:
+    with tempfile.TemporaryDirectory(prefix="greenroom-load-", ignore_cleanup_errors=True) as folder:
         data = data or Path(folder) / "data"
         log = Path(folder) / "log"
         command = [*prefix, sys.executable, "-m", "gateway.cli", "serve", "--port", "0", "--data", str(data)]

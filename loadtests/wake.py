@@ -178,7 +178,7 @@ def main() -> None:
     given = arguments(__doc__ or "")
     wakes, resumes, step_secs = (100, 100, 2.0) if given.quick else (300, 300, 5.0)
     report = Report()
-    with tempfile.TemporaryDirectory(prefix="greenroom-wake-") as name:
+    with tempfile.TemporaryDirectory(prefix="greenroom-wake-", ignore_cleanup_errors=True) as name:
         folders = [Path(name) / part for part in ("wakes", "resumes", "ramp", "sleeping")]
         add_wakes(report, folders[0], wakes)
         add_resumes(report, folders[1], resumes)
