@@ -38,7 +38,7 @@ def postgres() -> Iterator[postgres_server.PostgresServer]:
         yield server
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def records_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A database of this test alone; a file is not made yet."""
     if request.param == "sqlite":
@@ -90,7 +90,7 @@ def s3_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, key)
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
     """An empty store."""
     if request.param == "folder":

@@ -31,6 +31,8 @@ from gateway.state.ports import StateUnavailable
 from gateway.state.records import SqlRecords, open_records
 from gateway.state.tables import metadata
 
+pytestmark = pytest.mark.slow
+
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 OWNER = User(id="owner", username="owner", is_admin=False, created_at=START)
 ACTOR = Actor(id="actor", user_id="owner", name="actor", created_at=START, modified_at=START)

@@ -15,7 +15,7 @@ from gateway.state.blobs import open_blob_store
 from gateway.state.ports import StateUnavailable
 
 PART = 5 * 1024 * 1024
-pytestmark = pytest.mark.usefixtures("s3_keys")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("s3_keys")]
 
 
 @pytest.fixture

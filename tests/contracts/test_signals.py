@@ -64,7 +64,12 @@ class Store:
     pass_time: Callable[[], Awaitable[None]]
 
 
-@pytest.fixture(params=["memory", "redis", *(["valkey"] if find_valkey() else [])])
+@pytest.fixture(
+    params=[
+        "memory",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ["redis", *(["valkey"] if find_valkey() else [])]),
+    ]
+)
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     """An empty one, whose keys are looked through afterwards where it has some."""
     async with AsyncExitStack() as stack:

@@ -76,7 +76,7 @@ def when() -> When:
     return When()
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.slow)])
 async def slots(request: pytest.FixtureRequest, when: When) -> AsyncIterator[SlotLeases]:
     """An open ledger in which nothing is held."""
     if request.param == "memory":

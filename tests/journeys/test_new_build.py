@@ -75,9 +75,10 @@ async def test_a_pushed_build_takes_over_under_load_without_a_single_failure(gre
     folder = actor_folder(parent, "renewed", standby, main=NEW_MAIN)
     async with Callers(greenroom, "renewed", 5) as callers:
         await callers.all_get("hello from")
-        old = {run["id"] for run in await greenroom.runs_of(actor)}
         out = await greenroom.command("push", str(folder))
         assert f"http://{greenroom.host('renewed')}" in out
+        # Not before: where the machine is slow, the number of runs may still have been rising.
+        old = {run["id"] for run in await greenroom.runs_of(actor) if run["buildNumber"] == "0.1.1"}
         await callers.all_get("hello anew from")
         for run_id in old:
             assert (await greenroom.ended(run_id))["status"] == "SUCCEEDED"
@@ -85,7 +86,6 @@ async def test_a_pushed_build_takes_over_under_load_without_a_single_failure(gre
         await callers.twenty_more()
         await callers.all_get("hello anew from")
     builds = {run["id"]: run["buildNumber"] for run in await greenroom.runs_of(actor)}
-    assert {builds[run_id] for run_id in old} == {"0.1.1"}
     assert {number for run_id, number in builds.items() if run_id not in old} == {"0.1.2"}
 
 

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -179,6 +180,7 @@ def test_nothing_shrinks_in_panic_but_by_the_idle_rule(seen: Observation) -> Non
         assert gone.retires_because or (not gone.is_used and gone.idle_secs >= 30)
 
 
+@pytest.mark.slow
 @given(policies, observations())
 @settings(max_examples=1000)
 def test_a_stored_decision_can_be_made_again(policy: Policy, seen: Observation) -> None:

@@ -16,6 +16,8 @@ from gateway.state.redis.address import parse_address
 from gateway.state.redis.client import RedisClient, Script, open_client
 from gateway.state.redis.line import PATIENCE_SECS
 
+pytestmark = pytest.mark.slow
+
 ECHO = Script.named("echo", "return {KEYS[1], ARGV[1], 3}")
 
 

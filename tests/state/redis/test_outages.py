@@ -30,6 +30,8 @@ from gateway.state.redis.client import open_client
 from gateway.state.redis.signals import RedisSignals, open_redis_signals
 from gateway.state.signals_opening import open_signals
 
+pytestmark = pytest.mark.slow
+
 
 def route(run_id: str, readiness: Readiness = Readiness.SERVING) -> RunRoute:
     return RunRoute(run_id=run_id, actor_id="a", user_id="u", live_view_label=run_id, readiness=readiness)
