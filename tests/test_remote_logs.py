@@ -26,6 +26,8 @@ from gateway.state.blobs import open_blobs
 from gateway.state.ports import Blobs, StateUnavailable
 from gateway.state.signals_memory import MemorySignals
 
+pytestmark = pytest.mark.slow
+
 BOX = SecretBox(b"a key for tests")
 NOW = 1_800_000_000.0
 

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from journeys.greenroom import TOKEN, Greenroom, error_of, eventually
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

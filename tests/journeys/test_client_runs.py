@@ -14,6 +14,8 @@ from apify_client import ApifyClientAsync
 from apify_client.errors import ApifyApiError
 from journeys.greenroom import TOKEN, Greenroom, actor_folder, eventually
 
+pytestmark = pytest.mark.slow
+
 # Does what its input says, by plain HTTP.
 PROGRAM = """
 import json, os, sys, time, urllib.error, urllib.request

@@ -17,6 +17,8 @@ from apify_client import ApifyClient, ApifyClientAsync
 from apify_client.errors import ApifyApiError
 from journeys.greenroom import TOKEN, Greenroom, eventually
 
+pytestmark = pytest.mark.slow
+
 MINUTE = timedelta(minutes=1)
 KINDS = [("dataset", "datasets"), ("key_value_store", "key_value_stores"), ("request_queue", "request_queues")]
 

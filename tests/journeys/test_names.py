@@ -9,6 +9,8 @@ import pytest
 from journeys.greenroom import TOKEN, Greenroom, error_of
 from local_dns import LocalDns, serving_dns
 
+pytestmark = pytest.mark.slow
+
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 

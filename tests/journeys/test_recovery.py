@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from journeys.greenroom import Greenroom, actor_folder, eventually, workers_of
 
+pytestmark = pytest.mark.slow
+
 
 async def test_kill_9_and_a_new_start_adopts_the_runs_that_live(tmp_path: Path) -> None:
     """The Actor's process goes on through the crash; afterwards it serves the same host and is wound down when idle."""

@@ -16,7 +16,7 @@ import pytest_asyncio
 import websockets
 from journeys.greenroom import ACTORS, TOKEN, Greenroom, actor_folder, error_of, eventually, refused_start
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 ONE_AT_A_TIME = {"desiredRequestsPerActorRun": 1, "maxRequestsPerActorRun": 1, "maxRuns": 1}
 

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from journeys.greenroom import Greenroom, error_of
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 PERSONS = ("alice", "bobby")
 
