@@ -75,9 +75,10 @@ async def serving(routes: list[Route], count: Callable[[], None] = lambda: None)
             await asyncio.sleep(0.005)
         yield listening.getsockname()[1]
         server.should_exit = server.force_exit = True
-        for connection in list(server.server_state.connections):
-            connection.transport.abort()
-        await task
+        while server.server_state.connections or not task.done():  # it accepts until it has seen that it should exit
+            for connection in list(server.server_state.connections):
+                connection.transport.abort()
+            await asyncio.sleep(0.005)
 
 
 class World:
