@@ -86,6 +86,7 @@ class BoundedHead(asyncio.Protocol):
         # The headers that came last, as an app sees them.
         self._known: RequestHead | None = None
         self._known_headers: Headers = []
+        self._memo: dict[str, Any] = {}
         # For the wheel
         self.deadline = NEVER
         self.visit_at = NEVER
@@ -218,6 +219,7 @@ class BoundedHead(asyncio.Protocol):
             minor=line.minor,
             is_empty=not seen.length,
             asks_first=seen.head.expects_continue,
+            memo=None if seen.values else self._memo,
         )
         # Owned by uvicorn's server, which waits for its tasks when it ends.
         request.task = task = self._loop.create_task(request.run(self._app))
@@ -240,7 +242,7 @@ class BoundedHead(asyncio.Protocol):
 
     def _headers(self, seen: Seen) -> Headers:
         if seen.head is not self._known:
-            self._known, self._known_headers = seen.head, seen.head.lowered
+            self._known, self._known_headers, self._memo = seen.head, seen.head.lowered, {}
         if not seen.values:
             return self._known_headers.copy()
         values = iter(seen.values)

@@ -59,22 +59,31 @@ class AsgiRequest:
     """
     *scope* for an app, with *target* as it was sent. It is itself the extension ``greenroom`` (``proxy.asgi.Wire``).
 
-    *minor* is that of HTTP/1.``minor``; *asks_first*: the body is held until a 100.
+    *minor* is that of HTTP/1.``minor``; *asks_first*: the body is held until a 100. *memo* is ``Wire.memo``.
     """
 
     __slots__ = (
         "_connection", "_has_chunks", "_has_no_body", "_head", "_is_given", "_keeps", "_left", "_minor", "_news",
-        "_on_gone", "_pieces", "_size", "asks_first", "has_whole_body", "is_answered", "is_disconnected", "scope",
-        "status", "target", "task",
+        "_on_gone", "_pieces", "_size", "asks_first", "has_whole_body", "is_answered", "is_disconnected", "memo",
+        "scope", "status", "target", "task",
     )  # fmt: skip
 
     def __init__(
-        self, connection: Connection, scope: Scope, target: bytes, *, minor: int, is_empty: bool, asks_first: bool
+        self,
+        connection: Connection,
+        scope: Scope,
+        target: bytes,
+        *,
+        minor: int,
+        is_empty: bool,
+        asks_first: bool,
+        memo: dict[str, Any] | None,
     ) -> None:
         self._connection = connection
         self.scope = scope
         scope["extensions"] = {"greenroom": self}
         self.target = target
+        self.memo = memo
         self.task: asyncio.Task[None] | None = None
         self._minor = minor
         self.asks_first = asks_first
@@ -185,13 +194,22 @@ class AsgiRequest:
             if lines is None:
                 lines, says_close = _lines(message.get("headers", ()))
             self._start(message["status"], lines, says_close=says_close)
+            asyncio.get_running_loop().call_soon(self._flush)
         elif kind == "http.response.body" and self.status is not None and not self.is_answered:
             self._more(message.get("body", b""), is_last=not message.get("more_body", False))
         else:
             raise RuntimeError(f"Unexpected ASGI message {kind!r}.")
 
+    def answer(self, status: int, lines: Lines, body: bytes) -> bool:
+        """The whole answer in one; False, and nothing done, where the caller takes none at the moment."""
+        if self.is_disconnected or self._connection.is_full or self.status is not None:
+            return False
+        self._start(status, lines, says_close=False)
+        self._more(body, is_last=True)
+        return True
+
     def _start(self, status: int, lines: Lines, *, says_close: bool) -> None:
-        text, length, is_followed = lines
+        text, length = lines
         keeps = not says_close and self._connection.may_follow(self)
         if self.scope["method"] == "HEAD" or never_has_body(status):
             self._has_no_body = True
@@ -207,8 +225,6 @@ class AsgiRequest:
         else:
             end = b"\r\n" if says_close else b"connection: close\r\n\r\n"
         self.status, self._keeps, self._head = status, keeps, b"".join((_STATUS_LINES[status], text, end))
-        if not is_followed:
-            asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
         head, self._head = self._head, b""
@@ -254,7 +270,7 @@ class AsgiRequest:
         self._head, self._has_chunks = b"", False
         text = b"Internal Server Error"
         head = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n" % len(text)
-        self._start(500, Lines(head, len(text), is_followed=True), says_close=True)
+        self._start(500, Lines(head, len(text)), says_close=True)
         self._more(text, is_last=True)
 
     def _cut(self) -> None:
@@ -291,4 +307,4 @@ def _lines(headers: Headers) -> tuple[Lines, bool]:
     text = b"".join(lines)
     if not _LINES.fullmatch(text) or text.count(b"\n") != len(lines):
         raise RuntimeError("A header of the answer holds characters that may not stand there.")
-    return Lines(text, length, is_followed=False), says_close
+    return Lines(text, length), says_close

@@ -17,12 +17,21 @@ class Wire(Protocol):
     What Greenroom's own server for HTTP/1.1 tells of a request beyond ASGI, as the extension ``greenroom``.
 
     ``target`` is as it was sent: ASGI can't tell ``/a?`` from ``/a``. A server that says so much knows of itself which
-    answers have no body, whatever their headers say. ``status`` is that of the answer, once it has begun.
+    answers have no body, whatever their headers say. ``status`` is that of the answer, once it has begun. ``memo`` is
+    for what an app wants to remember of requests with these very headers over this connection; None: they have values
+    of their own.
     """
 
     target: bytes
     has_whole_body: bool
     status: int | None
+    memo: dict[str, Any] | None
+
+    async def send(self, message: Message) -> None:
+        """That of the request: whoever was given another may not use ``answer``."""
+
+    def answer(self, status: int, lines: Lines, body: bytes) -> bool:
+        """The whole answer in one; False, and nothing done, where the caller takes none at the moment."""
 
     def when_gone(self, tell: Callable[[], None] | None) -> None:
         """Call *tell*, and none before it, when the caller leaves before he is answered; at once if he has left."""
@@ -31,12 +40,11 @@ class Wire(Protocol):
 class Lines(NamedTuple):
     """
     For that server, beside the headers of an answer, as ``greenroom`` in the same message: the same headers as text,
-    known to be good, and the body's length where they state it; *is_followed*: the body comes with the next message.
+    known to be good, and the body's length where they state it.
     """
 
     text: bytes
     length: int | None
-    is_followed: bool
 
 
 def wire_of(scope: Scope) -> Wire | None:

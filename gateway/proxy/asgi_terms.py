@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from gateway.client_address import client_of
 from gateway.core.model import Address
 from gateway.core.standby import StandbyTarget
-from gateway.proxy.asgi import Scope, host_of
+from gateway.proxy.asgi import Scope, host_of, wire_of
 from gateway.proxy.callers import Caller, caller_at_once, caller_of, own_tokens, own_tokens_at_once
 from gateway.proxy.decisions import Decisions
 from gateway.proxy.headers import Prepared, candidates_of, credentials_of, prepare
@@ -72,9 +72,19 @@ class TermsBook:
 
     def standby_at_once(self, scope: Scope, target: StandbyTarget, prefix: str, now: float) -> Terms | None:
         """The terms of a request at the standby host of *target*; *prefix* is the path form's."""
+        wire = wire_of(scope)
+        terms: Terms | None = wire.memo.get("terms") if wire is not None and wire.memo is not None else None
+        if (
+            terms is not None
+            and terms.subject is target
+            and terms.plan.prefix == prefix
+            and self._holds(terms, scope, now)
+        ):
+            return terms
         key = _key(scope, prefix)
         terms = self._known.get(key)
-        if terms is not None and self._holds(terms, scope, now) and terms.subject is target:
+        if terms is not None and terms.subject is target and self._holds(terms, scope, now):
+            _note(terms, scope)
             return terms
         caller = caller_at_once(_tokens(scope), target, self.decisions.auth)
         want = self.decisions.want(target, caller) if caller is not None else None
@@ -129,6 +139,7 @@ class TermsBook:
             self.clear()
         self._known[key] = terms
         self._bytes += size
+        _note(terms, scope)
 
     def _terms(
         self, scope: Scope, subject: StandbyTarget | str, caller: Caller, want: Want | None, prefix: str
@@ -179,6 +190,13 @@ def _key(scope: Scope, prefix: str) -> _Key:
     kind, version = scope["type"], scope.get("http_version", "1.1")
     is_unsized = version[:1] != "1" and kind == "http" and may_be_unsized(scope)
     return kind, version, is_unsized, _peer(scope), scope.get("scheme"), prefix, *scope["headers"]
+
+
+def _note(terms: Terms, scope: Scope) -> None:
+    """*terms* are those of the next request over this connection, if it has the same headers."""
+    wire = wire_of(scope)
+    if wire is not None and wire.memo is not None:
+        wire.memo["terms"] = terms
 
 
 def _peer(scope: Scope) -> str:

@@ -30,6 +30,7 @@ _UNWATCHED_SECS = 0.05  # a caller who leaves within these is noticed after them
 _CONTINUE_SECS = 1.0  # what curl waits for a 100 before it sends its body all the same
 _DRAIN_SECS = 1.0  # for the rest of a body that the Actor didn't want
 _MAX_HOSTS_OF_A_HEAD = 8
+_new = tuple.__new__  # a NamedTuple's own constructor takes twice as long
 
 _is_cut: ContextVar[bool] = ContextVar("greenroom_answer_is_cut", default=False)
 
@@ -215,16 +216,12 @@ class _Forwarding:
         self._first_byte_at = self._loop.time()
         self._status = head.status
         body = exchange.take_whole() if upload is None else None
-        if body is not None:
-            self._bytes_down = len(body)
-            try:
-                await self._send_message(self._start(head, is_followed=True))
-                await self._send_message({"type": "http.response.body", "body": body, "more_body": False})
-            except (OSError, RuntimeError) as error:  # as in ``_send``
-                exchange.abandon()
-                raise _CallerGone from error
+        if body is not None and self._answer_at_once(head, body):
             return
-        await self._send(self._start(head, is_followed=False))
+        await self._send(self._start(head))
+        if body is not None:
+            await self._send_body(body, more=False)
+            return
         if upload is not None:
             upload.answered.set()
         while True:
@@ -253,19 +250,34 @@ class _Forwarding:
             pass
         await self._send_body(b"", more=False)
 
-    def _start(self, head: AnswerHead, *, is_followed: bool) -> Message:
+    def _answer_at_once(self, head: AnswerHead, body: bytes) -> bool:
+        """The whole answer, where the server takes it in one."""
+        wire, plan, make_ours = self._wire, self._plan, self._errand.answer_headers
+        if wire is None or self._send_message != wire.send:
+            return False
+        kept = head.kept.get((plan.host, plan.is_sandboxed)) or self._kept(head)
+        text = kept.text if make_ours is None else kept.text + _text(make_ours())
+        try:
+            is_taken = wire.answer(head.status, _new(Lines, (text, kept.length)), body)
+        except (OSError, RuntimeError) as error:  # as in ``_send``
+            self._exchange.abandon()
+            raise _CallerGone from error
+        if is_taken:
+            self._bytes_down = len(body)
+        return is_taken
+
+    def _start(self, head: AnswerHead) -> Message:
         plan, make_ours, upload = self._plan, self._errand.answer_headers, self._upload
         kept = head.kept.get((plan.host, plan.is_sandboxed)) or self._kept(head)
         ours = make_ours() if make_ours is not None else []
         if upload is not None and not upload.read.is_set() and self._scope.get("http_version", "1.1").startswith("1"):
             ours = [*ours, (b"connection", b"close")]
         elif self._wire is not None:
-            text = b"%b: %b\r\n" % ours[0] if len(ours) == 1 else as_text(ours)
             return {
                 "type": "http.response.start",
                 "status": head.status,
                 "headers": [*kept.headers, *ours],
-                "greenroom": Lines(kept.text + text, kept.length, is_followed),
+                "greenroom": Lines(kept.text + _text(ours), kept.length),
             }
         return {"type": "http.response.start", "status": head.status, "headers": [*kept.headers, *ours]}
 
@@ -336,7 +348,7 @@ class _Forwarding:
         return False
 
     def _outcome(self, ended: Ended) -> ForwardOutcome:
-        return ForwardOutcome(ended, self._status, self._first_byte_at, self._bytes_up, self._bytes_down)
+        return _new(ForwardOutcome, (ended, self._status, self._first_byte_at, self._bytes_up, self._bytes_down))
 
 
 class _WithoutCuts(logging.Filter):
@@ -363,6 +375,10 @@ def cut_here() -> None:
 def quiet_cut_answers() -> None:
     """Keep answers that were cut on purpose out of uvicorn's error log. May be called more than once."""
     logging.getLogger("uvicorn.error").addFilter(_WITHOUT_CUTS)
+
+
+def _text(ours: Headers) -> bytes:
+    return b"%b: %b\r\n" % ours[0] if len(ours) == 1 else as_text(ours)
 
 
 def _expects_continue(headers: Headers) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,6 +35,13 @@ def scope(*headers: tuple[bytes, bytes], **more: Any) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(params=["the same headers", "over the same connection"])
+def shared(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What requests with the same headers have in common besides: with our own server, what it has them remember."""
+    is_ours = request.param == "over the same connection"
+    return {"extensions": {"greenroom": SimpleNamespace(memo={})}} if is_ours else {}
+
+
 @pytest.fixture
 async def decisions(tmp_path: Path) -> AsyncIterator[Decisions]:
     """Those of a gateway that knows the token."""
@@ -53,11 +61,11 @@ def now(decisions: Decisions) -> float:
     return decisions.auth._clock()
 
 
-async def test_the_same_again(decisions: Decisions, target: StandbyTarget) -> None:
+async def test_the_same_again(decisions: Decisions, target: StandbyTarget, shared: dict[str, Any]) -> None:
     """Requests with the same headers have the same terms, whatever their path and their other query."""
     book = TermsBook(decisions)
-    first = book.standby_at_once(scope(), target, "", now(decisions))
-    again = book.standby_at_once(scope(raw_path=b"/other", query_string=b"a=b"), target, "", now(decisions))
+    first = book.standby_at_once(scope(**shared), target, "", now(decisions))
+    again = book.standby_at_once(scope(**shared, raw_path=b"/other", query_string=b"a=b"), target, "", now(decisions))
     assert first is not None
     assert first is again
 
@@ -85,48 +93,50 @@ async def test_others(decisions: Decisions, target: StandbyTarget, other: dict[s
     assert (first.plan, first.prepared) != (second.plan, second.prepared)
 
 
-async def test_the_path_form(decisions: Decisions, target: StandbyTarget) -> None:
+async def test_the_path_form(decisions: Decisions, target: StandbyTarget, shared: dict[str, Any]) -> None:
     """Its answers are kept in a sandbox, and those at the Actor's own host are not."""
     book = TermsBook(decisions)
-    plain = book.standby_at_once(scope(), target, "", now(decisions))
-    path = book.standby_at_once(scope(), target, "/standby/bob--shut-warm", now(decisions))
+    plain = book.standby_at_once(scope(**shared), target, "", now(decisions))
+    path = book.standby_at_once(scope(**shared), target, "/standby/bob--shut-warm", now(decisions))
     assert plain is not None
     assert path is not None
     assert (plain.plan.is_sandboxed, path.plan.is_sandboxed) == (False, True)
 
 
 @pytest.mark.parametrize("query", [b"token=" + TOKEN.encode(), b"to%6ben=" + TOKEN.encode(), b"a=%20"])
-async def test_a_query_that_may_hold_a_token(decisions: Decisions, target: StandbyTarget, query: bytes) -> None:
+async def test_a_query_that_may_hold_a_token(
+    decisions: Decisions, target: StandbyTarget, query: bytes, shared: dict[str, Any]
+) -> None:
     """Such a request is looked at by itself, and nothing of it is remembered; nor is it served from memory."""
     book = TermsBook(decisions)
-    assert book.standby_at_once(scope(query_string=query), target, "", now(decisions)) is not None
+    assert book.standby_at_once(scope(**shared, query_string=query), target, "", now(decisions)) is not None
     assert len(book) == 0
-    known = book.standby_at_once(scope(), target, "", now(decisions))
-    assert book.standby_at_once(scope(query_string=query), target, "", now(decisions)) is not known
+    known = book.standby_at_once(scope(**shared), target, "", now(decisions))
+    assert book.standby_at_once(scope(**shared, query_string=query), target, "", now(decisions)) is not known
 
 
-async def test_what_no_longer_holds(decisions: Decisions, target: StandbyTarget) -> None:
+async def test_what_no_longer_holds(decisions: Decisions, target: StandbyTarget, shared: dict[str, Any]) -> None:
     """Tokens that were forgotten, or believed for long enough, have the records asked again."""
     book = TermsBook(decisions)
-    terms = book.standby_at_once(scope(), target, "", now(decisions))
+    terms = book.standby_at_once(scope(**shared), target, "", now(decisions))
     assert terms is not None
     assert now(decisions) < terms.until < math.inf
     decisions.auth.forget_all()
-    assert book.standby_at_once(scope(), target, "", now(decisions)) is None
-    asked = await book.standby(scope(), "bob--shut-warm", target, "")
+    assert book.standby_at_once(scope(**shared), target, "", now(decisions)) is None
+    asked = await book.standby(scope(**shared), "bob--shut-warm", target, "")
     assert asked is not terms
-    anew = book.standby_at_once(scope(), target, "", now(decisions))
+    anew = book.standby_at_once(scope(**shared), target, "", now(decisions))
     assert anew is not None
-    late = book.standby_at_once(scope(), target, "", anew.until)
+    late = book.standby_at_once(scope(**shared), target, "", anew.until)
     assert late is not anew
 
 
-async def test_an_actor_that_has_changed(decisions: Decisions, target: StandbyTarget) -> None:
+async def test_an_actor_that_has_changed(decisions: Decisions, target: StandbyTarget, shared: dict[str, Any]) -> None:
     """The terms are those of its settings, so others have to be made."""
     book = TermsBook(decisions)
-    first = book.standby_at_once(scope(), target, "", now(decisions))
+    first = book.standby_at_once(scope(**shared), target, "", now(decisions))
     other = decisions.target("bob--open-warm")
-    second = book.standby_at_once(scope(), other, "", now(decisions))
+    second = book.standby_at_once(scope(**shared), other, "", now(decisions))
     assert first is not None
     assert second is not None
     assert (first.subject, second.subject) == (target, other)
