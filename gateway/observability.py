@@ -114,7 +114,10 @@ class Metrics:
         self._tallies.before_shown = flush
 
     def watch_cache(self, cache: str, hits: Callable[[], int], misses: Callable[[], int]) -> None:
-        """Show how often the *cache* of heads, ``request`` or ``answer``, had what was looked for."""
+        """
+        Show how often the *cache* of heads had what was looked for: ``request``, ``answer``, or ``terms``, which is
+        what is decided of the heads that go by the ASGI way.
+        """
         self._tallies.caches[cache] = (hits, misses)
 
     def watch_certificates(self, first_expiry: Callable[[], datetime], is_stale: Callable[[], bool]) -> None:

@@ -49,7 +49,8 @@ class Admission:
 
     def __post_init__(self) -> None:
         self._accounts = Accounts(self.metrics)
-        self._terms = TermsBook(self.decisions)
+        terms = self._terms = TermsBook(self.decisions)
+        self.metrics.watch_cache("terms", lambda: terms.hits, lambda: terms.misses)
 
     def standby(self, scope: Scope, receive: Receive, send: Send, label: str, prefix: str) -> Awaitable[None]:
         """Serve one request to a standby host; *prefix* is the path form's, empty at hosts."""

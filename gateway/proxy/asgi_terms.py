@@ -67,6 +67,8 @@ class TermsBook:
     decisions: Decisions
     max_entries: int = _MAX_ENTRIES
     max_bytes: int = _MAX_BYTES
+    hits: int = 0
+    misses: int = 0
     _known: dict[_Key, Terms] = field(default_factory=dict)
     _bytes: int = 0
 
@@ -80,10 +82,12 @@ class TermsBook:
             and terms.plan.prefix == prefix
             and self._holds(terms, scope, now)
         ):
+            self.hits += 1
             return terms
         key = _key(scope, prefix)
         terms = self._known.get(key)
         if terms is not None and terms.subject is target and self._holds(terms, scope, now):
+            self.hits += 1
             _note(terms, scope)
             return terms
         caller = caller_at_once(_tokens(scope), target, self.decisions.auth)
@@ -107,6 +111,7 @@ class TermsBook:
         key = _key(scope, prefix)
         terms = self._known.get(key)
         if terms is not None and self._holds(terms, scope, now) and terms.subject == label:
+            self.hits += 1
             return terms
         caller = own_tokens_at_once(_tokens(scope), self.decisions.auth)
         if caller is None:
@@ -144,6 +149,7 @@ class TermsBook:
     def _terms(
         self, scope: Scope, subject: StandbyTarget | str, caller: Caller, want: Want | None, prefix: str
     ) -> Terms:
+        self.misses += 1
         decisions, headers = self.decisions, scope["headers"]
         target = subject if isinstance(subject, StandbyTarget) else None
         config = target.config if target is not None else None

@@ -68,6 +68,7 @@ async def test_the_same_again(decisions: Decisions, target: StandbyTarget, share
     again = book.standby_at_once(scope(**shared, raw_path=b"/other", query_string=b"a=b"), target, "", now(decisions))
     assert first is not None
     assert first is again
+    assert (book.hits, book.misses) == (1, 1)
 
 
 @pytest.mark.parametrize(
