@@ -21,7 +21,7 @@ from autoscaler.launchers.docker.quiet import Quiet
 _log = logging.getLogger(__name__)
 
 _RETRY_SECS = 0.5
-_STUCK_SECS = 15.0  # until SIGKILL is sent again
+_STUCK_SECS = 15.0  # until SIGKILL is sent again, and an engine that has long been away is asked again
 _LATEST_LOG_SECS = 2.0  # until a log is followed, while others are being started
 _LOG_END_SECS = 10.0  # for the last lines of a container that has ended
 _LATE_NEWS_SECS = 0.5
@@ -132,7 +132,9 @@ class RunContainer:
             except EngineUnavailable:
                 await _wait(self.ended, _RETRY_SECS)
             except EngineError as error:
-                if error.status not in (404, 409):  # gone, or not running: looking at it says the rest
+                if error.status in (404, 409):  # gone, or not running, and the news of that may have been missed
+                    await self.look()
+                else:
                     _log.warning("%s was refused: %s", name, error.message, extra={"run_id": self.run_id})
                 return
             else:
@@ -149,16 +151,22 @@ class RunContainer:
         """
         Note its end, if it has ended; *why_ended* is the reason then, unless it was asked to.
 
-        Follows its log again where the engine broke that off. With the engine out of reach nothing is noted.
+        Follows its log again where the engine broke that off. An engine that does not answer is asked again and again:
+        whoever called heard of an end, perhaps, and that news comes only once.
         """
+        pause_secs = _RETRY_SECS
         while not self.ended.is_set():
             try:
                 found = await self.engine.ask(lambda client: client.inspect_container(self.container_id))
             except NotInEngine:
                 await self._finish({}, REMOVED)
                 return
-            except EngineUnavailable:
-                return
+            except EngineUnavailable as error:
+                if not error.was_sent:  # it is down: what is found to have ended by then, has so with that
+                    why_ended = why_ended or ENGINE_RESTARTED
+                await _wait(self.ended, pause_secs)
+                pause_secs = min(2 * pause_secs, _STUCK_SECS)
+                continue
             except EngineError as error:
                 _log.warning("a container can't be looked at: %s", error.message, extra={"run_id": self.run_id})
                 await _wait(self.ended, _RETRY_SECS)
