@@ -22,7 +22,8 @@ async def steadily(what: str, work: Callable[[], Awaitable[None]]) -> None:
     Do *work*, which goes on for ever, and begin it anew a second after a store was unavailable.
 
     *work* must read what it needs anew when it begins, since signals were missed meanwhile. The log hears of a trouble
-    that goes on once a minute: many works stand still with a store.
+    that goes on once a minute: many works stand still with a store. Cancelled, it ends, also where what *work* still
+    does then fails for want of a store.
     """
     said_at = -math.inf
     clock = asyncio.get_running_loop().time
@@ -31,6 +32,8 @@ async def steadily(what: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         except StateUnavailable as error:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError from error  # which the error took the place of
             now = clock()
             if now - began_at > _SAME_TROUBLE_SECS:
                 said_at = -math.inf

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from autoscaler import decision_book
 from autoscaler.decision_book import DecisionBook
 from gateway.core.model import DecisionRecord, Page
+from gateway.state.ports import StateUnavailable
 from gateway.state.records import SqlRecords, open_records
+from gateway.state.steady import steadily
 
 POOL = "pool"
 
@@ -87,3 +90,59 @@ async def test_there_is_a_bound(records: SqlRecords, monkeypatch: pytest.MonkeyP
         await asyncio.sleep(0)
         writing.cancel()
     assert await written(records) == [decided(number).id for number in range(3)]
+
+
+class Gone:
+    """Records that can't be written; ``asked`` is set by whoever tries to. *answers*: whether they say so."""
+
+    def __init__(self, *, answers: bool = True) -> None:
+        self.asked = asyncio.Event()
+        self._answers = answers
+
+    async def add_decisions(self, decisions: Sequence[DecisionRecord]) -> None:
+        """As theirs, who do nothing for none."""
+        if not decisions:
+            return
+        self.asked.set()
+        if not self._answers:
+            await asyncio.Event().wait()
+        raise StateUnavailable("the disk is full")
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_it_ends_without_the_records(answers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancelled with something unwritten: nothing of the autoscaler's may go on because the disk is full, or hangs."""
+    monkeypatch.setattr(decision_book, "_BATCH_SECS", 3600)
+    monkeypatch.setattr(decision_book, "_LAST_WRITE_SECS", 0.01)
+    records: Any = Gone(answers=answers)
+    book = DecisionBook(records)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        writing = group.create_task(steadily("a test", book.write))
+        book.note(decided(1))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        writing.cancel()
+    assert writing.cancelled()
+    assert records.asked.is_set()
+
+
+async def test_what_could_not_be_written_is_written_later(records: SqlRecords, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, also where it was on record in spite of the failure."""
+    monkeypatch.setattr(decision_book, "_BATCH_SECS", 0)
+    for number, is_on_record in ((1, False), (2, True)):
+        gone = Gone()
+        book = DecisionBook(records)
+        monkeypatch.setattr(book, "_records", gone)
+        book.note(decided(number))
+        with pytest.raises(StateUnavailable):
+            await book.write()
+        if is_on_record:
+            await records.add_decisions([decided(number)])
+        monkeypatch.setattr(book, "_records", records)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            writing = group.create_task(book.write())
+            book.note(decided(number + 10))
+            while decided(number + 10).id not in await written(records):  # noqa: ASYNC110 - nobody tells of it
+                await asyncio.sleep(0.01)
+            writing.cancel()
+        assert decided(number).id in await written(records)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from gateway.state import steady
@@ -22,6 +24,26 @@ async def test_work_begins_anew_when_a_store_was_unavailable(monkeypatch: pytest
 
     await steadily("a test", work)
     assert begun == 3
+
+
+async def test_its_end_is_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work that is cancelled, and whose last act fails for want of a store, is not begun anew."""
+    monkeypatch.setattr(steady, "_PAUSE_SECS", 0)
+    begun = asyncio.Event()
+
+    async def work() -> None:
+        assert not begun.is_set()
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise StateUnavailable("the disk is full")
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        working = group.create_task(steadily("a test", work))
+        await begun.wait()
+        working.cancel()
+    assert working.cancelled()
 
 
 async def test_any_other_error_is_not_hidden() -> None:
