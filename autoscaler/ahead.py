@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from autoscaler.keeper_tools import KeeperTools
 from autoscaler.launch import Launch
 from autoscaler.launchers.base import Launcher, MakesAhead
-from gateway.core.errors import GreenroomError
+from gateway.core.errors import GreenroomError, LaunchError
 from gateway.core.model import Actor, Build, Run, User
 from gateway.core.standby import Generation, PoolKey
 
@@ -77,7 +77,7 @@ class Ahead:
                 await self.launcher.make_ahead(spec)
             except GreenroomError as error:
                 _log.info("no run is made ahead: %s", error.message)
-                await self.launcher.forget(run.id)
+                await self._forget(run.id)
             except Exception:
                 _log.exception("making a run ahead failed")
             else:
@@ -99,10 +99,17 @@ class Ahead:
         """Remove what was made for *pool*."""
         made = self._made.pop(pool, None)
         if made is not None:
-            await self.launcher.forget(made.run.id)
+            await self._forget(made.run.id)
 
     async def drop_all(self) -> None:
         """Remove what was made for every pool, and what is being made as soon as it is; from now on nothing is made."""
         self._is_over = True
         for pool in list(self._made):
             await self.drop(pool)
+
+    async def _forget(self, run_id: str) -> None:
+        """What can't be removed now is removed after the next start of Greenroom; no reason to end anything else."""
+        try:
+            await self.launcher.forget(run_id)
+        except LaunchError as error:
+            _log.warning("what was made ahead is not removed: %s", error.message, extra={"run_id": run_id})
