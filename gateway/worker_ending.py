@@ -13,8 +13,10 @@ from gateway.stop_signals import StopSignals
 from gateway.worker_server import Server
 
 # For requests that wait for a run at the moment of a hand-over: first while new ones are still accepted, then without.
-_HELD_SECS = 10.0
-_LAST_HELD_SECS = 30.0
+# The second is short: nobody else may cover these sockets, and the run that they wait for may need a new connection
+# to become ready. Both together fit into the time that the parent gives a hand-over (``gateway.lane``).
+_HELD_SECS = 30.0
+_LAST_HELD_SECS = 2.0
 _FRESH_SECS = 0.3  # for connections that were accepted just before, to send their request
 _LINGER_SECS = 1.0
 _POLL_SECS = 0.02

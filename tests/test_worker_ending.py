@@ -1,0 +1,96 @@
+"""How a worker leaves its place: on a loop whose time passes at once, with a server and a gateway that only note."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+from gateway.stop_signals import StopSignals
+from gateway.worker_ending import let_waiters_in
+
+HAND_OVER_SECS = 60.0  # what the parent allows
+
+
+class _Selector(selectors.DefaultSelector):
+    """Never waits: the time that it was to wait for has passed."""
+
+    passed_secs = 0.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        assert timeout is not None, "nobody would ever go on"
+        self.passed_secs += max(0.0, timeout)
+        return super().select(0)
+
+
+class QuickLoop(asyncio.SelectorEventLoop):
+    """Where nobody has anything to do, it is later already."""
+
+    def __init__(self) -> None:
+        self._quick = _Selector()
+        super().__init__(self._quick)
+
+    def time(self) -> float:
+        return self._quick.passed_secs
+
+
+def at_once(main: Coroutine[Any, Any, None]) -> None:
+    """Run *main*, however many seconds it takes."""
+    with asyncio.Runner(loop_factory=QuickLoop) as runner:
+        runner.run(main)
+
+
+@dataclass
+class Worker:
+    """What of a worker is asked, and when it was told what; ``waits``: whether a request waits for a run, by the time."""
+
+    waits: Callable[[float], bool]
+    stop: StopSignals = field(default_factory=StopSignals)
+    told: dict[str, float] = field(default_factory=dict)
+
+    async def let_waiters_in(self) -> None:
+        desk = _Desk(self)
+        gateway = SimpleNamespace(
+            desk=desk, splicing=SimpleNamespace(is_deciding=False), admission=SimpleNamespace(asking=0)
+        )
+        server = SimpleNamespace(say_last=lambda: self.note("last"), stop_accepting=self._stop_accepting)
+        await let_waiters_in(cast(Any, gateway), cast(Any, server), [], self.stop)
+        self.note("end")
+
+    async def _stop_accepting(self, _sockets: object, _limit_secs: float) -> None:
+        self.note("closed")
+
+    def note(self, what: str) -> None:
+        self.told[what] = asyncio.get_running_loop().time()
+
+
+class _Desk:
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    @property
+    def held(self) -> int:
+        return int(self._worker.waits(asyncio.get_running_loop().time()))
+
+    def refuse_all(self, _error: Exception) -> None:
+        self._worker.note("refused")
+
+
+def test_a_wait_that_lasts_hardly_stops_accepting() -> None:
+    """The run may need a new connection to begin; nobody else accepts meanwhile, so that the gap is two seconds."""
+    worker = Worker(lambda _: True)
+    at_once(worker.let_waiters_in())
+    assert worker.told["closed"] - worker.told["last"] >= 30
+    assert worker.told["refused"] - worker.told["closed"] <= 3
+    assert worker.told["end"] < HAND_OVER_SECS - 20  # which it has for letting go of its runs
+
+
+def test_sockets_are_left_when_the_last_waiter_is_in() -> None:
+    """Not before, and not much later."""
+    worker = Worker(lambda now: now < 25)
+    at_once(worker.let_waiters_in())
+    assert 25 <= worker.told["closed"] < 25.1
+    assert worker.told["end"] < 25.2
