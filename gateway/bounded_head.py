@@ -252,9 +252,10 @@ class BoundedHead(asyncio.Protocol):
         """More of the body; what is left of *data*."""
         pieces, at = self._upload.feed(data)
         request = self._request
-        if request is not None and pieces and request.feed(pieces) > _MAX_WAITING_BYTES:
-            self._pause()
+        waiting_bytes = request.feed(pieces) if request is not None and pieces else 0
         if not self._upload.is_over:
+            if waiting_bytes > _MAX_WAITING_BYTES:  # not for a whole body: no app has to take it
+                self._pause()
             self._wait(self._lobby.settings.body_idle_timeout_secs)
         elif request is not None:
             self.deadline = NEVER

@@ -1,12 +1,16 @@
-"""HTTP/1.1 for an ASGI app, over a real socket: bounds of heads, and how answers are framed."""
+"""
+HTTP/1.1 for an ASGI app: bounds of heads, how answers are framed, and callers who take nothing of theirs.
+
+Over a real socket, but where it matters what comes in one read, or that time passes: there by a transport that is none.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
 
 import pytest
 import uvicorn
@@ -280,3 +284,107 @@ async def test_a_caller_who_takes_nothing() -> None:
         writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         await has_ended.wait()
         writer.close()
+
+
+class Wire:
+    """A transport that goes nowhere; whoever reads from it or writes to it is told what the test says."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.is_reading = True
+        self.is_aborted = False
+        self._is_closing = False
+
+    def get_extra_info(self, name: str) -> Any:
+        return ("127.0.0.1", 1) if name == "peername" else None
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def pause_reading(self) -> None:
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        self.is_reading = True
+
+    def is_closing(self) -> bool:
+        return self._is_closing
+
+    def close(self) -> None:
+        self._is_closing = True
+
+    def abort(self) -> None:
+        self._is_closing = self.is_aborted = True
+
+
+@contextlib.asynccontextmanager
+async def wired(app: Any) -> AsyncIterator[tuple[BoundedHead, Wire]]:
+    """A connection over a ``Wire``, to *app*."""
+    config = uvicorn.Config(app, lifespan="off", log_config=None)
+    config.load()
+    state, wire = ServerState(), Wire()
+    front = BoundedHead(config, state, {}, asyncio.get_running_loop(), lobby=Lobby(Settings()))
+    front.connection_made(cast(Any, wire))
+    yield front, wire
+    front.connection_lost(None)
+    if state.tasks:
+        await asyncio.wait(state.tasks, timeout=5)
+
+
+async def until(holds: Callable[[], object]) -> None:
+    """Until what was begun has come so far; each round of the loop is one step."""
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
+def put(length: int, body: bytes) -> bytes:
+    """A request with the beginning of its body."""
+    return b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % length + body
+
+
+@pytest.mark.parametrize("first_read", [pytest.param(200_000, id="whole"), pytest.param(100_000, id="in two reads")])
+async def test_a_large_body_that_is_answered_unread(first_read: int) -> None:
+    """Its caller is heard again at once: what he asks next is answered, too."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start(LENGTH_5, status=401))
+        await send(piece(b"hello"))
+
+    body = b"b" * 200_000
+    async with wired(app) as (front, wire):
+        front.data_received(put(len(body), body[:first_read]))
+        await until(lambda: wire.written.endswith(b"hello"))
+        assert wire.is_reading
+        front.data_received(body[first_read:] + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await until(lambda: wire.written.count(b"HTTP/1.1 401 ") == 2)
+        assert wire.is_reading
+
+
+async def test_a_large_body_that_nobody_takes() -> None:
+    """No more of it is read, nor of what follows it, than is bounded; all of it is there in the end."""
+    taking, seen = asyncio.Event(), []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await taking.wait()
+        size, more = 0, True
+        while more:
+            message = await receive()
+            size, more = size + len(message["body"]), message["more_body"]
+        seen.append(size)
+        await send(start(LENGTH_5))
+        await send(piece(b"hello"))
+
+    async with wired(app) as (front, wire):
+        front.data_received(put(150_000, b"b" * 100_000))
+        assert not wire.is_reading
+        taking.set()
+        await until(lambda: wire.is_reading)
+        taking.clear()
+        front.data_received(b"b" * 50_000)
+        front.data_received(put(100_000, b"b" * 100_000))
+        await until(lambda: seen == [150_000] and wire.is_reading)
+        front.data_received(put(100_000, b"b" * 100_000))
+        assert not wire.is_reading
+        taking.set()
+        await until(lambda: seen == [150_000, 100_000, 100_000] and wire.is_reading)
