@@ -29,7 +29,7 @@ from gateway.proxy.slot_shares import Borrowed, House
 from gateway.proxy.slots import SlotDesk
 
 LOOK_SECS = 1.0
-"""How often a call is made at least; it renews what is held, and looks at some of the runs."""
+"""How often a call is made that looks at some of the runs. It renews what is held, as each call does."""
 RETRY_SECS = 0.3
 """After this a need that was not met is told again; in between, whoever gives back makes its own way here."""
 UNUSED_SECS = 3.0
@@ -125,7 +125,8 @@ class QuotaBook:
             knows=tuple(sorted(self._known)) if is_full else (),
             claims=claims,
         )
-        self._look_at = now + LOOK_SECS
+        if is_look:
+            self._look_at = now + LOOK_SECS  # no other call takes its place: a busy gateway would never look
         self._call = _Call(request, now, pools)
         return request
 

@@ -137,6 +137,8 @@ class World:
     routes: dict[str, RunRoute] = field(default_factory=dict)
     air: list[Letter] = field(default_factory=list)
     version: int = 0
+    named_at: dict[tuple[str, str], float] = field(default_factory=dict)
+    """When a gateway last told the ledger of a run."""
     numbers: count[int] = field(default_factory=lambda: count(1))
 
     # gateways
@@ -227,6 +229,7 @@ class World:
         )
         if settled.answer.epoch:
             gateway.heard_at = self.now
+            self.named_at.update({(gateway.name, run_id): self.now for run_id in request.claims})
         self.send(gateway, (request, settled.answer))
         for name, message in settled.messages:
             for other in self.gateways:

@@ -342,3 +342,22 @@ def test_a_slot_that_was_granted_while_its_gateway_stood_still_is_none() -> None
     assert second.flights == []
     shared.settle_down(3.0)
     assert len(second.flights) == 1
+
+
+def test_a_busy_gateway_names_all_that_it_has_before_the_store_forgets_it() -> None:
+    """Of a run in which nothing changes too, while somebody waits for another one and is asked for all the time."""
+    shared = World(limit=2)
+    other, busy = (shared.add_gateway() for _ in range(2))
+    shared.settle_down(1.0)
+    shared.serving_run()
+    fly(other, 2)
+    shared.settle_down(1.0)
+    unchanged = shared.serving_run()
+    fly(busy, 2)
+    shared.settle_down(1.0)
+    assert {flight.run.route.run_id for flight in busy.flights} == {unchanged}
+    fly(busy, 1)
+    shared.settle_down(700.0, 0.25)
+    assert len(busy.waiting) == 1
+    assert busy.calls > 700 / 0.5
+    assert shared.now - shared.named_at[busy.name, unchanged] < 650
