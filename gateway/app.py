@@ -221,6 +221,9 @@ class Gateway:
         finally:
             with contextlib.suppress(StateUnavailable):  # then the report ends by its time
                 await signals.forget_demand(self.gateway_id)
+            with contextlib.suppress(StateUnavailable):
+                # Nobody else would, and until their time is over they would pass for unanswered.
+                await self.services.state.storages.flush_answered()
             await self._upstreams.aclose()
             self.admission.clear()
 
@@ -270,7 +273,10 @@ class Gateway:
                     self.services.auth.forget(run_token(self.services.box, change.id))
 
     async def _forget_answered_pushes(self) -> None:
-        """Soon: after a kill, a new push of the same items is taken for the repetition of one that is remembered."""
+        """
+        Soon: pushes of the same items at other gateways wait for it, and after a kill a new one is taken for the
+        repetition of one that is remembered.
+        """
         while True:
             await asyncio.sleep(_FORGET_PUSHES_SECS)
             await self.services.state.storages.flush_answered()

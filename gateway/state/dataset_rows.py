@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from sqlalchemy import bindparam, delete, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.core.model import StorageKind
+from gateway.core.model import JsonObject, StorageKind
 from gateway.core.storages import DatasetPage
 from gateway.state.database import Database
 from gateway.state.storage_rows import Holdings, added, count, lock_storage, look_at_storage, note_change
@@ -19,6 +20,10 @@ from gateway.state.tables import dataset_items, dataset_pushes
 _KIND = StorageKind.DATASET
 _REMEMBERED = timedelta(minutes=10)  # clients give up repeating long before
 _FORGOTTEN_AT_ONCE = 500
+# How long another process may take to forget what it has answered; a living one needs a fraction of a second. What it
+# still remembers then passes for unanswered: too long costs a repeated push time, too short loses a new one.
+_LOOK_AGAIN_SECS = 0.25
+_LOOKS = 20
 
 _ITEMS = insert(dataset_items)
 _REMEMBER = insert(dataset_pushes)
@@ -32,6 +37,11 @@ _REPEATED = (
         dataset_pushes.c.at > bindparam("too_old"),
     )
     .order_by(dataset_pushes.c.at)
+)
+_STILL_THERE = (
+    select(dataset_pushes.c.id)
+    .where(dataset_pushes.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(dataset_pushes.c.at)
     .limit(1)
 )
 
@@ -43,8 +53,9 @@ class DatasetRows(Holdings):
     One object stands for one process: pushes that it stored itself are never taken for each other's repetitions.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         super().__init__(database)
+        self._sleep = sleep
         self._process = uuid.uuid4().hex
         self._answered: set[str] = set()
         self._too_old = datetime.min.replace(tzinfo=UTC)  # pushes up to this time count no more
@@ -54,15 +65,9 @@ class DatasetRows(Holdings):
     ) -> bool:
         answered, too_old = self._some_answered(), now - _REMEMBERED
         asked = {"of_dataset": dataset_id, "of_digest": digest, "of_process": self._process, "too_old": too_old}
+        push = {"id": push_id, "dataset_id": dataset_id, "digest": digest, "process": self._process, "at": now}
 
-        async def change(connection: AsyncConnection) -> bool:
-            stats = await lock_storage(connection, _KIND, dataset_id)
-            if answered:
-                await _forget(connection, answered, too_old)
-            repeated = (await connection.execute(_REPEATED, asked)).scalar()
-            if repeated is not None:
-                await connection.execute(_FORGET_ONE, {"of_id": repeated})
-                return False
+        async def append(connection: AsyncConnection, stats: JsonObject) -> None:
             first = count(stats, "itemCount")
             rows = [
                 {"dataset_id": dataset_id, "position": position, "item": item}
@@ -70,19 +75,50 @@ class DatasetRows(Holdings):
             ]
             if rows:
                 await connection.execute(_ITEMS, rows)
-            push = {"id": push_id, "dataset_id": dataset_id, "digest": digest, "process": self._process, "at": now}
             await connection.execute(_REMEMBER, push)
             size = sum(len(item.encode()) for item in items)
             stats = added(
                 stats, itemCount=len(items), cleanItemCount=clean_count, storageBytes=size, writeCount=len(items)
             )
             await note_change(connection, dataset_id, stats, now)
+
+        async def append_unless_alike(connection: AsyncConnection) -> Sequence[str]:
+            """What this may be a repetition of; only where there is nothing, it is stored."""
+            stats = await lock_storage(connection, _KIND, dataset_id)
+            if answered:
+                await _forget(connection, answered, too_old)
+            alike = (await connection.execute(_REPEATED, asked)).scalars().all()
+            if not alike:
+                await append(connection, stats)
+            return alike
+
+        async def append_unless_there(connection: AsyncConnection, ids: Collection[str]) -> bool:
+            stats = await lock_storage(connection, _KIND, dataset_id)
+            repeated = (await connection.execute(_STILL_THERE, {"ids": ids})).scalar()
+            if repeated is not None:
+                await connection.execute(_FORGET_ONE, {"of_id": repeated})
+                return False
+            await append(connection, stats)
             return True
 
-        is_new = await self._database.write(change)
+        alike = await self._database.write(append_unless_alike)
         self._answered.difference_update(answered)
         self._too_old = too_old
-        return is_new
+        if not alike:
+            return True
+        await self._until_forgotten(alike)
+        return await self._database.write(partial(append_unless_there, ids=alike))
+
+    async def _until_forgotten(self, push_ids: Collection[str]) -> None:
+        """Until those of living processes are, which forget what they have answered; those of dead ones stay."""
+
+        async def look(connection: AsyncConnection) -> bool:
+            return (await connection.execute(_STILL_THERE, {"ids": push_ids})).first() is not None
+
+        for _ in range(_LOOKS):
+            await self._sleep(_LOOK_AGAIN_SECS)
+            if not await self._database.read(look):
+                return
 
     def push_was_answered(self, push_id: str) -> None:
         self._answered.add(push_id)

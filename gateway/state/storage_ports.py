@@ -88,9 +88,10 @@ class Storages(Protocol):
         Append *items*, each the JSON text of an object, in this order, under this push's fresh *push_id*.
 
         Clients repeat a push whose answer they never saw. So a push is remembered, in the same write, until
-        ``push_was_answered``; one with the same *digest* (of all that was sent) as a remembered push of an earlier
-        process is taken for its repetition: nothing is stored, the answer is False, and it is forgotten. Within one
-        process a push is never taken for another's repetition.
+        ``push_was_answered``; one with the same *digest* (of all that was sent) as a remembered push of another process
+        may be its repetition. It waits for some seconds, in which a living process forgets what it has answered. What
+        is still remembered then was never answered, and this is its repetition: nothing is stored, the answer is False,
+        and it is forgotten. Within one process a push is never taken for another's repetition.
         """
         ...
 

@@ -18,9 +18,12 @@ import httpx
 import pytest
 from apify_client import _models as models
 
+from gateway import app
 from gateway.api import item_pages
 from gateway.auth import url_signing_secret
 from gateway.core.signed_urls import storage_signature
+from gateway.observability import Metrics
+from gateway.state.storages import SqlStorages
 
 ITEMS: list[Any] = [{"n": n, "name": f"item {n}"} for n in range(5)]
 SCHEMA = {
@@ -228,6 +231,10 @@ async def test_pushes_are_told_apart(api: Any, bob: Any, eve: Any, path: str) ->
         assert events[0][2] != sent[0][2]
 
 
+async def _no_time(_: float) -> None:
+    """In which nothing happens: as if the other process were dead."""
+
+
 async def test_repeated_after_a_restart(api: Any, bob: Any, path: str) -> None:
     """A push whose answer nobody saw, repeated to the next process, is answered as if it were new and stored once."""
 
@@ -238,10 +245,28 @@ async def test_repeated_after_a_restart(api: Any, bob: Any, path: str) -> None:
     state = api.services.state
     object.__setattr__(api.services, "state", replace(state, storages=_NeverAnswered(state.storages, [])))
     await push(bob, path, ITEMS)
-    next_process = type(state.storages)(state.storages._database)
+    next_process = SqlStorages(state.storages._database, sleep=_no_time)
     object.__setattr__(api.services, "state", replace(state, storages=next_process))
     assert await push(bob, path, ITEMS) == {"data": {}}
     assert await read(bob, path) == ITEMS
+    await push(bob, path, ITEMS)
+    assert await read(bob, path) == ITEMS * 2
+
+
+async def test_pushes_of_a_gateway_that_ends(monkeypatch: Any, api: Any, bob: Any, path: str) -> None:
+    """What it has answered last is forgotten with its end: an equal push to the next one neither waits nor is lost."""
+    monkeypatch.setattr(app, "_FORGET_PUSHES_SECS", 3600)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(app.Gateway(api.services, Metrics(), gateway_id="g").run())
+        await push(bob, path, ITEMS)
+        running.cancel()
+
+    async def no_wait(_: float) -> None:
+        raise AssertionError("there is nothing to wait for")
+
+    state = api.services.state
+    next_process = SqlStorages(state.storages._database, sleep=no_wait)
+    object.__setattr__(api.services, "state", replace(state, storages=next_process))
     await push(bob, path, ITEMS)
     assert await read(bob, path) == ITEMS * 2
 
