@@ -170,6 +170,7 @@ class Lane:
 
     @property
     def _drain_secs(self) -> float:
+        """Until a worker that was told to stop is told so again."""
         return self.starter.settings.shutdown_timeout_secs + _SPARE_SECS
 
     def _hear(self, worker: Worker, line: str) -> None:
@@ -198,7 +199,7 @@ class Lane:
             self._retire(worker)
 
     def _retire(self, worker: Worker) -> None:
-        worker.kills.plan(signal.SIGTERM, self._drain_secs)
+        worker.kills.plan(signal.SIGTERM, self.starter.settings.drain_timeout_secs + _SPARE_SECS)
         self._retired.append(worker)
         self._current = None
         if not self._promote():  # its successor has failed in the last moment

@@ -266,7 +266,9 @@ class Settings(BaseSettings):
         300, gt=0, le=86_400, description="A start that its launcher has not brought about in so long has failed."
     )
     drain_timeout_secs: float = Field(
-        300, gt=0, description="For requests and sockets in flight when a run is retired."
+        300,
+        gt=0,
+        description="For requests in flight when a run is retired (sockets too), or a worker by a reload.",
     )
     wind_down_grace_secs: float = Field(
         15, gt=0, description="After 'aborting' until SIGTERM, and again until SIGKILL."

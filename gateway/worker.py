@@ -142,11 +142,11 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
                 _log.info("handed over: finishing what is in flight")
                 await linger(stop)
                 gateway.stop_taking(is_reload=True)
-                server.finish_within(settings.shutdown_timeout_secs)
+                server.finish_within(settings.drain_timeout_secs)  # nobody waits for this worker's end
             server.should_exit = True
             if stop.at_once.is_set():
                 server.force_exit = True
-            await until_served(serving, server, stop)
+            await until_served(serving, server, stop, settings.shutdown_timeout_secs if is_handing_over else None)
             for task in (running, *waiting):
                 task.cancel()
     return STOPPED_AT_ONCE if stop.at_once.is_set() else 0

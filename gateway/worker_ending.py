@@ -19,6 +19,7 @@ _HELD_SECS = 30.0
 _LAST_HELD_SECS = 2.0
 _FRESH_SECS = 0.3  # for connections that were accepted just before, to send their request
 _LINGER_SECS = 1.0
+_CUT_SECS = 1.0
 _POLL_SECS = 0.02
 
 
@@ -58,15 +59,30 @@ async def linger(stop: StopSignals) -> None:
             await stop.drain.wait()
 
 
-async def until_served(serving: asyncio.Task[None], server: Server, stop: StopSignals) -> None:
-    """Until the last request is answered; when told to stop at once, not even that."""
+async def until_served(
+    serving: asyncio.Task[None], server: Server, stop: StopSignals, stopped_secs: float | None = None
+) -> None:
+    """
+    Until the last request is answered; when told to stop at once, not even that.
+
+    After a hand-over there is more time for that than Greenroom has to stop: then, of a stop, only *stopped_secs*.
+    """
     async with asyncio.TaskGroup() as group:
-        at_once = group.create_task(stop.at_once.wait())
-        await asyncio.wait([serving, at_once], return_when=asyncio.FIRST_COMPLETED)
-        at_once.cancel()
-    if stop.at_once.is_set():
+        cut = group.create_task(_until_cut(stop, stopped_secs))
+        await asyncio.wait([serving, cut], return_when=asyncio.FIRST_COMPLETED)
+        cut.cancel()
+    if not serving.done():
         server.force_exit = True
-    await serving
+        await asyncio.wait([serving], timeout=_CUT_SECS)
+        serving.cancel()  # from Python 3.12 on it waits for each connection nevertheless
+    await asyncio.wait([serving])
+
+
+async def _until_cut(stop: StopSignals, stopped_secs: float | None) -> None:
+    await stop.drain.wait()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(stopped_secs):
+            await stop.at_once.wait()
 
 
 async def end_runs(

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from gateway.stop_signals import StopSignals
-from gateway.worker_ending import let_waiters_in
+from gateway.worker_ending import let_waiters_in, until_served
 
 HAND_OVER_SECS = 60.0  # what the parent allows
 
@@ -45,7 +47,7 @@ def at_once(main: Coroutine[Any, Any, None]) -> None:
 
 @dataclass
 class Worker:
-    """What of a worker is asked, and when it was told what; ``waits``: whether a request waits for a run, by the time."""
+    """What of a worker is asked, and when it was told what; ``waits`` tells by the time whether a request does."""
 
     waits: Callable[[float], bool]
     stop: StopSignals = field(default_factory=StopSignals)
@@ -94,3 +96,43 @@ def test_sockets_are_left_when_the_last_waiter_is_in() -> None:
     at_once(worker.let_waiters_in())
     assert 25 <= worker.told["closed"] < 25.1
     assert worker.told["end"] < 25.2
+
+
+async def served_until(stops: dict[float, Callable[[StopSignals], None]], answered: float, *, is_deaf: bool) -> float:
+    """How long a worker that has handed over, and has 30 s to stop, waits for the answer that is due at *answered*."""
+    loop, stop = asyncio.get_running_loop(), StopSignals()
+    server = SimpleNamespace(force_exit=False)
+
+    async def serve() -> None:
+        while loop.time() < answered and (is_deaf or not server.force_exit):  # noqa: ASYNC110 - as uvicorn does
+            await asyncio.sleep(0.1)
+
+    for at, tell in stops.items():
+        loop.call_later(at, tell, stop)
+    async with asyncio.TaskGroup() as group:
+        await until_served(group.create_task(serve()), cast(Any, server), stop, 30)
+    return loop.time()
+
+
+@pytest.mark.parametrize("is_deaf", [False, True], ids=["ends when told", "waits for its connections"])
+@pytest.mark.parametrize(
+    ("stops", "answered", "expected"),
+    [
+        pytest.param({}, 290, 290, id="nobody stops: as long as it takes"),
+        pytest.param({10: StopSignals._term}, 290, 40, id="a stop: its time"),
+        pytest.param({10: StopSignals._term}, 20, 20, id="answered within that"),
+        pytest.param({10: StopSignals._term, 12: StopSignals._term}, 290, 12, id="a second stop: at once"),
+        pytest.param({10: StopSignals._quit}, 290, 10, id="a stop at once"),
+    ],
+)
+def test_a_worker_that_has_handed_over_is_not_cut_but_by_a_stop(
+    stops: dict[float, Callable[[StopSignals], None]], answered: float, expected: float, is_deaf: bool
+) -> None:
+    """It has the time of a drain, of which a stop leaves only that of a stop."""
+    found: list[float] = []
+
+    async def main() -> None:
+        found.append(await served_until(stops, answered, is_deaf=is_deaf))
+
+    at_once(main())
+    assert found[0] == pytest.approx(expected, abs=1.5)

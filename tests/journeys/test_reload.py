@@ -82,9 +82,12 @@ async def test_no_request_fails_during_a_reload_and_the_gap_is_short(tmp_path: P
 
 
 async def test_a_request_under_way_ends_well_and_keeps_its_run(tmp_path: Path) -> None:
-    """It lasts longer than the idle timeout; the new worker, which has not seen it, leaves the run alone until then."""
+    """
+    It lasts longer than the idle timeout; the new worker, which has not seen it, leaves the run alone until then. And
+    longer than Greenroom has to stop, which it does not.
+    """
     folder, end = actor_folder(tmp_path / "actors", "probe", {"idleTimeoutSecs": 1}), tmp_path / "end"
-    async with Greenroom(tmp_path / "data", (folder,)) as greenroom:
+    async with Greenroom(tmp_path / "data", (folder,), settings={"shutdown_timeout_secs": 1}) as greenroom:
         before = worker_of(greenroom)
         async with asyncio.TaskGroup() as group:
             slow = group.create_task(greenroom.call("probe", f"/until?file={end}"))
