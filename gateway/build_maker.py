@@ -22,6 +22,7 @@ from gateway.actor_files.snapshot import Snapshot, open_archive
 from gateway.core.errors import Conflict, GreenroomError, InvalidRequest, RecordNotFound
 from gateway.core.lifecycle import RunStatus
 from gateway.core.model import Actor, ActorVersion, Build, TaggedBuild, snapshot_key
+from gateway.core.texts import storable
 from gateway.live_logs import Logs
 from gateway.secret_box import SecretBox
 from gateway.state.ports import Changed, State
@@ -136,7 +137,7 @@ class BuildMaker:
 
         A build that has ended already stays as it is, and the line is what its record says.
         """
-        message = message[:_STATUS_CHARS]
+        message = storable(message, _STATUS_CHARS)
         stored = await self.read(build.id)
         await self._logs.reopen(build.id)
         self._logs.append(build.id, (stored.status_message or message) if stored.status.is_terminal else message)
@@ -213,9 +214,11 @@ class BuildMaker:
         return examined
 
     async def _succeed(self, build: Build) -> Build:
-        return await self.end(
-            build, RunStatus.SUCCEEDED, f"Build {build.build_number} succeeded.", definition=build.definition
-        )
+        message = f"Build {build.build_number} succeeded."
+        try:
+            return await self.end(build, RunStatus.SUCCEEDED, message, definition=build.definition)
+        except InvalidRequest as error:  # the records don't take its definition
+            return await self.end(build, RunStatus.FAILED, error.message)
 
     @asynccontextmanager
     async def _archive(self, sha256: str) -> AsyncIterator[IO[bytes]]:

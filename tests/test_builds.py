@@ -344,6 +344,33 @@ async def test_a_tag_moves_also_when_the_actor_changes_meanwhile(bench):
     assert stored.tagged_builds["latest"].build_id == built.id
 
 
+async def test_whatever_a_failure_says_the_build_ends(bench):
+    """Names in an archive and output of programs may hold half a character, or the character 0."""
+    actor, _ = await register(bench)
+
+    async def fetch(version: ActorVersion, say: object) -> Snapshot:
+        raise InvalidRequest("The source has the link caf\udce9 to \0.")
+
+    builder = Builder(bench.state, bench.logs, BOX, now=clock(), new_id=lambda: "b" * 17, fetch=fetch)
+    version = version_of(actor, None, source_type="TARBALL", source={"tarballUrl": "https://example.com/a.tar"})
+    build = await builder.create(actor, version, tag=None, origin=Origin.API, options={}, meta={})
+    ended = await builder.maker.make(build)
+    assert (ended.status, ended.status_message) == (RunStatus.FAILED, "The source has the link caf\ufffd to \ufffd.")
+    assert await bench.state.records.build(build.id) == ended
+
+
+async def test_a_build_whose_success_the_records_refuse(bench, monkeypatch):
+    """It has failed, and says why."""
+    actor, _ = await register(bench)
+
+    async def refuse(*_: object) -> None:
+        raise InvalidRequest("A text holds half a character.")
+
+    monkeypatch.setattr(bench.state.records, "finish_build", refuse)
+    build = await create(bench, actor, version_of(actor, source_files()))
+    assert (build.status, build.status_message) == (RunStatus.FAILED, "A text holds half a character.")
+
+
 class SlowBlobs(ObjectBlobs):
     """A folder of blobs in which sources can be asked for but never come."""
 

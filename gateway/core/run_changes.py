@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway.core.lifecycle import RunStatus, may_change, status_after_exit
 from gateway.core.model import MEMORY_STEPS_MBYTES, AbortWish, RestartKind, RestartWish, Run
+from gateway.core.texts import storable
 
 MAX_STATUS_MESSAGE_CHARS = 1000
 
@@ -195,4 +196,4 @@ def _ended(run: Run, now: datetime, message: str) -> Run:
     is_by_wish = ended.status is RunStatus.ABORTED and (run.abort_wish is None or run.abort_wish.reason is None)
     if run.is_status_message_terminal or (run.status_message and (is_by_wish or ended.status is RunStatus.SUCCEEDED)):
         return ended
-    return replace(ended, status_message=message[:MAX_STATUS_MESSAGE_CHARS])
+    return replace(ended, status_message=storable(message, MAX_STATUS_MESSAGE_CHARS))

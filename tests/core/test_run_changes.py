@@ -237,6 +237,18 @@ def test_how_it_ended(before: Run, exit_code: int, reason: str | None, status: R
     assert (new.status, new.status_message, new.exit_code, new.finished_at) == (status, message, exit_code, LATER)
 
 
+def test_whatever_is_said_of_the_end_can_be_stored() -> None:
+    """What programs print may hold what no database takes: half a character, and the character 0."""
+    for ended in (
+        run_changes.exited(run(), LATER, 1, "pip: caf\udce9 \0 ü😀" + "x" * 2000),
+        run_changes.failed_to_start(run(S.READY), LATER, "pip: caf\udce9 \0 ü😀" + "x" * 2000),
+    ):
+        assert ended is not None
+        message = ended.status_message or ""
+        assert message.startswith("pip: caf\ufffd \ufffd ü😀x")
+        assert len(message) == run_changes.MAX_STATUS_MESSAGE_CHARS
+
+
 def test_the_end_is_counted() -> None:
     """Duration and compute units (GiB hours) beside what was there; a clock that went back makes no negative time."""
     new = run_changes.exited(run(), LATER, 0, None)
