@@ -95,6 +95,13 @@ class BuildJobs:
             with contextlib.suppress(GreenroomError, StateUnavailable):
                 await self.maker.put_back(build_id, "Greenroom is reloaded: the build begins anew.")
 
+    async def _put_back_left(self) -> None:
+        """Those that this process has made and could not end: one that stays RUNNING would be for ever."""
+        for build_id in list(self.maker.left):
+            with contextlib.suppress(GreenroomError):
+                await self.maker.put_back(build_id, "The end of this build could not be recorded: it begins anew.")
+            self.maker.left.discard(build_id)
+
     async def _take_over(self, least_age: timedelta) -> None:
         """Builds that nobody makes any more wait again. Those without images gateways make, within a moment each."""
         for build in await self.state.records.active_builds():
@@ -107,6 +114,7 @@ class BuildJobs:
         while True:
             if self.takes_over:
                 await self._take_over(_LONGEST_AT_ONCE)
+            await self._put_back_left()
             async with self.state.signals.watch_changes() as changes:
                 await self._look()
                 with contextlib.suppress(TimeoutError):

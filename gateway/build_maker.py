@@ -54,7 +54,8 @@ class BuildMaker:
     Makes builds from their records; safe to share.
 
     ``needs_command``: runs are processes, so the files must say how the Actor is started. *fetch* gets the sources that
-    are not in the blobs yet. A build's log takes at most *max_log_chars*.
+    are not in the blobs yet. A build's log takes at most *max_log_chars*. ``left``: the ids of builds that nobody makes
+    any more and that may be RUNNING still, for want of a store; they are for ``put_back``.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class BuildMaker:
         self._fetch = fetch
         self._needs_command = needs_command
         self._max_log_chars = max_log_chars
+        self.left: set[str] = set()
 
     async def make(
         self,
@@ -95,28 +97,13 @@ class BuildMaker:
             build = await self._records.replace_build(replace(build, status=RunStatus.RUNNING))
         except Conflict:  # somebody else has begun or ended it
             return await self.read(build.id)
-        await self._tell("build", build.id)
-        limit = asyncio.timeout(timeout_secs)
         try:
-            async with limit:
-                build = await self._make(build, prepare)
-        except GreenroomError as error:
-            return await self.end(build, RunStatus.FAILED, error.message)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            return await self.end(
-                build,
-                RunStatus.TIMED_OUT,
-                f"The build was not made within {timeout_secs:g} s (setting: build_timeout_secs).",
-            )
+            await self._tell("build", build.id)
+            return await self._made(build, prepare, timeout_secs, is_ours)
         except BaseException:
-            # Cancelled, or a store is gone: the build shall not stay RUNNING. Should this fail too, recover sees to it.
             if is_ours():
-                with suppress(Exception):
-                    await self.interrupted(build.id)
+                self.left.add(build.id)
             raise
-        return await self._succeed(build)
 
     async def interrupted(self, build_id: str) -> None:
         """Whoever made or was to make it does so no more. One that waits is left to whoever comes next."""
@@ -128,8 +115,9 @@ class BuildMaker:
         """A build that was begun here is READY again, for somebody else to begin anew. One that has ended stays so."""
         build = await self.read(build_id)
         if build.status is RunStatus.RUNNING:
-            self._logs.append(build.id, reason)
             await self.change(build, status=RunStatus.READY)
+            with suppress(OSError):
+                self._logs.append(build.id, reason)
 
     async def end(self, build: Build, status: RunStatus, message: str, **fields: Any) -> Build:
         """
@@ -174,6 +162,32 @@ class BuildMaker:
             await self._blobs.put(key, snapshot.archive)
 
     # One build
+
+    async def _made(
+        self, build: Build, prepare: Prepare | None, timeout_secs: float | None, is_ours: Callable[[], bool]
+    ) -> Build:
+        """The RUNNING *build*, made and ended; see ``make``."""
+        limit = asyncio.timeout(timeout_secs)
+        try:
+            async with limit:
+                build = await self._make(build, prepare)
+        except GreenroomError as error:
+            return await self.end(build, RunStatus.FAILED, error.message)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return await self.end(
+                build,
+                RunStatus.TIMED_OUT,
+                f"The build was not made within {timeout_secs:g} s (setting: build_timeout_secs).",
+            )
+        except BaseException:
+            # Cancelled, or a store is gone: the build shall not stay RUNNING.
+            if is_ours():
+                with suppress(Exception):
+                    await self.interrupted(build.id)
+            raise
+        return await self._succeed(build)
 
     async def _make(self, build: Build, prepare: Prepare | None) -> Build:
         """*build* with its source and definition, after all that can fail."""

@@ -1,4 +1,4 @@
-"""Builds that a process left, on real records: whoever leads next begins them anew, and nobody else ends them."""
+"""Builds that were left, on real records: whoever leads next begins them anew, and nobody else ends them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from autoscaler import build_jobs
 from autoscaler.build_jobs import BuildJobs
 from autoscaler.strangers import Strangers
 from gateway.actor_files.snapshot import pack_source_files
@@ -23,14 +24,14 @@ from gateway.live_logs import Logs
 from gateway.secret_box import SecretBox
 from gateway.settings import Settings
 from gateway.state.blobs import open_blobs
-from gateway.state.ports import State
+from gateway.state.ports import State, StateUnavailable
 from gateway.state.records import open_records
 from gateway.state.signals_memory import MemorySignals
 
 OWNER = User(id="u" * 17, username="local", is_admin=True, created_at=datetime.now(UTC))
 FILES = [
     {"name": ".actor/actor.json", "content": '{"actorSpecification": 1, "name": "actor", "version": "0.1"}'},
-    {"name": "main.py", "content": "print()"},
+    {"name": "src/__main__.py", "content": "print()"},
 ]
 
 
@@ -137,3 +138,54 @@ async def test_who_is_cut_off_ends_only_his_own(bench: Bench, is_ours: bool, exp
         has_lead = is_ours
         acting.cancel()
     assert (await bench.present()).status is expected
+
+
+class Unwritable:
+    """Records that take no end of a build until they are ``mended``."""
+
+    def __init__(self, records: Any) -> None:
+        self._records = records
+        self.is_mended = False
+        self.refused = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._records, name)
+
+    async def finish_build(self, *ended: Any) -> Any:
+        if not self.is_mended:
+            self.refused.set()
+            raise StateUnavailable("Records: the disk is full.")
+        return await self._records.finish_build(*ended)
+
+
+@pytest.mark.parametrize("makes_images", [True, False], ids=["made as a job", "made at once"])
+async def test_a_build_whose_end_can_not_be_recorded(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, makes_images: bool
+) -> None:
+    """It does not stay RUNNING, where nobody would make it: once the records can be written it begins anew."""
+    monkeypatch.setattr(build_jobs, "_LOOK_AGAIN_SECS", 0.01)
+    records = Unwritable(bench.state.records)
+    state = replace(bench.state, records=cast("Any", records))
+    builder = Builder(
+        state,
+        bench.logs,
+        SecretBox(b"key"),
+        now=lambda: datetime.now(UTC),
+        new_id=lambda: "b" * 17,
+        makes_images=makes_images,
+    )
+    actor = await records.actor(bench.build.actor_id)
+    version = await records.actor_version(actor.id, "0.1")
+    given: Any = {"tag": None, "origin": Origin.API, "options": {}, "meta": {}}
+    if makes_images:
+        await builder.create(actor, version, **given)
+    else:
+        with pytest.raises(StateUnavailable):
+            await builder.create(actor, version, **given)
+    async with replace(bench, builder=builder).jobs().running():
+        await records.refused.wait()
+        records.is_mended = True
+        made = replace(bench, build=replace(bench.build, id="b" * 17))
+        await made.until(RunStatus.SUCCEEDED)
+    assert "could not be recorded: it begins anew" in await made.log()
+    assert (await bench.present()).status is RunStatus.RUNNING  # of another process
