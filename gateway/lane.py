@@ -195,7 +195,7 @@ class Lane:
                 self._turn.is_prepared = True
                 self._step("the new worker is prepared; the old one hands over", _HAND_OVER_SECS)
                 self._current.hand_over()
-        elif word == "handed over" and is_current:
+        elif word == "handed over" and is_current and not self.house.stops_asked:  # else its end is that of the lane
             self._retire(worker)
 
     def _retire(self, worker: Worker) -> None:

@@ -124,10 +124,12 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
                 if lead is not None:
                     lead.acting.hands_over = True
                 await let_waiters_in(gateway, server, place.sockets, stop)
-            else:
+                is_handing_over = not stop.drain.is_set()  # else its successor is gone, and this is the end of all
+            if not is_handing_over:
                 _log.info("stopping: finishing what is in flight")
                 gateway.stop_taking()
                 if lead is not None:
+                    lead.acting.hands_over = False
                     await end_runs(lead.acting.end_runs, stop, settings.shutdown_timeout_secs)
                 else:  # the runs live on, and answer what they have
                     server.finish_within(settings.shutdown_timeout_secs)

@@ -29,18 +29,20 @@ async def let_waiters_in(gateway: Gateway, server: Server, sockets: list[socket.
 
     While this worker leads, those that wait are served; the next one would not know of them. So no connection may be
     left over which another such request could still come: each has its last answer before. What waits for longer is
-    told to try again.
+    told to try again. Returns at once when told to stop, since nobody takes over then.
     """
 
-    def nobody_waits() -> bool:
-        return not (gateway.desk.held or gateway.splicing.is_deciding or gateway.admission.asking)
+    def may_go_on() -> bool:
+        waits = gateway.desk.held or gateway.splicing.is_deciding or gateway.admission.asking
+        return not waits or stop.drain.is_set()
 
     server.say_last()
     await linger(stop)
-    await _until(nobody_waits, _HELD_SECS)
-    await server.stop_accepting(sockets, _FRESH_SECS)
-    await _until(nobody_waits, _LAST_HELD_SECS)
-    gateway.desk.refuse_all(ShuttingDown())
+    await _until(may_go_on, _HELD_SECS)
+    if not stop.drain.is_set():
+        await server.stop_accepting(sockets, _FRESH_SECS)
+        await _until(may_go_on, _LAST_HELD_SECS)
+        gateway.desk.refuse_all(ShuttingDown())
 
 
 async def _until(holds: Callable[[], bool], limit_secs: float) -> None:

@@ -143,3 +143,22 @@ def test_who_has_handed_over_has_the_time_of_a_drain(world: World) -> None:
     assert old.process.told == []
     world.pass_secs(15)
     assert old.process.told == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("code", [0, 130])
+@pytest.mark.parametrize("says", [[], ["handed over"]], ids=["before it", "too late"])
+def test_a_stop_amid_a_hand_over_starts_nobody(world: World, says: list[str], code: int) -> None:
+    """The successor is killed; the end of the old worker, which may still have handed over, is that of the lane."""
+    old = world.serve()
+    new = world.begin_turn()
+    world.stops_asked = 1
+    world.lane.stop()
+    assert world.turns == ["Greenroom is being stopped."]
+    world.hears(old, *says)
+    assert old.process.told == [signal.SIGTERM]
+    assert new.process.returncode == -signal.SIGKILL
+    old.process.returncode = code
+    world.lane.look()
+    assert world.codes == [code]
+    assert world.lane.workers() == []
+    assert len(world.made) == 2

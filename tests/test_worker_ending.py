@@ -85,7 +85,7 @@ def test_a_wait_that_lasts_hardly_stops_accepting() -> None:
     """The run may need a new connection to begin; nobody else accepts meanwhile, so that the gap is two seconds."""
     worker = Worker(lambda _: True)
     at_once(worker.let_waiters_in())
-    assert worker.told["closed"] - worker.told["last"] >= 30
+    assert worker.told["closed"] - worker.told["last"] > 29
     assert worker.told["refused"] - worker.told["closed"] <= 3
     assert worker.told["end"] < HAND_OVER_SECS - 20  # which it has for letting go of its runs
 
@@ -96,6 +96,19 @@ def test_sockets_are_left_when_the_last_waiter_is_in() -> None:
     at_once(worker.let_waiters_in())
     assert 25 <= worker.told["closed"] < 25.1
     assert worker.told["end"] < 25.2
+
+
+@pytest.mark.parametrize("at", [0.5, 20, 31.5], ids=["at its beginning", "while it accepts", "when it does not"])
+def test_a_stop_amid_a_hand_over_waits_for_nobody(at: float) -> None:
+    """What is left is that of a stop, which tells those who wait and ends the runs."""
+    worker = Worker(lambda _: True)
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_later(at, worker.stop.drain.set)
+        await worker.let_waiters_in()
+
+    at_once(main())
+    assert worker.told["end"] == pytest.approx(at, abs=0.2)
 
 
 async def served_until(stops: dict[float, Callable[[StopSignals], None]], answered: float, *, is_deaf: bool) -> float:

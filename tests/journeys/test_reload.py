@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import signal
 import time
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import httpx
 import psutil
 import pytest
 from journeys.greenroom import Greenroom, actor_folder, eventually, holders_of, workers_of
+
+from gateway.reload_status import read_status
 
 pytestmark = pytest.mark.slow  # each starts servers of its own
 
@@ -157,6 +160,24 @@ async def test_after_a_stop_no_process_is_left(tmp_path: Path) -> None:
         _, alive = psutil.wait_procs(family, timeout=10)
         assert alive == []
         assert (tmp_path / "data" / "lock").read_text() == ""
+
+
+async def test_a_stop_amid_a_reload_ends_all(tmp_path: Path) -> None:
+    """The old worker waits to hand over, for a request whose run never begins: that run is ended, as by any stop."""
+    folder = actor_folder(tmp_path / "actors", "probe", main="import time\ntime.sleep(600)\n")
+    settings = {"readiness_timeout_secs": 300, "wind_down_grace_secs": 1}
+    async with Greenroom(tmp_path / "data", (folder,), settings=settings) as greenroom:
+        assert greenroom.process is not None
+        async with asyncio.TaskGroup() as group:
+            held = group.create_task(greenroom.call("probe"))
+            await eventually(greenroom.runs, what="the run that it waits for")
+            greenroom.process.send_signal(signal.SIGUSR1)
+            await eventually(lambda: "hands over" in read_status(greenroom.data).step, within_secs=60)
+            assert await greenroom.stop() == 0
+        assert held.result().status_code == 503
+    async with Greenroom(tmp_path / "data") as greenroom:
+        (run,) = await greenroom.runs()
+        assert run["status"] == "SUCCEEDED"  # it was wound down
 
 
 async def test_what_an_old_worker_changes_the_new_one_hears(tmp_path: Path) -> None:
