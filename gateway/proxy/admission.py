@@ -114,8 +114,10 @@ class Admission:
             timing.run, timing.admitted = run, monotonic() if timing.was_held else timing.arrived
             try:
                 await self._forward(errand, terms, run, use)
-            except UpstreamRefused:
+            except UpstreamRefused as refused:
                 # Nothing was sent: the same request goes to another run, or waits until this one is probed again.
+                if refused.taken is not None:
+                    errand.listen().give_again(refused.taken)
                 decisions.desk.refused(run)
                 avoid = avoid | {run.route.run_id}
                 continue

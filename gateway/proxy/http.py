@@ -72,7 +72,7 @@ async def forward(
 
     Raises, before anything was sent to the caller, InvalidRequest for a request that may not be passed on, and
     UpstreamRefused, UpstreamDropped, UpstreamInvalid or UpstreamTimeout; after UpstreamRefused nothing of the body was
-    taken either, so the same request may go to another run.
+    taken either, or it is ``UpstreamRefused.taken``: the same request may go to another run.
     Raises UpstreamCut when the answer broke off or stood still in the middle: the app must return without completing
     the response. To be awaited in the request's own task, or ``quiet_cut_answers`` can't know of it.
     """

@@ -27,6 +27,10 @@ class ReplayReceive:
             return self._heard.popleft()
         return await self._receive()
 
+    def give_again(self, body: bytes) -> None:
+        """Its reader had taken all of *body*, and begins anew."""
+        self._heard.appendleft({"type": "http.request", "body": body, "more_body": False})
+
     async def wait_until_gone(self) -> bool:
         """True when the caller has left; False when nothing more can be listened to without reading the body."""
         if self._wire is not None:

@@ -12,7 +12,7 @@ A connection is used again only if request and answer ended as their framing say
 is no task, queue or timer per request: one future per wait, and one wheel for the limits of all waits for an answer.
 
     UpstreamError
-    ├── UpstreamRefused   no connection: not a byte was sent, so any other run may take the request
+    ├── UpstreamRefused   no connection: not a byte was sent, or it may be sent twice, so any run may take the request
     ├── UpstreamDropped   the request was sent (at least in part), the connection ended, nothing of the answer came
     ├── UpstreamInvalid   what came is no HTTP answer
     ├── UpstreamTimeout   the first byte did not come in time
@@ -50,7 +50,10 @@ class UpstreamError(Exception):
 
 
 class UpstreamRefused(UpstreamError):
-    """No connection could be made: nothing was sent, and nothing of the caller's body was taken."""
+    """No connection could be made: nothing was sent, and nothing of the caller's body was taken, unless ``taken``."""
+
+    taken: bytes | None = None
+    """The whole body, where the request may be sent twice and this was the second try: it is for whoever tries next."""
 
 
 class UpstreamDropped(UpstreamError):
@@ -327,14 +330,18 @@ class Exchange:
 
     async def _repeat(self) -> None:
         assert self._kept is not None
-        again, self._kept = b"".join(self._kept), None
+        kept, self._kept = self._kept, None
         stale = self._connection
-        self._connection = await self._upstreams.connect(stale.pool)
+        try:
+            self._connection = await self._upstreams.connect(stale.pool)
+        except UpstreamRefused as refused:
+            refused.taken = b"".join(one[one.index(b"\r\n") + 2 : -2] if self._is_chunked else one for one in kept[1:])
+            raise
         if stale.error is not None:  # abandoned meanwhile
             self._connection.error = stale.error
             self._connection.transport.abort()
         self._connection.reader = AnswerReader(self._method, last=self._connection.last)
-        self._connection.transport.write(again)
+        self._connection.transport.write(b"".join(kept))
 
 
 class Upstreams:

@@ -9,6 +9,7 @@ import pytest
 from http2.rig import CANCEL, INTERNAL_ERROR, PREFACE, Client, Fields, client_of, data
 from hyperframe.frame import RstStreamFrame, SettingsFrame
 from proxy.suite.recorder import Turn
+from proxy.suite.scenes import dying_run
 from proxy.suite.stage import TOKEN, Door
 
 
@@ -65,6 +66,20 @@ async def test_an_answer_that_breaks_off_is_seen_to_be_broken(door: Door, half: 
         assert (answer.reset, answer.is_whole) == (INTERNAL_ERROR, False) or answer.status == 502
         client.ask(asked(door, path=b"/next"), stream=3)
         assert (await client.answer(3)).body == b"/next"
+
+
+@pytest.mark.parametrize("body", [None, b"hello"], ids=["GET", "PUT"])
+async def test_a_run_that_has_died(door: Door, body: bytes | None) -> None:
+    """Whoever may be asked twice is asked at the next run, with the whole body that the first one had."""
+    method = b"GET" if body is None else b"PUT"
+    with dying_run(door) as host:
+        async with client_of(door.address[1]) as client:
+            client.ask([*asked(door, path=b"/warm-up")[:-1], (b":authority", host)])
+            assert (await client.answer()).status == 200
+            client.ask([*asked(door, method=method, path=b"/x")[:-1], (b":authority", host)], stream=3, body=body)
+            answer = await client.answer(3)
+            assert (answer.status, answer.body) == (200, b"/x")
+    assert [request.message.body for request in door.recorder.requests] == [body or b""]
 
 
 async def test_what_is_no_answer_is_a_bad_gateway(door: Door) -> None:

@@ -129,6 +129,11 @@ class Recorder:
         self._server = await self._loop.create_server(self._protocol, "127.0.0.1", port)
         self.port = self._server.sockets[0].getsockname()[1]
 
+    def listen_no_more(self) -> None:
+        """Whoever connects from now on is refused; on its loop."""
+        assert self._server is not None
+        self._server.close()
+
     async def stop(self) -> None:
         assert self._server is not None
         self._server.close()

@@ -7,8 +7,9 @@ tokens, runs or errors of Greenroom: the others are asked of nginx and HAProxy a
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -105,6 +106,34 @@ def wait_gone(door: Door, number: int) -> None:
     began = time.monotonic()
     door.recorder.wait_until(lambda: all(one.has_ended for one in ends), "the end of the Actor's connection")
     assert time.monotonic() - began < GONE_SECS + 1.0
+
+
+@contextlib.contextmanager
+def dying_run(door: Door) -> Iterator[bytes]:
+    """
+    The host of an Actor whose run dies upon a request for /x: its connection and its server are gone, and another run,
+    whose recorder is the door's, is there. Ask for something else before, so that the connection is one that was kept.
+    """
+    stand, stage, host = door.stand, door.stage, b"bob--open-spare.localhost"
+    assert stand is not None
+    assert stage is not None
+    recorder, runs = stage.recorder(), list[str]()
+
+    async def die(turn: Turn) -> None:
+        await turn.body()
+        recorder.listen_no_more()
+        runs.append(await stand.put_run("open-spare", door.recorder.port))
+        turn.reset()
+
+    recorder.scripts[b"/x"] = die
+    runs.append(stage.call(stand.put_run("open-spare", recorder.port)))
+    try:
+        yield host
+    finally:
+        stage.call(stand.settle())
+        for run in runs:
+            stage.call(stand.end_run(run))
+    assert len({request.connection.number for request in recorder.requests}) == 1, recorder.seen()
 
 
 def is_in_step(door: Door, client: Client) -> None:

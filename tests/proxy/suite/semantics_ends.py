@@ -5,7 +5,19 @@ from __future__ import annotations
 import time
 
 from proxy.suite.recorder import Turn
-from proxy.suite.scenes import GONE_SECS, OK, ask, only_request, own_scene, plays, request_of, says, scene, wait_gone
+from proxy.suite.scenes import (
+    GONE_SECS,
+    OK,
+    ask,
+    dying_run,
+    only_request,
+    own_scene,
+    plays,
+    request_of,
+    says,
+    scene,
+    wait_gone,
+)
 from proxy.suite.stage import Door
 
 # -- the Actor breaks off ----------------------------------------------------------------------------------------------
@@ -112,6 +124,29 @@ def a_stale_connection_and_a_get(door: Door) -> None:
 def a_stale_connection_and_a_post(door: Door) -> None:
     """It is never sent twice: the Actor may have acted upon it."""
     assert len(_warmed(door, request_of(door, b"Content-Length: 5", method=b"POST") + b"hello")) == 1
+
+
+def _run_that_has_died(name: str, *lines: bytes, method: bytes, body: bytes) -> None:
+    def play(door: Door) -> None:
+        with dying_run(door) as host:
+            assert ask(door, target=b"/warm-up", host=host).status == 200
+            answer = ask(door, *lines, method=method, host=host, body=body)
+            assert (answer.status, answer.body) == (200, b"/x")
+        assert only_request(door).message.body == (b"hello" if body else b"")
+
+    play.__name__ = name
+    play.__doc__ = "Whoever may be asked twice is asked at the next run, with the whole body that the first one had."
+    own_scene(play)
+
+
+_run_that_has_died("a run that has died and a GET", method=b"GET", body=b"")
+_run_that_has_died("a run that has died and a PUT", b"Content-Length: 5", method=b"PUT", body=b"hello")
+_run_that_has_died(
+    "a run that has died and a DELETE in chunks",
+    b"Transfer-Encoding: chunked",
+    method=b"DELETE",
+    body=b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
+)
 
 
 @scene
