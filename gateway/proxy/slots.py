@@ -253,6 +253,8 @@ class SlotDesk:
                 for key in list(self._pools):
                     self._let_through(key)
                     self._tidy(key)
+                    if self.on_change is not None:
+                        self.on_change(key)
                 self._poke()
         return gone
 

@@ -29,6 +29,7 @@ from gateway.core.errors import (
     WaitingRoomFull,
 )
 from gateway.core.lifecycle import Readiness
+from gateway.core.standby import PoolKey
 from gateway.proxy.route_table import LiveRun
 from gateway.proxy.slots import Held
 from gateway.state.ports import PoolBlocked, RoutesReset, RunRoute
@@ -223,6 +224,18 @@ def test_who_leaves_takes_nothing_of_the_present_settings_along() -> None:
     bench.desk.leave(early.held)
     bench.apply(RoutesReset(routes=(route("a"), route("b", generation=NEW))))
     assert (early.outcome, late.outcome) == (None, bench.run("b"))
+
+
+def test_who_borrows_slots_hears_of_a_run_that_is_there_after_a_reset() -> None:
+    """As of one that came by itself: somebody waits for it."""
+    bench, told = Bench(), list[PoolKey]()
+    waiter = waits(bench, want(1))
+    bench.desk.on_change = told.append
+    bench.desk.routes.first_quota = 0
+    bench.apply(RoutesReset(routes=(route("a"),)))
+    assert (waiter.outcome, told) == (None, [POOL])
+    bench.desk.grant(bench.run("a"), 1)
+    assert waiter.outcome is bench.run("a")
 
 
 def test_a_raised_limit_helps_those_who_wait_already() -> None:
