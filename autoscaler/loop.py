@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -35,7 +36,7 @@ from gateway.core.model import DecisionRecord
 from gateway.core.standby import Generation, PoolKey, StandbyConfig, StandbyTarget
 from gateway.settings import Settings
 from gateway.state.directory import Directory
-from gateway.state.ports import PoolBlocked, PoolFreed, State
+from gateway.state.ports import PoolBlocked, PoolFreed, State, StateUnavailable
 from gateway.state.steady import steadily
 
 _log = logging.getLogger(__name__)
@@ -64,6 +65,12 @@ class _Case:
     def has_no_run(self) -> bool:
         """Whether no request can hope for a run that is there."""
         return all(run.state is Readiness.DRAINING for run in self.seen.runs)
+
+    @property
+    def needs_records(self) -> bool:
+        """Whether runs are to be started; or, while none is, the next one to be made ready for who keeps runs warm."""
+        is_starting = any(run.state is Readiness.STARTING for run in self.seen.runs)
+        return bool(self.decision.start or (self.seen.limits.min_runs and not is_starting))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -172,7 +179,11 @@ class Autoscaler:
         self._troubles.hear(news)
 
     async def look(self) -> float:
-        """One round over all pools; the seconds until the next run reaches its idle limit."""
+        """
+        One round over all pools; the seconds until the next run reaches its idle limit.
+
+        Raises StateUnavailable, but not before all is done that can be done without the store.
+        """
         reports = await self.state.signals.demand_reports()
         demand, uses, loads = merge_pools(reports), merge_runs(reports), await self.state.signals.loads()
         self._has_cpu_left = self._machine.has_cpu_left(self.clock(), self.policy.cpu_left_ratio)
@@ -186,6 +197,7 @@ class Autoscaler:
         now = self.clock()
         self._room.begin_look()
         waited_for = [pool for pool, (_, waiting) in demand.items() if waiting]
+        failures: list[StateUnavailable] = []
         # Who waits for a run gets it before anything is decided for the others, and before them where room is short.
         for some in (waited_for, pools.difference(waited_for)):
             cases, signs = [], {}
@@ -194,15 +206,22 @@ class Autoscaler:
                 seen_runs = runs_seen(views.get(pool, ()), uses, generation_of(target), loads)
                 signs[pool] = sign_of(seen_runs, target)
                 if some is waited_for or self._due.is_due(pool, signs[pool], now):
-                    cases.append(await self._decide_pool(pool, target, reports, seen_runs))
+                    with _kept_in(failures):
+                        cases.append(await self._decide_pool(pool, target, reports, seen_runs))
             cases = await self._within_room(cases, uses)
             for case in cases:
-                await self._act(case)
-                if case.decision.is_fulfilled:
-                    self._due.decided(case.pool, signs[case.pool], now, case.decision.look_again_in_secs)
-                else:
-                    self._due.still_wants(case.pool)
+                self._freeze_and_wind_down(case.decision)
+            # Beside each other: for a store that hangs it is waited once, and not once for each pool.
+            async with asyncio.TaskGroup() as group:
+                for case in cases:
+                    finish = self._finish(case, signs[case.pool], now, failures)
+                    if case.needs_records:
+                        group.create_task(finish)
+                    else:
+                        await finish
         await self._troubles.report()
+        if failures:
+            raise failures[0]
         return min(self.settings.tick_secs, self._due.secs_to_next(self.clock()))
 
     async def _within_room(self, cases: list[_Case], uses: Mapping[str, RunUse]) -> list[_Case]:
@@ -312,21 +331,29 @@ class Autoscaler:
             name = f"{known[1].username}/{known[0].name}" if known is not None else pool.target_id
             await self._troubles.tell_waiting(pool, generation, standing, name)
 
-    async def _act(self, case: _Case) -> None:
-        pool, decision = case.pool, case.decision
-        self._memories[pool] = decision.memory
-        if case.target is not None and case.generation is not None:
-            await self._start(pool, case.target, case.generation, case.seen, decision)
-        self._freeze_and_wind_down(decision)
+    async def _finish(self, case: _Case, sign: Hashable, now: float, failures: list[StateUnavailable]) -> None:
+        self._due.still_wants(case.pool)
+        with _kept_in(failures):
+            await self._start(case)
+            if case.decision.is_fulfilled:
+                self._due.decided(case.pool, sign, now, case.decision.look_again_in_secs)
+
+    async def _start(self, case: _Case) -> None:
+        """Start what is due and keep the decision; what else it wants, which needs no store, has been done."""
+        decision = case.decision
+        self._memories[case.pool] = decision.memory
+        try:
+            if case.needs_records and case.target is not None and case.generation is not None:
+                await self._start_runs(case.pool, case.target, case.generation, decision)
+        except StateUnavailable as error:
+            if decision.resume or decision.freeze or decision.drain:
+                self._keep_record(replace(case, hindrance=f"nothing could be started: {error}"))
+            raise
         self._keep_record(case)
 
-    async def _start(
-        self, pool: PoolKey, target: StandbyTarget, generation: Generation, seen: Observation, decision: Decision
+    async def _start_runs(
+        self, pool: PoolKey, target: StandbyTarget, generation: Generation, decision: Decision
     ) -> None:
-        """Start what is due; or, while nothing is being started, make the next one ready for who keeps runs warm."""
-        is_starting = any(run.state is Readiness.STARTING for run in seen.runs)
-        if not decision.start and (is_starting or not seen.limits.min_runs):
-            return
         build = await self.supervisor.build(generation.build_id)
         actor = await self.directory.actor(target.actor_id)
         if build is None or actor is None:
@@ -393,3 +420,12 @@ class Autoscaler:
                 self._told.pop(pool, None)
             else:
                 self._memories[pool] = memory
+
+
+@contextmanager
+def _kept_in(failures: list[StateUnavailable]) -> Iterator[None]:
+    """What one pool needs from a store that is not there must not keep the others waiting."""
+    try:
+        yield
+    except StateUnavailable as error:
+        failures.append(error)
