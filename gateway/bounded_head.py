@@ -79,6 +79,7 @@ class BoundedHead(asyncio.Protocol):
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # from connection_made on
         self.is_full = False
         """The caller takes what is written to it more slowly than it comes."""
+        self._full_since = 0.0
         self.has_asked = False
         """Whether a request has come over this connection, or has begun to."""
         self._peer = ""
@@ -145,6 +146,7 @@ class BoundedHead(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Whoever takes nothing of his answer is cut off in the end."""
         self.is_full = True
+        self._full_since = monotonic()
         if self._upload.is_over:
             self._wait(self._lobby.settings.keep_alive_secs)
 
@@ -163,15 +165,17 @@ class BoundedHead(asyncio.Protocol):
             self.transport.abort() if self.transport.is_closing() else self.transport.close()
             self._wait(settings.keep_alive_secs)
         elif not self._upload.is_over:
-            if self._is_paused:  # it is the app that takes its time
-                self._wait(settings.body_idle_timeout_secs)
-                return
-            self._refuse(
-                RequestTooSlow(
-                    f"Nothing more of the request's body came for {settings.body_idle_timeout_secs:g} s "
-                    "(setting: body_idle_timeout_secs)."
+            if not self._is_paused:
+                self._refuse(
+                    RequestTooSlow(
+                        f"Nothing more of the request's body came for {settings.body_idle_timeout_secs:g} s "
+                        "(setting: body_idle_timeout_secs)."
+                    )
                 )
-            )
+            elif self.is_full and now >= self._full_since + settings.keep_alive_secs:  # which the app waits for, maybe
+                self.transport.abort()
+            else:  # it is the app that takes its time
+                self._wait(settings.body_idle_timeout_secs)
         elif self._heads.held:
             self._refuse(
                 RequestTooSlow(
@@ -258,7 +262,10 @@ class BoundedHead(asyncio.Protocol):
                 self._pause()
             self._wait(self._lobby.settings.body_idle_timeout_secs)
         elif request is not None:
-            self.deadline = NEVER
+            if self.is_full:
+                self._wait(self._lobby.settings.keep_alive_secs)
+            else:
+                self.deadline = NEVER
             request.finish()
         else:  # it was skipped
             self._wait(self._lobby.settings.keep_alive_secs)
@@ -304,6 +311,8 @@ class BoundedHead(asyncio.Protocol):
 
     async def room(self) -> None:
         """Until the caller has taken what was written, but for a little; or has gone."""
+        if self._upload.is_over and self.deadline == NEVER:  # he takes nothing of the answer before this one
+            self._wait(self._lobby.settings.keep_alive_secs)
         while self.is_full:
             if self._room is None:
                 self._room = asyncio.Event()

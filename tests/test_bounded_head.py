@@ -17,7 +17,9 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from gateway.bounded_head import BoundedHead
+from gateway.proxy.decisions import monotonic
 from gateway.proxy.splice.lobby import Lobby
+from gateway.proxy.splice.wheel import NEVER
 from gateway.settings import Settings
 
 MAX_HEAD_BYTES = 65_536
@@ -388,3 +390,62 @@ async def test_a_large_body_that_nobody_takes() -> None:
         assert not wire.is_reading
         taking.set()
         await until(lambda: seen == [150_000, 100_000, 100_000] and wire.is_reading)
+
+
+async def test_a_caller_who_takes_nothing_of_the_answer_before() -> None:
+    """His next request does not wait without end for him, either; if he does take it, that one is answered."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start(LENGTH_5))
+        await send(piece(b"hello"))
+
+    request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    async with wired(app) as (front, wire):
+        front.data_received(request)
+        await until(lambda: wire.written.count(b"hello") == 1)
+        front.pause_writing()
+        front.data_received(request)
+        await until(lambda: front.deadline != NEVER)
+        assert wire.written.count(b"hello") == 1
+        front.resume_writing()
+        await until(lambda: wire.written.count(b"hello") == 2)
+        front.pause_writing()
+        front.data_received(request)
+        await until(lambda: front.deadline != NEVER)
+        front.expired(front.deadline)
+        assert wire.is_aborted
+
+
+@pytest.mark.parametrize("takes_body", [True, False], ids=["after the whole body", "while the app reads no more of it"])
+async def test_a_caller_who_takes_nothing_while_his_body_comes(takes_body: bool) -> None:
+    """Nobody waits without end for him; but for an app that takes its time with his body."""
+    keep_alive_secs, going = Settings().keep_alive_secs, asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start())
+        await send(piece(b"hello", more=True))
+        while takes_body and (await receive()).get("more_body"):
+            pass
+        await going.wait()
+        await send(piece(b"hello"))
+
+    async with wired(app) as (front, wire):
+        front.data_received(put(200_000, b"b" * 100))
+        await until(lambda: b"hello" in wire.written)
+        if takes_body:
+            front.pause_writing()
+            going.set()
+            front.data_received(b"b" * 199_900)
+            assert front.deadline != NEVER
+        else:
+            front.data_received(b"b" * 100_000)
+            assert not wire.is_reading
+            front.expired(monotonic() + 2 * keep_alive_secs)
+            assert not wire.is_closing()
+            front.pause_writing()
+            going.set()
+            front.expired(monotonic() + keep_alive_secs / 2)
+            assert not wire.is_closing()
+            assert front.deadline != NEVER
+        front.expired(monotonic() + keep_alive_secs + 1)
+        assert wire.is_aborted
