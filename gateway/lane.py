@@ -9,13 +9,12 @@ parent decides.
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.refusals import FAILED
-from gateway.serve_children import KILL_AFTER_SECS, Starter, Worker
+from gateway.serve_children import KILL_AFTER_SECS, Starter, Worker, say
 
 STOPPED_AT_ONCE = 130  # as a shell tells of a program that Ctrl-C ended
 
@@ -25,11 +24,6 @@ _STEADY_SECS = 60.0  # a worker that served for so long has not failed because o
 _SPARE_SECS = 10.0  # beyond the time that the worker itself gives its shutdown
 _PREPARE_SECS = 300.0
 _HAND_OVER_SECS = 60.0
-
-
-def say(text: str) -> None:
-    """One line for the person at the terminal."""
-    print(f"greenroom: {text}", file=sys.stderr, flush=True)
 
 
 class House(Protocol):
@@ -105,8 +99,9 @@ class Lane:
     def secs_left(self) -> float | None:
         """How long to wait at most until something is due here; None: as long as it takes."""
         limits = [worker.kills.secs_left() for worker in self.workers()]
-        if self.accepting is not None:
-            limits.append(self.accepting.secs_to_silence)
+        accepting = self.accepting  # asked once: it may fall silent in this very moment
+        if accepting is not None:
+            limits.append(accepting.secs_to_silence)
         now = time.monotonic()
         limits += [max(0.0, at - now) for at in (self._restart_at, self._turn and self._turn.deadline) if at]
         return min((limit for limit in limits if limit is not None), default=None)
@@ -114,18 +109,33 @@ class Lane:
     # -- what the parent has it do ----------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """A worker for the empty place."""
+        """A worker for the empty place; where none can be started, as while code is being replaced, one later."""
         self._restart_at = None
-        self._current = self.starter.worker(is_successor=False, lane=self.number)
+        try:
+            self._current = self.starter.worker(is_successor=False, lane=self.number)
+        except OSError as error:
+            why = f"no worker can be started: {error}"
+            if not self.house.has_served:
+                self._say(why)
+                self.house.lane_is_over(self, FAILED)
+                return
+            if self._turn is not None:
+                self._end_turn(why)
+            self._start_later(why)
 
     def begin_turn(self) -> None:
         """Replace the worker that serves; where there is none, start one. Not while one is starting."""
         if self._current is None:
-            self.start()
             self._turn = _Turn(0.0)
             self._step("a new worker starts", _PREPARE_SECS)
+            self.start()
             return
-        self._turn = _Turn(0.0, self.starter.worker(is_successor=True, lane=self.number))
+        try:
+            successor = self.starter.worker(is_successor=True, lane=self.number)
+        except OSError as error:
+            self._end_turn(f"no worker can be started: {error}")
+            return
+        self._turn = _Turn(0.0, successor)
         self._say("reloading: a new worker is prepared beside the one that serves.")
         self._step("a new worker is prepared", _PREPARE_SECS)
 
@@ -240,10 +250,10 @@ class Lane:
             self._end_turn(worker.why or f"The new worker ended ({_ended(returncode)}) before it served.")
         if worker.ready_at is not None and time.monotonic() - worker.ready_at > _STEADY_SECS:
             self._pause_secs = _FIRST_PAUSE_SECS
-        self._say(
-            f"the worker ended unexpectedly ({_ended(returncode)}); "
-            f"a new one starts in {self._pause_secs:.0f} s, requests {self._meanwhile} meanwhile."
-        )
+        self._start_later(f"the worker ended unexpectedly ({_ended(returncode)})")
+
+    def _start_later(self, why: str) -> None:
+        self._say(f"{why}; a new one starts in {self._pause_secs:.0f} s, requests {self._meanwhile} meanwhile.")
         self._restart_at = time.monotonic() + self._pause_secs
         self._pause_secs = min(self._pause_secs * 2, _LONGEST_PAUSE_SECS)
 

@@ -43,10 +43,10 @@ from typing import Self
 
 from gateway.data_dir import DataLock, make_data_dir, take_lock
 from gateway.lane import STOPPED_AT_ONCE as STOPPED_AT_ONCE
-from gateway.lane import Lane, say
+from gateway.lane import Lane
 from gateway.listening import listen_in_lanes
 from gateway.reload_status import ReloadStatus, read_status, write_status
-from gateway.serve_children import WORKER_COMMAND, HolderKeeper, Starter, Worker
+from gateway.serve_children import WORKER_COMMAND, HolderKeeper, Starter, Worker, say
 from gateway.settings import Settings
 from gateway.urls import Urls
 

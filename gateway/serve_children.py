@@ -25,6 +25,11 @@ _MAX_UNREAD_BYTES = 64 * 1024
 _SILENT_SECS = 4.0  # some words of those that workers say each second
 
 
+def say(text: str) -> None:
+    """One line for the person at the terminal."""
+    print(f"greenroom: {text}", file=sys.stderr, flush=True)
+
+
 class Kills:
     """The rising insistence with which one process is asked to end: SIGTERM, SIGQUIT, SIGKILL, each with a limit."""
 
@@ -135,9 +140,10 @@ class Starter:
             sock.setblocking(False)
 
     def worker(self, *, is_successor: bool, lane: int = 0) -> Worker:
-        """A new worker in this *lane*; a successor prepares itself and waits."""
+        """A new worker in this *lane*; a successor prepares itself and waits. Raises OSError."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, contextlib.ExitStack() as undo:
+            undo.enter_context(ours)
             numbers = [sock.fileno() for sock in self.sockets[lane]]
             tls_numbers = [sock.fileno() for sock in self.tls_sockets[lane]]
             told = [theirs.fileno(), self._rendezvous.fileno()]
@@ -156,6 +162,7 @@ class Starter:
                 env=self._environment(),
                 start_new_session=True,  # Ctrl-C reaches the parent alone
             )
+            undo.pop_all()
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it ended already: told by its exit code
             process.stdin.write(self.settings.model_dump_json().encode())
@@ -164,7 +171,7 @@ class Starter:
         return Worker(process, ours, Kills(process))
 
     def holder(self) -> subprocess.Popen[bytes]:
-        """A new holder of the events sockets; it ends with its stdin."""
+        """A new holder of the events sockets; it ends with its stdin. Raises OSError."""
         number = self._holder_side.fileno()
         return subprocess.Popen(
             [*_HOLDER_COMMAND, "--rendezvous-fd", str(number)],
@@ -188,8 +195,10 @@ class HolderKeeper:
 
     def __init__(self, starter: Starter) -> None:
         self._starter = starter
-        self._process = starter.holder()
+        self._process: subprocess.Popen[bytes] | None = None
         self._again_at: float | None = None
+        self._is_told = False
+        self._start()
 
     def secs_left(self) -> float | None:
         """Until the next one is due; None while one lives."""
@@ -198,16 +207,17 @@ class HolderKeeper:
     def look(self) -> None:
         """After a SIGCHLD, or when time has passed: start another where it has ended, after a pause."""
         if self._again_at is None:
-            if self._process.poll() is None:
+            if self._process is None or self._process.poll() is None:
                 return
             self._close_stdin()
             self._again_at = time.monotonic() + _HOLDER_PAUSE_SECS
         elif time.monotonic() >= self._again_at:
-            self._again_at = None
-            self._process = self._starter.holder()
+            self._start()
 
     def end(self) -> None:
         """End it: gently, then not."""
+        if self._process is None:
+            return
         self._close_stdin()
         try:
             self._process.wait(KILL_AFTER_SECS)
@@ -215,6 +225,16 @@ class HolderKeeper:
             self._process.kill()
             self._process.wait()
 
+    def _start(self) -> None:
+        try:
+            self._process, self._again_at, self._is_told = self._starter.holder(), None, False
+        except OSError as error:
+            if not self._is_told:
+                say(f"the process that holds the events sockets of Actors can't be started yet: {error}")
+            self._is_told = True
+            self._again_at = time.monotonic() + _HOLDER_PAUSE_SECS
+
     def _close_stdin(self) -> None:
+        assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.close()

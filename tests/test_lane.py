@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import signal
 import socket
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ import pytest
 
 from gateway import lane as lane_module
 from gateway import serve_children
+from gateway.data_dir import take_lock
 from gateway.lane import Lane
-from gateway.serve_children import Kills, Worker
+from gateway.serve_children import HolderKeeper, Kills, Starter, Worker
 from gateway.settings import Settings
 
 
@@ -35,6 +37,19 @@ class Process:
     def kill(self) -> None:
         self.told.append(signal.SIGKILL)
         self.returncode = -signal.SIGKILL
+
+
+class HolderProcess:
+    """A holder, which ends when its stdin does."""
+
+    def __init__(self) -> None:
+        self.stdin = io.BytesIO()
+
+    def poll(self) -> int | None:
+        return 0 if self.stdin.closed else None
+
+    def wait(self, _secs: float) -> None:
+        assert self.stdin.closed
 
 
 @dataclass
@@ -65,6 +80,7 @@ class World:
     stops_asked: int = 0
     has_served: bool = False
     made: list[Made] = field(default_factory=list)
+    holders: list[HolderProcess] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
     turns: list[str | None] = field(default_factory=list)
     codes: list[int] = field(default_factory=list)
@@ -81,6 +97,12 @@ class World:
         self.made.append(Made(Process(), theirs, is_successor))
         process = cast(Any, self.made[-1].process)
         return Worker(process, ours, Kills(process), started_at=self.now)
+
+    def holder(self) -> HolderProcess:
+        if self.trouble is not None:
+            raise self.trouble
+        self.holders.append(HolderProcess())
+        return self.holders[-1]
 
     def lane_serves(self) -> None:
         self.has_served = True
@@ -162,3 +184,88 @@ def test_a_stop_amid_a_hand_over_starts_nobody(world: World, says: list[str], co
     assert world.codes == [code]
     assert world.lane.workers() == []
     assert len(world.made) == 2
+
+
+MISSING = FileNotFoundError(2, "No such file or directory", "python")
+
+
+def test_a_reload_that_can_start_nobody_fails(world: World) -> None:
+    """With the reason; the old worker goes on, and the next reload works."""
+    old = world.serve()
+    world.trouble = MISSING
+    world.lane.begin_turn()
+    assert world.turns == ["no worker can be started: [Errno 2] No such file or directory: 'python'"]
+    assert world.lane.serves
+    world.trouble = None
+    world.hears(old, "alive")
+    world.begin_turn()
+    assert old.heard() == "hand over\n"
+
+
+def test_an_empty_lane_tries_again_where_nobody_can_be_started(world: World) -> None:
+    """After pauses that grow; a reload meanwhile tries at once, and tells that it failed."""
+    old = world.serve()
+    old.process.returncode = 3
+    world.lane.look()
+    world.trouble = BlockingIOError(11, "Resource temporarily unavailable")
+    world.pass_secs(1)
+    assert world.lane.secs_left() == 2
+    world.lane.begin_turn()
+    assert world.turns == ["no worker can be started: [Errno 11] Resource temporarily unavailable"]
+    assert world.lane.secs_left() == 4
+    world.trouble = None
+    world.pass_secs(4)
+    world.hears(world.made[-1], "ready")
+    assert world.lane.serves
+    assert world.codes == []
+
+
+def test_a_first_worker_that_cannot_be_started_ends_all(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """In one line, as everything else that keeps a server from serving for the first time."""
+    world.trouble = MISSING
+    world.lane.start()
+    assert world.codes == [1]
+    assert capsys.readouterr().err == (
+        "greenroom: no worker can be started: [Errno 2] No such file or directory: 'python'\n"
+    )
+
+
+def test_a_holder_that_cannot_be_started_is_tried_again(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each second, and told once; an end before that has nothing to end."""
+    world.trouble = MISSING
+    keeper = HolderKeeper(cast(Any, world))
+    for _ in range(3):
+        assert keeper.secs_left() == 1
+        world.now += 1
+        keeper.look()
+    assert capsys.readouterr().err.count("\n") == 1
+    keeper.end()
+    world.trouble, world.now = None, world.now + 1
+    keeper.look()
+    assert keeper.secs_left() is None
+    keeper.end()
+    assert [one.stdin.closed for one in world.holders] == [True]
+
+
+def open_files() -> set[str]:
+    """The descriptors of this process."""
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
+
+
+def test_a_worker_that_cannot_be_started_leaves_nothing_open(tmp_path: Path) -> None:
+    """Else tries that fail for want of descriptors would take the last ones."""
+    lock = take_lock(tmp_path)
+    starter = Starter(
+        settings=Settings(data=tmp_path),
+        lock=lock,
+        sockets=[[]],
+        tls_sockets=[[]],
+        command=[str(tmp_path / "missing")],
+    )
+    before = open_files()
+    with pytest.raises(FileNotFoundError) as told:
+        starter.worker(is_successor=True)
+    assert open_files() <= before
+    assert "missing" in str(told.value)
+    starter.close()
+    lock.release()
