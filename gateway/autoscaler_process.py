@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -28,7 +27,7 @@ from starlette.routing import BaseRoute, Route
 
 from gateway.health import StoreHealth
 from gateway.installed_rules import warn_without_rules
-from gateway.living import alive, bury, dead
+from gateway.living import Deaths, alive
 from gateway.observability import Metrics
 from gateway.opening import open_services
 from gateway.presence import Presence, follow_missed, key_print, refuse_another_key
@@ -88,7 +87,7 @@ async def serve_autoscaler(settings: Settings, sockets: list[socket.socket], say
             holder=new_id(),
             act=acting.act,
             on_change=changed,
-            find_dead=partial(_take_dead, marks),
+            find_dead=Deaths(marks).take,
         )
         presence = Presence(
             state.signals,
@@ -136,14 +135,6 @@ async def _until_over(competing: asyncio.Task[None], stop: StopSignals) -> None:
         await asyncio.wait([competing, at_once], return_when=asyncio.FIRST_COMPLETED)
         competing.cancel()
         at_once.cancel()
-
-
-def _take_dead(marks: Path) -> list[str]:
-    """The autoscalers of this data folder that were killed, each once."""
-    found = dead(marks)
-    for holder in found:
-        bury(marks, holder)
-    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -63,18 +64,51 @@ def bury(data: Path, gateway_id: str) -> None:
     (living_folder(data) / gateway_id).unlink(missing_ok=True)
 
 
+@dataclass(slots=True)
+class Deaths:
+    """
+    The dead of *data*, for who looks again and again. What can't be seen now (too many files are open) is for the next
+    look: that somebody else is dead is no reason to end. The log hears of such a trouble once.
+    """
+
+    data: Path
+    _is_troubled: bool = False
+
+    def take(self) -> list[str]:
+        """Each once."""
+        found: list[str] = []
+        with self.patiently():
+            for holder in dead(self.data):
+                bury(self.data, holder)
+                found.append(holder)
+        return found
+
+    @contextlib.contextmanager
+    def patiently(self) -> Iterator[None]:
+        """An OSError within ends it, and no more."""
+        try:
+            yield
+        except OSError as error:
+            if not self._is_troubled:
+                _log.warning("who is dead can't be seen in %s at the moment: %s", living_folder(self.data), error)
+            self._is_troubled = True
+        else:
+            self._is_troubled = False
+
+
 async def follow_deaths(data: Path, signals: Signals) -> None:
     """For ever: give back what the dead of this data folder had borrowed, and forget what they had in flight."""
-    await steadily("the look for dead gateways", partial(_follow_deaths, data, signals))
+    await steadily("the look for dead gateways", partial(_follow_deaths, Deaths(data), signals))
 
 
-async def _follow_deaths(data: Path, signals: Signals) -> None:
+async def _follow_deaths(deaths: Deaths, signals: Signals) -> None:
     while True:
-        for gateway_id in await asyncio.to_thread(dead, data):
-            _log.info("the gateway process %s has ended without saying so: its slots are free", gateway_id)
-            await signals.slots.withdraw(gateway_id)
-            await signals.forget_demand(gateway_id)
-            bury(data, gateway_id)
+        with deaths.patiently():
+            for gateway_id in await asyncio.to_thread(dead, deaths.data):
+                _log.info("the gateway process %s has ended without saying so: its slots are free", gateway_id)
+                await signals.slots.withdraw(gateway_id)
+                await signals.forget_demand(gateway_id)
+                bury(deaths.data, gateway_id)
         await asyncio.sleep(_EVERY_SECS)
 
 
