@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from autoscaler.policy.deciding import Decision
 from autoscaler.policy.observing import Observation, RunSeen
-from autoscaler.policy.room import Capacity, Claim, Grants, Resident, Shortage, grant
+from autoscaler.policy.room import Capacity, Claim, Grants, Resident, Shortage, grant, in_vain
 from gateway.core.errors import StandbyNoRoom
 from gateway.core.lifecycle import Readiness
 from gateway.core.standby import Generation, PoolKey
@@ -55,12 +55,28 @@ class Wish:
     decision: Decision
 
     def claim(self) -> Claim:
-        """Those who wait come first: what all open requests need, and then the rest."""
+        """
+        Those who wait come first: what all open requests need, and then the rest.
+
+        Where runs retire, and none is being started that takes over from them, one is needed, too: traffic that never
+        ends would keep them for ever. While another run of the pool drains, and after failed starts, none goes for it.
+        """
         seen, start = self.seen, self.decision.start
         requests = seen.waiting + sum(run.in_flight for run in seen.runs)
         needed = math.ceil(requests / seen.limits.max_requests_per_run) - self.decision.present_runs
         asked = min(start, max(0, needed)) if seen.waiting else 0
-        return Claim(pool=self.pool, memory_mbytes=self.generation.memory_mbytes, asked=asked, more=start - asked)
+        live = [run for run in seen.runs if run.state is not Readiness.DRAINING]
+        is_succeeded = any(run.state is Readiness.STARTING for run in live if run.retires_because is None)
+        lacks_successor = start > 0 and not is_succeeded and any(run.retires_because is not None for run in live)
+        if lacks_successor:
+            asked = max(1, asked)
+        return Claim(
+            pool=self.pool,
+            memory_mbytes=self.generation.memory_mbytes,
+            asked=asked,
+            more=start - asked,
+            takes_over=lacks_successor and seen.start_unasked and len(live) == len(seen.runs),
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -73,6 +89,7 @@ class RoomKeeping:
     is_short: bool = False
     _away: dict[str, float] = field(default_factory=dict)
     _short_now: set[PoolKey] = field(default_factory=set)
+    _in_vain: dict[PoolKey, Shortage] = field(default_factory=dict)
     _short_since: dict[PoolKey, float] = field(default_factory=dict)
     _told_at: dict[PoolKey, float] = field(default_factory=dict)
     _refused: set[PoolKey] = field(default_factory=set)
@@ -84,6 +101,7 @@ class RoomKeeping:
         self._told_at = {pool: at for pool, at in self._told_at.items() if pool in self._short_now}
         self._short_now = set()
         self.is_short = False
+        self._in_vain = {}
         self._may_tell = _TOLD_PER_LOOK
 
     def has_plenty(self, wishes: Sequence[Wish], live_runs: int, pace: int) -> bool:
@@ -95,7 +113,8 @@ class RoomKeeping:
     def grant(self, wishes: Sequence[Wish], residents: Sequence[Resident], pace: int) -> Grants:
         """Who starts how many; what has to leave is taken as leaving from now on."""
         claims = [wish.claim() for wish in wishes]
-        grants = grant(self.capacity, residents, claims, pace=pace)
+        grants = grant(self.capacity, residents, claims, pace=pace, others=self._in_vain)
+        self._in_vain |= in_vain(grants.short, claims)
         now = self.clock()
         self._away |= {run_id: now for run_id, _ in grants.leave}
         self.is_short |= any(grants.starts.get(claim.pool, 0) < claim.asked for claim in claims)
@@ -146,6 +165,7 @@ class RoomKeeping:
             age_secs=run.age_secs,
             is_leaving=is_away or (run.state is Readiness.DRAINING and not run.is_used),
             is_warm=run.run_id in warm,
+            is_retiring=run.retires_because is not None,
         )
 
     def refusal(self, pool: PoolKey, generation: Generation, short: Shortage | None) -> PoolBlocked | None:

@@ -10,6 +10,10 @@ owner comes after the first of anybody else. Where somebody waits and nothing is
    what it has, and its owner's next one comes in turn. Only where its requests are known to be short;
 3. the one that has been idle longest, of an owner who holds no less than who waits would;
 4. one that is kept warm (``minRuns``).
+
+Runs of an old build, or that must leave their machine, stay until others have taken over. Where the first of those
+finds no room even so, and nobody else waits for any, one of the old runs makes room: it finishes what it has, meanwhile
+the pool's others serve, or callers wait as they do for a start.
 """
 
 from __future__ import annotations
@@ -52,7 +56,7 @@ class Resident:
 
     ``idle_secs``: for how long a standby run has had nothing to do; None: it must not go for that. ``is_lent``: it is
     in use, but its requests are short, so it may be asked to finish. ``is_leaving``: its room is about to be free.
-    ``is_warm``: ``minRuns`` keeps it.
+    ``is_warm``: ``minRuns`` keeps it. ``is_retiring``: others of its pool are to take over from it.
     """
 
     run_id: str
@@ -66,16 +70,21 @@ class Resident:
     age_secs: float = 0.0
     is_leaving: bool = False
     is_warm: bool = False
+    is_retiring: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What a pool would start: *asked* runs that somebody waits for, and *more* that nobody does."""
+    """
+    What a pool would start: *asked* runs that somebody waits for, or that take over from others, and *more* that nobody
+    needs yet. *takes_over*: the first one may come in the place of one that retires.
+    """
 
     pool: PoolKey
     memory_mbytes: int
     asked: int = 0
     more: int = 0
+    takes_over: bool = False
 
     @property
     def owner(self) -> str:
@@ -101,8 +110,19 @@ class Grants:
     short: Mapping[PoolKey, Shortage] = field(default_factory=dict)
 
 
-def grant(capacity: Capacity, residents: Sequence[Resident], claims: Iterable[Claim], *, pace: int) -> Grants:
-    """Equal arguments give equal grants; of equal owners and claims those that are named first go first."""
+def grant(
+    capacity: Capacity,
+    residents: Sequence[Resident],
+    claims: Iterable[Claim],
+    *,
+    pace: int,
+    others: Mapping[PoolKey, Shortage] | None = None,
+) -> Grants:
+    """
+    Equal arguments give equal grants; of equal owners and claims those that are named first go first.
+
+    *others*: pools that wait in vain, and are not among the claims.
+    """
     table = _Table(capacity, residents, pace)
     claims = list(claims)
     for claim in claims:
@@ -112,10 +132,28 @@ def grant(capacity: Capacity, residents: Sequence[Resident], claims: Iterable[Cl
     for claim in _in_turn(table, [claim for claim in possible if claim.asked], lambda claim: claim.asked):
         if not table.seat(claim, may_make_room=True):
             table.given_up.add(claim.pool)
+    waiting = {**(others or {}), **in_vain(table.short, claims)}
+    for claim in possible:
+        if claim.takes_over and claim.pool not in table.seated and not _has_rival(claim, waiting):
+            table.seat_in_place(claim)
     for claim in _in_turn(table, [claim for claim in possible if claim.more], lambda claim: claim.more):
         if claim.pool in table.given_up or not table.seat(claim, may_make_room=False):
             table.given_up.add(claim.pool)
     return Grants(starts=table.starts, leave=tuple(table.leave), short=table.short)
+
+
+def in_vain(short: Mapping[PoolKey, Shortage], claims: Iterable[Claim]) -> dict[PoolKey, Shortage]:
+    """Those of the *short* who have nothing to give for what they want."""
+    may_yield = {claim.pool for claim in claims if claim.takes_over}
+    return {pool: why for pool, why in short.items() if pool not in may_yield}
+
+
+def _has_rival(claim: Claim, waiting: Mapping[PoolKey, Shortage]) -> bool:
+    """Whether the room that a run leaves to its successor could be another one's before it is there."""
+    return any(
+        why in (Shortage.PACE, Shortage.MACHINE) or (why is Shortage.OWNER and pool.user_id == claim.owner)
+        for pool, why in waiting.items()
+    )
 
 
 def _in_turn(table: _Table, claims: Sequence[Claim], count: Callable[[Claim], int]) -> Iterator[Claim]:
@@ -170,6 +208,8 @@ class _Table:
         self.leave: list[tuple[str, str]] = []
         self.short: dict[PoolKey, Shortage] = {}
         self.given_up: set[PoolKey] = set()
+        self.seated: set[PoolKey] = set()
+        self._yielding = {resident.pool for resident in residents if resident.is_leaving}
         self._capacity = capacity
         self._pace = pace
         self._all = _Held()
@@ -191,6 +231,7 @@ class _Table:
             (resident for resident in staying if resident.is_lent),
             key=lambda resident: (resident.is_warm, resident.in_flight, resident.age_secs),
         )
+        self._retiring = [run for run in (*self._idle, *self._lent) if run.is_retiring]
 
     def share(self, owner: str, *, more_runs: int = 0, more_mbytes: int = 0) -> float:
         """The larger of *owner*'s shares of the machine's runs and memory, without what is leaving."""
@@ -213,16 +254,27 @@ class _Table:
             for held in (self._all, own):
                 held.runs += 1
                 held.mbytes += claim.memory_mbytes
-        elif may_make_room and self._make_room(claim):
-            for held in (self._all, own):
-                held.promised_runs += 1
-                held.promised_mbytes += claim.memory_mbytes
+        elif may_make_room and self._make_room(claim, self._who_leaves):
+            self._promise(claim)
         else:
             if may_make_room:
                 self.short[claim.pool] = self._lack(claim) or Shortage.MACHINE
             return False
+        self.seated.add(claim.pool)
         self._pace -= 1
         return True
+
+    def seat_in_place(self, claim: Claim) -> None:
+        """One run for *claim* in the place of its pool's own that retire, unless some of the pool's are leaving."""
+        if self._pace > 0 and claim.pool not in self._yielding and self._make_room(claim, self._who_retires):
+            self._promise(claim)
+            self.short.pop(claim.pool, None)
+            self._pace -= 1
+
+    def _promise(self, claim: Claim) -> None:
+        for held in (self._all, self._held_by(claim.owner)):
+            held.promised_runs += 1
+            held.promised_mbytes += claim.memory_mbytes
 
     def _held_by(self, owner: str) -> _Held:
         return self._of.setdefault(owner, _Held())
@@ -249,11 +301,11 @@ class _Table:
             return Shortage.MACHINE
         return None
 
-    def _make_room(self, claim: Claim) -> bool:
-        """Have as many leave as it takes; none where that would not be enough."""
+    def _make_room(self, claim: Claim, who: Callable[[Claim, Shortage], tuple[Resident, str] | None]) -> bool:
+        """Have as many leave as it takes, each that *who* names; none where that would not be enough."""
         chosen: list[tuple[Resident, str]] = []
         while (lack := self._lack(claim)) is not None:
-            found = self._who_leaves(claim, lack)
+            found = who(claim, lack)
             if found is None:
                 for resident, _ in chosen:
                     self._mark_leaving(resident, -1)
@@ -263,6 +315,7 @@ class _Table:
             self._mark_leaving(found[0], 1)
             self._chosen.add(found[0].run_id)
         self.leave += [(resident.run_id, why) for resident, why in chosen]
+        self._yielding |= {resident.pool for resident, _ in chosen}
         return True
 
     def _who_leaves(self, claim: Claim, lack: Shortage) -> tuple[Resident, str] | None:
@@ -289,6 +342,11 @@ class _Table:
         if not any(run.owner == claim.owner for run in self._idle):
             self._hopeless_from = would_hold
         return None
+
+    def _who_retires(self, claim: Claim, _: Shortage) -> tuple[Resident, str] | None:
+        own = (run for run in self._retiring if run.pool == claim.pool and run.run_id not in self._chosen)
+        run = next(own, None)
+        return (run, "another run is to take over, and there is no room for both") if run is not None else None
 
     def _candidates(self, among: Sequence[Resident], claim: Claim) -> Iterator[Resident]:
         return (run for run in among if run.run_id not in self._chosen and run.pool != claim.pool)

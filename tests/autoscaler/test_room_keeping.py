@@ -9,7 +9,7 @@ import pytest
 from autoscaler.machine import capacity_of
 from autoscaler.policy.deciding import decide
 from autoscaler.policy.observing import Limits, Observation, RunSeen
-from autoscaler.policy.room import Capacity, Claim, Resident, Shortage
+from autoscaler.policy.room import Capacity, Claim, Grants, Resident, Shortage
 from autoscaler.policy.thresholds import GREENROOM
 from autoscaler.room_keeping import Other, RoomKeeping, Wish
 from gateway.core.lifecycle import Readiness
@@ -32,6 +32,12 @@ def wish(*, waiting: int = 1, in_flight: int = 0, min_runs: int = 0, may_start: 
         may_start=may_start,
     )
     return Wish(pool=pool, generation=GENERATION, seen=seen, decision=decide(GREENROOM, seen, 1000.0))
+
+
+def takeover(*runs: RunSeen, waiting: int = 0, start_unasked: bool = True) -> Wish:
+    """What is decided for a pool with some runs that retire."""
+    seen = Observation(limits=Limits(), runs=runs, waiting=waiting, start_unasked=start_unasked)
+    return Wish(pool=OTHER, generation=GENERATION, seen=seen, decision=decide(GREENROOM, seen, 1000.0))
 
 
 @dataclass
@@ -57,8 +63,11 @@ class Bench:
         return self.room.grant([wish()], residents, 10).short.get(POOL)
 
 
-def serving(run_id: str, *, in_flight: int = 0, idle_secs: float = 0.0, viewers: int = 0) -> RunSeen:
+def serving(
+    run_id: str, *, in_flight: int = 0, idle_secs: float = 0.0, viewers: int = 0, is_old: bool = False
+) -> RunSeen:
     return RunSeen(
+        retires_because="a newer build" if is_old else None,
         run_id=run_id,
         state=Readiness.SERVING,
         in_flight=in_flight,
@@ -83,6 +92,57 @@ def test_who_is_waited_for_and_who_is_not(made: Wish, claimed: tuple[int, int]) 
     claim = made.claim()
     assert isinstance(claim, Claim)
     assert (claim.asked, claim.more) == claimed
+
+
+OLD = serving("old", in_flight=1, is_old=True)
+STARTING = RunSeen(run_id="new", state=Readiness.STARTING)
+DRAINING = RunSeen(run_id="gone", state=Readiness.DRAINING, in_flight=1)
+
+
+@pytest.mark.parametrize(
+    ("made", "asked", "takes_over"),
+    [
+        pytest.param(takeover(OLD), 1, True, id="the first one that takes over is needed, though nobody waits"),
+        pytest.param(takeover(OLD, serving("new", in_flight=4)), 1, True, id="and so is each further one"),
+        pytest.param(takeover(OLD, STARTING, serving("new", in_flight=9)), 0, False, id="one after the other"),
+        pytest.param(takeover(OLD, DRAINING), 1, False, id="none has to go while another one drains"),
+        pytest.param(takeover(OLD, start_unasked=False), 1, False, id="nor for a build that has failed to start"),
+        pytest.param(takeover(serving("new", in_flight=5)), 0, False, id="none retires"),
+    ],
+)
+def test_who_takes_over_is_needed(made: Wish, asked: int, takes_over: bool) -> None:
+    """While requests keep the runs of an old build in use, there may be none who waits."""
+    assert made.decision.start
+    claim = made.claim()
+    assert (claim.asked, claim.takes_over) == (asked, takes_over)
+
+
+def test_a_full_machine_comes_to_the_new_build() -> None:
+    """One run of the old build goes, the new one comes in its place, and meanwhile no other one goes for it."""
+    bench = Bench(Capacity(max_runs=2))
+    old = [serving(name, in_flight=1, is_old=True) for name in ("one", "two")]
+    bench.room.begin_look()
+    grants = bench.room.grant([takeover(*old)], bench.residents(*old, service_secs=0.1), 10)
+    assert ([run_id for run_id, _ in grants.leave], dict(grants.starts)) == (["one"], {})
+    drained = [RunSeen(run_id="one", state=Readiness.DRAINING, in_flight=1), old[1]]
+    bench.room.begin_look()
+    assert bench.room.grant([takeover(*drained)], bench.residents(*drained, service_secs=0.1), 10) == Grants()
+    assert bench.room.is_short
+    bench.room.begin_look()
+    grants = bench.room.grant([takeover(old[1])], bench.residents(old[1], service_secs=0.1), 10)
+    assert (grants.leave, dict(grants.starts)) == ((), {OTHER: 1})
+
+
+def test_none_goes_for_a_successor_while_somebody_waits_for_room() -> None:
+    """Who waits is given room before anything is given to others, in the same look."""
+    bench = Bench(Capacity(max_runs=1))
+    old = serving("one", in_flight=1, is_old=True)
+    residents = bench.residents(old, service_secs=0.1)
+    assert bench.look(*residents) is Shortage.MACHINE
+    grants = bench.room.grant([takeover(old)], residents, 10)
+    assert (grants.leave, dict(grants.short)) == ((), {OTHER: Shortage.MACHINE})
+    bench.room.begin_look()
+    assert bench.room.grant([takeover(old)], residents, 10).leave[0][0] == "one"
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,10 @@ def pool(owner: str, name: str = "actor") -> PoolKey:
     return PoolKey(target_id=f"{owner}-{name}", user_id=owner)
 
 
-def claim(owner: str, asked: int = 1, *, more: int = 0, name: str = "actor", mbytes: int = 1024) -> Claim:
-    return Claim(pool=pool(owner, name), memory_mbytes=mbytes, asked=asked, more=more)
+def claim(
+    owner: str, asked: int = 1, *, more: int = 0, name: str = "actor", mbytes: int = 1024, takes_over: bool = False
+) -> Claim:
+    return Claim(pool=pool(owner, name), memory_mbytes=mbytes, asked=asked, more=more, takes_over=takes_over)
 
 
 def used(
@@ -186,6 +188,83 @@ def test_what_is_kept_warm_is_spared_as_long_as_another_can_go() -> None:
     assert gone(granted([*warm, *used("eve", 3)], claim("joe"))) == ["ann-idle-900"]
 
 
+# -- who takes over from runs that retire ------------------------------------------------------------------------------
+
+LENT = [replace(run, is_retiring=True) for run in used("ann", 3, is_lent=True, name="actor")]
+LONG = [replace(run, is_retiring=True) for run in used("ann", 3, name="actor")]
+PAUSED = [replace(run, is_retiring=True) for run in idle("ann", 2, name="actor")]
+STAYING = used("ann", 3, is_lent=True, name="actor")
+
+
+@pytest.mark.parametrize(
+    ("residents", "claims", "limits", "left", "short"),
+    [
+        pytest.param([*LENT, *used("bob")], (), {}, ["ann-actor-0"], {}, id="one whose requests are short"),
+        pytest.param([*LONG, *PAUSED], (), {}, ["ann-actor-2"], {}, id="the one that is unused just now"),
+        pytest.param([*LENT, *idle("bob", 40)], (), {}, ["bob-idle-40"], {}, id="none while others are long idle"),
+        pytest.param([*LONG, *used("bob")], (), {}, [], {"ann": Shortage.MACHINE}, id="none that may take long"),
+        pytest.param([*STAYING, *used("bob")], (), {}, [], {"ann": Shortage.MACHINE}, id="none that stays"),
+        pytest.param(LENT, (), {"runs_per_user": 3}, ["ann-actor-0"], {}, id="at its owner's limit"),
+        pytest.param(LENT[:1], (), {"runs": 1}, ["ann-actor-0"], {}, id="the only one: callers wait as for a start"),
+        pytest.param(
+            [*LENT[:1], *used("bob"), *used("eve"), *used("joe")],
+            (claim("zoe"),),
+            {},
+            [],
+            {"ann": Shortage.MACHINE, "zoe": Shortage.MACHINE},
+            id="none while another one waits, who would get its room",
+        ),
+        pytest.param(
+            [*LENT, *used("bob")],
+            (claim("bob", mbytes=9999),),
+            {"mbytes": 9000},
+            ["ann-actor-0"],
+            {"bob": Shortage.NEVER},
+            id="who can never have room does not wait for it",
+        ),
+    ],
+)
+def test_where_nothing_else_can_go_one_that_retires_does(
+    residents: list[Resident],
+    claims: tuple[Claim, ...],
+    limits: dict[str, int],
+    left: list[str],
+    short: dict[str, Shortage],
+) -> None:
+    """Else traffic that never ends would keep a full machine on the old build; what hinders the new one is told."""
+    grants = granted(residents, claim("ann", takes_over=True), *claims, **{"runs": 4, **limits})
+    assert gone(grants) == left
+    assert (dict(grants.starts), dict(grants.short)) == ({}, {pool(owner): why for owner, why in short.items()})
+
+
+def test_one_that_retires_goes_for_its_own_successor_alone() -> None:
+    """Not for a second one, nor while one goes for others, nor beyond the pace; with room, none goes."""
+    residents = [*LENT, *used("bob")]
+    takes_over = claim("ann", 2, more=2, takes_over=True)
+    assert len(granted(residents, takes_over).leave) == 1
+    assert granted(residents, takes_over, pace=0).leave == ()
+    assert granted(LENT, takes_over) == Grants(starts={pool("ann"): 1}, short={pool("ann"): Shortage.MACHINE})
+    assert granted(residents, claim("ann")).leave == ()
+    assert gone(granted(residents, takes_over, claim("bob"))) == ["ann-actor-0"]
+
+
+@pytest.mark.parametrize(
+    ("who", "why", "goes"),
+    [
+        pytest.param("bob", Shortage.MACHINE, False, id="for room on the machine"),
+        pytest.param("bob", Shortage.PACE, False, id="for its turn"),
+        pytest.param("bob", Shortage.OWNER, True, id="for room among another owner's"),
+        pytest.param("ann", Shortage.OWNER, False, id="for room among the same owner's"),
+        pytest.param("ann", Shortage.NEVER, True, id="for nothing that there could be"),
+    ],
+)
+def test_none_goes_for_its_successor_while_another_one_waits(who: str, why: Shortage, goes: bool) -> None:
+    """He would get the room before the successor does, look after look."""
+    residents, claims = [*LENT, *used("bob")], [claim("ann", takes_over=True)]
+    grants = grant(Capacity(max_runs=4), residents, claims, pace=9, others={pool(who, "other"): why})
+    assert bool(grants.leave) is goes
+
+
 # -- the limits of one owner -------------------------------------------------------------------------------------------
 
 
@@ -237,6 +316,7 @@ RESIDENTS = st.lists(
         age_secs=st.floats(0, 1000),
         is_leaving=st.booleans(),
         is_warm=st.booleans(),
+        is_retiring=st.booleans(),
     ),
     max_size=20,
 )
@@ -247,7 +327,8 @@ CLAIMS = st.lists(
         memory_mbytes=SIZES,
         asked=st.integers(0, 9),
         more=st.integers(0, 3),
-    ),
+        takes_over=st.booleans(),
+    ).map(lambda claim: replace(claim, takes_over=claim.takes_over and claim.asked > 0)),
     max_size=8,
     unique_by=lambda claim: claim.pool,
 )
