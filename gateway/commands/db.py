@@ -71,18 +71,12 @@ async def _migrate(settings: Settings) -> None:
 
 
 async def _export(settings: Settings, path: Path, *, with_key: bool) -> None:
-    manifest = Manifest(
-        schema=HEAD,
-        made_at=iso(datetime.now(UTC)),
-        greenroom=version("greenroom"),
-        key_check=_key_check(settings.data),
-        secret_key=_packed_key(settings.data) if with_key else None,
-    )
     try:
-        async with open_database(records_place(settings)) as database:
+        # As it stands: a newer program that only looks must not change what older ones are serving from.
+        async with open_database(records_place(settings), is_migrated=False) as database:
             await _refuse_others(database)
-            if await is_empty(database):
-                raise Refused(f"there is nothing to export: the records in {_place(settings)} are empty.")
+            await _refuse_other_schema(settings, database)
+            manifest = _manifest(settings.data, with_key=with_key)
             with whole_file(path) as file:
                 writer = DumpWriter(file, manifest)
                 await _export_blobs(_open_blobs(settings), writer)
@@ -117,10 +111,34 @@ async def _export_blobs(blobs: ObjectBlobs, writer: DumpWriter) -> None:
         progress.add(1)
 
 
-def _packed_key(data: Path) -> str:
-    if os.environ.get(_KEY_VARIABLE):
+async def _refuse_other_schema(settings: Settings, database: Database) -> None:
+    at = await database.revision()
+    if at is not None and at != HEAD:
+        raise Refused(
+            f"the records in {_place(settings)} stand at migration {at}, and this Greenroom's at {HEAD}: export them "
+            "with the Greenroom that served them, or bring them up to this one with 'greenroom db migrate' first."
+        )
+    if at is None or await is_empty(database):
+        raise Refused(f"there is nothing to export: the records in {_place(settings)} are empty.")
+
+
+def _manifest(data: Path, *, with_key: bool) -> Manifest:
+    """Raises Refused where the key is not there: a new one would open none of the secrets."""
+    is_given = bool(os.environ.get(_KEY_VARIABLE))
+    if with_key and is_given:
         raise Refused(f"the key comes from {_KEY_VARIABLE}: give it to the other Greenroom likewise.", exit_code=USAGE)
-    return base64.b64encode((data / "secret.key").read_bytes()).decode()
+    if not is_given and not (data / "secret.key").exists():
+        raise Refused(
+            f"the key that the secrets are sealed with is not there: {data} has no secret.key, and {_KEY_VARIABLE} is "
+            "not set. Name the data folder of the Greenroom that served these records, or set the variable as it did."
+        )
+    return Manifest(
+        schema=HEAD,
+        made_at=iso(datetime.now(UTC)),
+        greenroom=version("greenroom"),
+        key_check=_key_check(data),
+        secret_key=base64.b64encode((data / "secret.key").read_bytes()).decode() if with_key else None,
+    )
 
 
 # Import
@@ -134,11 +152,12 @@ async def _import(settings: Settings, path: Path, *, other_key: bool) -> None:
                 f"{path} holds records of migration {reader.manifest.schema}, and this Greenroom's stand at {HEAD}: "
                 f"import it with the Greenroom that wrote it ({reader.manifest.greenroom}), and migrate then."
             )
-        async with open_database(records_place(settings)) as database:
-            blobs = _open_blobs(settings)
+        async with open_database(records_place(settings), is_migrated=False) as database:
             await _refuse_others(database)
+            blobs = _open_blobs(settings)
             await _refuse_full(settings, database, blobs)
             with _key_in_place(settings.data, reader.manifest, other_key=other_key):
+                await database.migrate()
                 put: list[str] = []
                 try:
                     await _import_blobs(reader, blobs, put)
@@ -190,7 +209,13 @@ async def _stream(blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def _refuse_full(settings: Settings, database: Database, blobs: ObjectBlobs) -> None:
-    if not await is_empty(database):
+    at = await database.revision()
+    if at is not None and at != HEAD:
+        raise Refused(
+            f"the records in {_place(settings)} stand at migration {at}, and this Greenroom's at {HEAD}: import into a "
+            "fresh data folder or database, or, where they are empty, run 'greenroom db migrate' first."
+        )
+    if at is not None and not await is_empty(database):
         raise Refused(
             f"the records in {_place(settings)} are not empty: import before the first 'greenroom serve' there, "
             "into a fresh data folder or database."
