@@ -377,6 +377,10 @@ async def test_a_user_with_few_rights(tmp_path: Path) -> None:
     rights = next(line.strip("`.") for line in page.splitlines() if line.startswith("`~{greenroom}"))
     with running(tmp_path / "redis", options=("--user", "gr", "on", ">pw", *rights.split())) as server:
         url = server.url().replace("redis://", "redis://gr:pw@")
+        async with open_client(parse_address(url), namespace="greenroom") as client:
+            assert (await client.command("ROLE"))[0] == b"master"  # as who comes by Sentinel asks
+            with pytest.raises(StateUnavailable, match="permission"):
+                await client.command("CONFIG", "GET", "save")
         async with open_signals(url) as signals, signals.watch_routes() as routes, signals.watch_changes() as changes:
             assert await signals.lead(LEADER, "me", ttl_secs=5) is not None
             await signals.put_route(route("r"))
