@@ -66,7 +66,7 @@ class Routes:
         except BaseException:
             self._is_behind = self._is_behind or run_id != ""
             raise
-        return await self._made_whole(told)
+        return await self._made_whole(told, least_version=self._last_version + 1)
 
     async def publish(self) -> int:
         """The routes that this process has put, and not ended, are all that there are."""
@@ -92,7 +92,7 @@ class Routes:
         is_new = lease.token != self._token
         self._token = lease.token
         try:
-            await self._made_whole(lease.routes)
+            await self._made_whole(lease.routes, least_version=self._last_version)
         finally:
             if is_new:
                 self._forget()
@@ -102,12 +102,12 @@ class Routes:
         self._own.clear()
         self._has_published = self._is_behind = False
 
-    async def _made_whole(self, told: Told) -> int:
+    async def _made_whole(self, told: Told, *, least_version: int) -> int:
         """
         Publish all again where Redis came back empty, or (after a failover) with less than it had, or could not be told
-        of a change. The version that then counts.
+        of a change. The version that then counts. Redis has less where it is below *least_version*.
         """
-        if self._has_published and (not told.is_whole or told.version < self._last_version or self._is_behind):
+        if self._has_published and (not told.is_whole or told.version < least_version or self._is_behind):
             _log.warning("Redis at %s does not have all routes: they are published again", self._client.address)
             return await self.publish()
         self._last_version = told.version

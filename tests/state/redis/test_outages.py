@@ -146,6 +146,21 @@ async def test_a_redis_that_comes_back_with_what_it_had_saved(server: RedisServe
 
 
 @pytest.mark.slow
+async def test_a_new_master_that_lacks_the_last_change_alone_is_filled_again(server: RedisServer) -> None:
+    """Also where the next thing that it hears is a change, which then gets the number of the lost one."""
+    async with opened(server) as leader:
+        await leads(leader)
+        await leader.publish_routes()
+        await leader.put_route(route("one"))
+        last = await leader.put_route(route("lost"))
+        with server.client() as admin:
+            admin.hdel("{test}:routes", "lost")
+            admin.hincrby("{test}:routes:head", "version", -1)
+        assert await leader.put_route(route("two")) > last
+        assert {found.run_id for found in await leader.routes()} == {"one", "lost", "two"}
+
+
+@pytest.mark.slow
 async def test_what_could_not_be_told_is_published_when_it_can(server: RedisServer) -> None:
     """An end and a start that fell into an outage are known afterwards, although Redis has lost nothing."""
     async with opened(server) as leader:
