@@ -153,7 +153,12 @@ class Keeper(RunFreezing):
             self._address = _address_of(self.adopted.placement)
             self._placement = self.adopted.placement
             self._wind_down_reason = self.run.wound_down_because
-            await self._go_on_after_restart()
+            goes_on = await self._go_on_after_restart()
+            # While a restart is under way, what is on record may be of the process before.
+            if self.run.is_container_server_ready and self.run.restart_wish is None:
+                is_wanted = self.run.status is RunStatus.RUNNING and self._wind_down_reason is None
+                age = self.tools.now() - self.run.started_at
+                self._serves_since(age.total_seconds(), is_alive=self.adopted.is_alive and goes_on and is_wanted)
             await self._publish()
             if self.run.restart_wish is not None and self.run.placement != self._placement:
                 await self._record_restart()  # it was under way when Greenroom was killed, and all but on record

@@ -138,11 +138,15 @@ class RunFreezing(RunReadiness):
                 self.tools.on_resume()
         return True
 
-    async def _go_on_after_restart(self) -> None:
-        """Of a run of an earlier Greenroom nobody knows whether it stands still."""
-        if self.pool is not None:
-            with contextlib.suppress(LaunchError):
-                await self.launcher.resume(self.run.id)
+    async def _go_on_after_restart(self) -> bool:
+        """Whether it does: of a run of an earlier Greenroom nobody knows whether it stands still."""
+        if self.pool is None:
+            return True
+        try:
+            await self.launcher.resume(self.run.id)
+        except LaunchError:
+            return False
+        return True
 
     async def _serve_on(self) -> None:
         self._freeze_because = None

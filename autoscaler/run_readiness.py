@@ -62,9 +62,17 @@ class RunReadiness(RunRecord):
         self._probe.clear()
 
     async def _watch_readiness(self) -> None:
-        """Probe until it serves; again whenever a gateway was refused. A pool's run that never serves is stopped."""
+        """
+        Probe until it serves; again whenever a gateway was refused. A pool's run that never serves is stopped.
+
+        One that serves already, since it was adopted, may be busy for longer than a probe waits.
+        """
         if self._address is None:
             return
+        if self.readiness is Readiness.SERVING:
+            await self.launcher.has_booted(self.run.id)
+            await self._until_to_be_probed()
+            await self._publish()
         started = time.monotonic()
         # Nobody is held for a batch run's web server, and most have none.
         timeout_secs, first_interval_secs = _FOREVER_SECS, _UNHURRIED_SECS
@@ -94,6 +102,14 @@ class RunReadiness(RunRecord):
                 await self.launcher.has_booted(self.run.id)
             await self._until_to_be_probed()
             await self._publish()
+
+    def _serves_since(self, secs: float, *, is_alive: bool) -> None:
+        """An earlier Greenroom has started it, so long ago, and seen it serve; it does so now if it *is_alive*."""
+        self._has_served = True
+        self._served_at = time.monotonic() - max(0.0, secs)
+        if is_alive:
+            self.readiness = Readiness.SERVING
+            self._is_serving.set()
 
     async def _until_to_be_probed(self) -> None:
         """One that is frozen or drains is not probed: it takes no requests anyway, and may be unable to answer."""

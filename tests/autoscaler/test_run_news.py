@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,11 +13,13 @@ from standby_run import NOW, POOL
 from standby_run import RUN as RUNNING
 
 from autoscaler.keeper import Keeper
+from autoscaler.launchers.base import Exited, FoundRun
 from autoscaler.policy.quarantine import RunNews
 from gateway.core.errors import LaunchError, MachineTrouble
-from gateway.core.lifecycle import RunStatus
+from gateway.core.lifecycle import Readiness, RunStatus
 from gateway.core.model import Run
 from gateway.core.standby import Generation, PoolKey
+from gateway.settings import Settings
 from gateway.state.signals_memory import MemorySignals
 
 RUN = replace(RUNNING, status=RunStatus.READY)
@@ -35,6 +39,7 @@ def kept(told: list[RunNews], *, status: RunStatus = RunStatus.READY, pool: Pool
         state=SimpleNamespace(signals=MemorySignals(), records=SimpleNamespace(replace_run=stored)),
         logs=SimpleNamespace(append=lambda *_: None, tail=nothing, keep=nothing),
         now=lambda: NOW,
+        settings=Settings(),
         on_start=lambda *_: None,
         on_end=lambda _: None,
         on_news=told.append,
@@ -105,3 +110,66 @@ def test_an_end_counts_if_nobody_wanted_it(
     if why is not None:
         when = "after it had begun to serve" if has_served else "before its web server answered"
         assert why == f"Run run ended {when} ({status}, exit code 3). It was too large."
+
+
+def adopted(told: list[RunNews], run: Run, *, exit_code: int | None) -> Keeper:
+    """The keeper of a run that another Greenroom has started; *exit_code*: None while it lives."""
+
+    async def wait(_run_id: str) -> Exited:
+        if exit_code is None:
+            await asyncio.Event().wait()
+        return Exited(exit_code=exit_code or 0)
+
+    keeper = kept(told)
+    # Nobody listens there: a probe would fail.
+    placement = {"host": "127.0.0.1", "port": 1}
+    keeper.run = replace(run, placement=placement)
+    keeper.adopted = FoundRun(run_id=run.id, is_alive=exit_code is None, placement=placement)
+    keeper.launcher = cast(
+        Any, SimpleNamespace(wait=wait, forget=nothing, resume=nothing, has_booted=nothing, first_probe_secs=0.01)
+    )
+    return keeper
+
+
+@pytest.mark.parametrize("exit_code", [0, 3])
+async def test_one_that_ended_while_nobody_kept_it_had_served(exit_code: int) -> None:
+    """By its record; a machine that is started anew must not have its pools taken for ones that never serve."""
+    told: list[RunNews] = []
+    run = replace(RUNNING, is_container_server_ready=True, started_at=NOW - timedelta(seconds=90))
+    async with asyncio.timeout(10):
+        await adopted(told, run, exit_code=exit_code).live()
+    (news,) = told
+    assert news.has_ended
+    assert news.served_secs is not None
+    assert news.served_secs >= 90
+    assert (news.failed_because is not None) == (exit_code == 3)
+
+
+@pytest.mark.parametrize(
+    ("facts", "readiness"),
+    [
+        pytest.param({"is_container_server_ready": True}, Readiness.SERVING, id="served"),
+        pytest.param({}, Readiness.STARTING, id="not yet"),
+        pytest.param(
+            {"is_container_server_ready": True, "status": RunStatus.ABORTING}, Readiness.STARTING, id="being aborted"
+        ),
+        pytest.param(
+            {"is_container_server_ready": True, "wound_down_because": "idle"}, Readiness.STARTING, id="being stopped"
+        ),
+    ],
+)
+async def test_one_that_served_serves_on(facts: dict[str, Any], readiness: Readiness) -> None:
+    """It is not probed before a gateway is refused: it may be busy with one long request."""
+    keeper = adopted([], replace(RUNNING, **facts), exit_code=None)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        await keeper._begin()
+        assert keeper.readiness is readiness
+        if readiness is Readiness.SERVING:
+            watching = group.create_task(keeper._watch_readiness())
+            for is_told, expected in ((False, Readiness.SERVING), (True, Readiness.STARTING)):
+                if is_told:
+                    keeper.probe_again()
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                assert keeper.readiness is expected
+            watching.cancel()

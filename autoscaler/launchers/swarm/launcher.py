@@ -279,8 +279,7 @@ class SwarmLauncher:
         raise LaunchError("Freezing is not offered on Docker Swarm: it would take a frozen task for a dead one.")
 
     async def resume(self, run_id: str) -> None:
-        """Raises LaunchError."""
-        raise LaunchError("Freezing is not offered on Docker Swarm, so there is nothing to resume.")
+        """Nothing to do: none stands still."""
 
     async def usage(self) -> Mapping[str, Usage]:
         """What runs use, on those nodes whose engines are in reach; a manager does not measure."""
