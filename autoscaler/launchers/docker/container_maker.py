@@ -24,6 +24,10 @@ _BROKEN_OFF = (
 )
 
 
+class ContainerGone(LaunchError):
+    """The container that was to be started is not there any more; its program has not begun."""
+
+
 class ContainerMaker:
     """Makes the containers of one Greenroom; *limits* are fields of ContainerRules."""
 
@@ -70,7 +74,7 @@ class ContainerMaker:
         return await self._create_once(spec, name)
 
     async def start(self, container_id: str) -> None:
-        """Start it, once. Raises LaunchError with what the runtime says."""
+        """Start it, once. Raises LaunchError with what the runtime says, and ContainerGone."""
 
         def start(client: docker.APIClient) -> None:
             if has_broken_off:
@@ -86,7 +90,8 @@ class ContainerMaker:
             try:
                 await self._engine.ask_patiently(start, unless_sent=not has_broken_off)
             except EngineError as error:
-                raise LaunchError(start_problem(error.message)) from error
+                is_gone = isinstance(error, NotInEngine) and not has_broken_off
+                raise (ContainerGone if is_gone else LaunchError)(start_problem(error.message)) from error
             except EngineUnavailable as error:
                 if has_broken_off or not error.was_sent:
                     raise

@@ -21,7 +21,7 @@ from typing import Any, Self
 from autoscaler.launchers.base import Exited, FoundRun, LaunchSpec, Placement
 from autoscaler.launchers.chores import Chores
 from autoscaler.launchers.docker.addresses import Addresses
-from autoscaler.launchers.docker.container_maker import ContainerMaker
+from autoscaler.launchers.docker.container_maker import ContainerGone, ContainerMaker
 from autoscaler.launchers.docker.containers import (
     PORT_LABEL,
     cpu_share,
@@ -200,13 +200,22 @@ class DockerLauncher:
 
     async def _start(self, spec: LaunchSpec, may_begin: Callable[[], Awaitable[None]] | None) -> str:
         asked_at = time.monotonic()
+        is_made_ahead = spec.run_id in self._ahead
         creation = self._creation(spec)
         try:
             if may_begin is not None:
                 await may_begin()
             container_id = await asyncio.shield(creation)
             created_at = time.monotonic()
-            await self._maker.start(container_id)
+            try:
+                await self._maker.start(container_id)
+            except ContainerGone:
+                if not is_made_ahead:
+                    raise
+                # "docker container prune" removes what is not started, and this one may have waited for an hour.
+                creation = self._creation(spec)
+                container_id = await asyncio.shield(creation)
+                await self._maker.start(container_id)
         except BaseException:
             self._chores.do(self._undo(creation))
             raise

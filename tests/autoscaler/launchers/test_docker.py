@@ -188,6 +188,18 @@ async def test_a_run_made_ahead(launcher, builds, tmp_path, client):
     await until(lambda: not client.containers(all=True, filters={"label": f"greenroom.run={unused.run_id}"}))
 
 
+async def test_a_run_made_ahead_whose_container_was_pruned(launcher, builds, tmp_path, client):
+    """``docker container prune`` removes what was never started; the run is started all the same, by another one."""
+    spec = await spec_of(launcher, builds.script(SLEEPS), tmp_path)
+    await launcher.make_ahead(spec)
+    (container,) = client.containers(all=True, filters={"label": f"greenroom.run={spec.run_id}"})
+    client.remove_container(container["Id"])
+    placement = await launcher.start(spec)
+    assert placement["container"] != container["Id"]
+    run = StartedRun(id=spec.run_id, log_path=spec.log_path, placement=placement)
+    await until(lambda: run.log() == ["up"])
+
+
 async def test_a_cancelled_start_leaves_nothing(launcher, builds, tmp_path, client):
     """Whenever the caller of start gives up, no container stays behind that nobody knows of."""
     build = builds.script(SLEEPS)
