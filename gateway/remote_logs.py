@@ -132,8 +132,8 @@ async def follow_elsewhere(
     """
     What there is of a log and what is added, until *has_ended* is true and all was read; the blob, where it is moved.
 
-    While nobody can tell, *is_patient* waits for somebody, and ends some seconds after the job with what there is; else
-    StateUnavailable is raised, unless there is the blob.
+    While nobody can tell, *is_patient* waits for somebody, and ends some seconds after the job with what there is. Who
+    is not reads what there is now; StateUnavailable is raised then, unless there is the blob.
     """
     cursor = LogCursor()
     ended_at: float | None = None
@@ -161,11 +161,12 @@ async def follow_elsewhere(
             await asyncio.sleep(_AGAIN_SECS)
             continue
         fresh = cursor.fresh(part)
-        if fresh:
-            if chunk := cursor.take(fresh):
-                yield chunk
+        if fresh and (chunk := cursor.take(fresh)):
+            yield chunk
+        if len(part) >= MAX_PART_BYTES:
             continue
-        if fresh is not None and ended:
+        # All that there was a moment ago. A log that grows all the time is neither read for ever nor asked for at once.
+        if fresh is not None and (not is_patient or (ended and not fresh)):
             yield cursor.end()
             return
         await asyncio.sleep(_PAUSE_SECS)

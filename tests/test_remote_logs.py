@@ -20,7 +20,7 @@ from starlette.routing import Route
 from autoscaler.log_service import log_routes
 from gateway.live_logs import Logs
 from gateway.log_proof import PROOF_HEADER, prove
-from gateway.remote_logs import MAX_PART_BYTES, RemoteLogs
+from gateway.remote_logs import MAX_PART_BYTES, RemoteLogs, follow_elsewhere
 from gateway.secret_box import SecretBox
 from gateway.state.blobs import open_blobs
 from gateway.state.ports import Blobs, StateUnavailable
@@ -184,6 +184,43 @@ async def test_a_slow_reader_slows_the_reading(world: World) -> None:
         await asyncio.sleep(0.3)
         assert autoscaler.asked == asked == 1
         assert [chunk async for chunk in chunks]
+
+
+class Chatty:
+    """A log that has another line whenever it is asked for, until *last*."""
+
+    def __init__(self, last: int = 1_000_000) -> None:
+        self.asked = 0
+        self._last = last
+        self._log = b"2026-01-02T03:04:05.678Z line\n" * (2 * MAX_PART_BYTES // 30)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.asked >= self._last
+
+    async def part(self, job_id: str, start: int, size: int, wait_secs: float) -> bytes | None:
+        self.asked += 1
+        await asyncio.sleep(0)
+        if not self.has_ended:
+            self._log += b"2026-01-02T03:04:05.678Z line\n"
+        return self._log[start : start + MAX_PART_BYTES]
+
+
+async def test_a_chatty_log_is_read_as_it_is_now(world: World) -> None:
+    """Once the end was reached, whatever was added since."""
+    log = Chatty()
+    async with asyncio.timeout(10):
+        read = [chunk async for chunk in follow_elsewhere(log, world.blobs, "job", lambda: True, is_patient=False)]
+    assert len(b"".join(read)) > MAX_PART_BYTES
+    assert log.asked <= 4
+
+
+async def test_a_chatty_log_is_not_asked_for_all_the_time(world: World) -> None:
+    """Its followers pause once they have caught up."""
+    log, begun_at = Chatty(last=12), asyncio.get_running_loop().time()
+    async for _ in follow_elsewhere(log, world.blobs, "job", lambda: log.has_ended, is_patient=True):
+        pass
+    assert asyncio.get_running_loop().time() - begun_at > 0.8
 
 
 @pytest.mark.parametrize("folder", ["first", "second"], ids=["the same folder", "another machine's"])
