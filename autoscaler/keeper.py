@@ -81,6 +81,12 @@ class Keeper(RunFreezing):
             self._wind_down_reason = reason
             self._news.set()
 
+    def give_up(self, reason: str) -> None:
+        """As ``wind_down``; its pool hears at once that it has failed, and no more of it, however long it drains."""
+        if self._wind_down_reason is None:
+            self._tell_news(has_ended=True, failed_because=f"Run {self.run.id} was replaced: {reason}.")
+            self.wind_down(reason)
+
     def leave(self, reason: str) -> None:
         """Its machine is to be cleared: a batch run migrates, a pool's run serves on until another one does instead."""
         self.leaves_because = reason

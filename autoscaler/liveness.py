@@ -15,10 +15,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from autoscaler.policy.quarantine import RunNews
 from gateway.core.lifecycle import Readiness
 from gateway.core.model import Address
-from gateway.core.standby import Generation, PoolKey, StandbyConfig
+from gateway.core.standby import PoolKey, StandbyConfig
 from gateway.state.ports import RouteChange, RouteEnded, RoutesReset, RunRoute, Signals, StateUnavailable
 
 _log = logging.getLogger(__name__)
@@ -33,13 +32,11 @@ _LINGER_SECS = 0.05
 
 @dataclass(slots=True, eq=False)
 class _Watched:
-    """A run that serves: since when, when it was asked last, and how often in a row it has not answered well."""
+    """A run that serves: when it was asked last, and how often in a row it has not answered well."""
 
     run_id: str
     pool: PoolKey
-    generation: Generation
     address: Address
-    since: float
     asked_at: float
     failures: int = 0
     is_asked: bool = False
@@ -48,14 +45,13 @@ class _Watched:
 @dataclass(slots=True, kw_only=True)
 class Liveness:
     """
-    *config* tells the settings of a pool, None where it has none any more. *replace* is told of a dead run, and
-    *hear* of its end, which is a failure of its own. *clock* is monotonic. Who is due is looked for every *look_secs*.
+    *config* tells the settings of a pool, None where it has none any more. *give_up* is told of a dead run, and why.
+    *clock* is monotonic. Who is due is looked for every *look_secs*.
     """
 
     signals: Signals
     config: Callable[[PoolKey], StandbyConfig | None]
-    replace: Callable[[str, str], None]
-    hear: Callable[[RunNews], None]
+    give_up: Callable[[str, str], None]
     clock: Callable[[], float] = time.monotonic
     look_secs: float = 0.5
     answer_secs: float = ANSWER_SECS
@@ -92,22 +88,14 @@ class Liveness:
                     self._put(route)
 
     def _put(self, route: RunRoute) -> None:
-        if (
-            route.readiness is not Readiness.SERVING
-            or route.pool is None
-            or route.generation is None
-            or route.address is None
-        ):
+        if route.readiness is not Readiness.SERVING or route.pool is None or route.address is None:
             self._watched.pop(route.run_id, None)
         elif route.run_id not in self._watched:
-            now = self.clock()
             self._watched[route.run_id] = _Watched(
                 run_id=route.run_id,
                 pool=route.pool,
-                generation=route.generation,
                 address=route.address,
-                since=now,
-                asked_at=now,
+                asked_at=self.clock(),
             )
 
     async def _ask_for_ever(self) -> None:
@@ -139,18 +127,7 @@ class Liveness:
     def _give_up(self, watched: _Watched, reason: str) -> None:
         del self._watched[watched.run_id]
         _log.warning("replacing a run: %s", reason, extra={"run_id": watched.run_id})
-        self.replace(watched.run_id, reason)
-        self.hear(
-            RunNews(
-                run_id=watched.run_id,
-                pool=watched.pool,
-                generation=watched.generation,
-                began=watched.since,
-                has_ended=True,
-                served_secs=self.clock() - watched.since,
-                failed_because=f"Run {watched.run_id} was replaced: {reason}.",
-            )
-        )
+        self.give_up(watched.run_id, reason)
 
 
 async def problem_of(address: Address, path: str, *, answer_secs: float = ANSWER_SECS) -> str | None:

@@ -125,8 +125,7 @@ class Autoscaler:
         self._liveness = Liveness(
             signals=self.state.signals,
             config=self._config_of,
-            replace=self.supervisor.drain,
-            hear=self.hear,
+            give_up=self.supervisor.give_up,
             clock=self.clock,
         )
         self._troubles = Troubles(

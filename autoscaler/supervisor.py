@@ -206,6 +206,12 @@ class Supervisor:
         if keeper is not None:
             keeper.wind_down(reason)
 
+    def give_up(self, run_id: str, reason: str) -> None:
+        """Retire a standby run that is not alive any more, which is a failure of its own."""
+        keeper = self._keepers.get(run_id)
+        if keeper is not None:
+            keeper.give_up(reason)
+
     def freeze(self, run_id: str, reason: str) -> None:
         """Have an unused standby run stand still, unless somebody needs it by then."""
         keeper = self._keepers.get(run_id)

@@ -103,6 +103,11 @@ class Bench:
     def drain(self, _run_id: str, _why: str) -> None:
         raise AssertionError("nothing is wound down here")
 
+    give_up = drain
+
+    def keep_ahead(self, _is_wanted: object) -> None:
+        """Nothing was made ready."""
+
     def resume(self, run_id: str, _why: str) -> None:
         self.resumed.append(run_id)
 

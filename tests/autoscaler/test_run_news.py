@@ -115,10 +115,15 @@ def test_an_end_counts_if_nobody_wanted_it(
 def adopted(told: list[RunNews], run: Run, *, exit_code: int | None) -> Keeper:
     """The keeper of a run that another Greenroom has started; *exit_code*: None while it lives."""
 
+    stopped = asyncio.Event()
+
     async def wait(_run_id: str) -> Exited:
         if exit_code is None:
-            await asyncio.Event().wait()
+            await stopped.wait()
         return Exited(exit_code=exit_code or 0)
+
+    async def stop(_run_id: str, **_grace: float) -> None:
+        stopped.set()
 
     keeper = kept(told)
     # Nobody listens there: a probe would fail.
@@ -126,7 +131,10 @@ def adopted(told: list[RunNews], run: Run, *, exit_code: int | None) -> Keeper:
     keeper.run = replace(run, placement=placement)
     keeper.adopted = FoundRun(run_id=run.id, is_alive=exit_code is None, placement=placement)
     keeper.launcher = cast(
-        Any, SimpleNamespace(wait=wait, forget=nothing, resume=nothing, has_booted=nothing, first_probe_secs=0.01)
+        Any,
+        SimpleNamespace(
+            wait=wait, stop=stop, forget=nothing, resume=nothing, has_booted=nothing, first_probe_secs=0.01
+        ),
     )
     return keeper
 
@@ -173,3 +181,33 @@ async def test_one_that_served_serves_on(facts: dict[str, Any], readiness: Readi
                     await asyncio.sleep(0)
                 assert keeper.readiness is expected
             watching.cancel()
+
+
+async def test_one_that_hangs_failed_when_it_was_given_up() -> None:
+    """It is told once, then: how long it drains afterwards is no service of it."""
+    told: list[RunNews] = []
+    run = replace(RUNNING, is_container_server_ready=True, started_at=NOW - timedelta(seconds=30))
+    keeper = adopted(told, run, exit_code=None)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(keeper.live())
+        await keeper.has_published.wait()
+        keeper.give_up("it was not alive")
+        (given_up,) = told
+    assert told == [given_up]
+    assert given_up.has_ended
+    assert given_up.failed_because == "Run run was replaced: it was not alive."
+    assert given_up.served_secs is not None
+    assert 30 <= given_up.served_secs < 60
+
+
+async def test_one_that_is_wound_down_anyway_is_not_given_up() -> None:
+    """What nobody needs any more may end as it likes."""
+    told: list[RunNews] = []
+    keeper = adopted(told, replace(RUNNING, is_container_server_ready=True), exit_code=None)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(keeper.live())
+        await keeper.has_published.wait()
+        keeper.wind_down("idle for 300 s")
+        keeper.give_up("it was not alive")
+    (news,) = told
+    assert news.failed_because is None
