@@ -143,7 +143,7 @@ class QuotaBook:
         self._desk.quotas_until = call.sent_at + HOLD_SECS
         self._hear_who_is_there(request, answer, call.sent_at, now)
         for run_id, lease in answer.leases.items():
-            self._take_in(run_id, request.claims[run_id], lease, now)
+            self._take_in(run_id, request.claims[run_id], lease, now, is_open=answer.is_open)
 
     def _hear_who_is_there(self, request: SlotRequest, answer: SlotAnswer, sent_at: float, now: float) -> None:
         borrowers = frozenset(answer.borrowers)
@@ -162,7 +162,7 @@ class QuotaBook:
         self._epoch, self._seen = answer.epoch, answer.joins
         self._desk.routes.epoch = answer.epoch
 
-    def _take_in(self, run_id: str, claim: SlotClaim, lease: SlotLease, now: float) -> None:
+    def _take_in(self, run_id: str, claim: SlotClaim, lease: SlotLease, now: float, *, is_open: bool) -> None:
         one = self._runs.get(run_id)
         if one is None:
             return
@@ -182,7 +182,13 @@ class QuotaBook:
             self._shrink(one, self._house.part_of(claim.limit))
         elif lease.unmet:
             self._yield(one, lease.unmet, now)
-        if claim.needs > lease.slots and key is not None:
+        elif is_open and self._is_yielding(one):
+            # Nobody wants those in use any more: they may stay, and this gateway may ask for others again.
+            one.run.quota = min(one.run.taken, lease.slots)
+            if key is not None:
+                self._unmet.discard(key)
+                self._asked.add(key)
+        if key is not None and (claim.needs > lease.slots or (self._is_yielding(one) and self._waiting(key))):
             if not self._unmet:
                 self._retry_at = now + RETRY_SECS
             self._unmet.add(key)
@@ -236,6 +242,17 @@ class QuotaBook:
     def _house(self) -> House:
         return House(len(self._known))
 
+    def _is_of_use(self, one: Borrowed) -> bool:
+        return one.may_be_used and not self._is_retiring
+
+    def _is_yielding(self, one: Borrowed) -> bool:
+        """Whether slots in use are to go to others as their requests end, so that it is no use to ask for more."""
+        return one.run.quota < one.run.taken and self._is_of_use(one)
+
+    def _waiting(self, key: PoolKey) -> int:
+        terms = self._desk.leasing(key)
+        return terms[1] if terms is not None else 0
+
     def _yield(self, one: Borrowed, count: int, now: float) -> None:
         self._shrink(one, self._house.quota_after_yielding(one, count, now))
 
@@ -262,10 +279,12 @@ class QuotaBook:
                     one.held = 0  # what a full call does not name is given back by it
                 is_needless = one.unmet and not claim.needs
                 is_old = claim.keeps and now - one.told_at > _TELL_AGAIN_SECS
+                # One that yields hears in the answer whether anybody wants its slots yet.
+                asks = claim.needs > claim.keeps or self._is_yielding(one)
                 if (
                     one.has_more
                     or claim.likes > claim.keeps
-                    or (claim.needs > claim.keeps and key not in self._unmet)
+                    or (asks and key not in self._unmet)
                     or (is_look and (is_needless or is_old))
                     or (is_full and claim.keeps)
                 ):
@@ -311,7 +330,7 @@ class QuotaBook:
         run, limit = one.run, one.limit
         run.quota = min(run.quota, limit)
         part = 0 if house.is_scarce(limit) else house.part_of(limit)
-        is_of_use = one.may_be_used and not self._is_retiring
+        is_of_use = self._is_of_use(one)
         if is_look and run.quota > run.taken and now - run.used_at >= UNUSED_SECS:
             run.quota = max(run.taken, min(run.quota, part))
         if not is_of_use:

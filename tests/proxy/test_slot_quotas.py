@@ -361,3 +361,72 @@ def test_a_busy_gateway_names_all_that_it_has_before_the_store_forgets_it() -> N
     assert len(busy.waiting) == 1
     assert busy.calls > 700 / 0.5
     assert shared.now - shared.named_at[busy.name, unchanged] < 650
+
+
+def test_who_was_to_give_slots_back_gets_others_once_nobody_wants_them() -> None:
+    """Whoever wanted them has left: the rest is free for all, though they are too few to keep any."""
+    shared = world(4, 3)
+    busy, hasty, _ = shared.gateways
+    for _ in range(3):
+        fly(busy, 1)
+        shared.settle_down(1.0)
+    fly(hasty, 2)
+    shared.settle_down(1.0)
+    assert (len(busy.flights), len(hasty.flights), len(hasty.waiting)) == (3, 1, 1)
+    hasty.desk.leave(hasty.waiting.pop())
+    land(hasty)
+    fly(busy, 1)
+    shared.settle_down(4.0)
+    assert (len(busy.flights), len(busy.waiting)) == (4, 0)
+
+
+def test_who_is_to_give_slots_back_and_needs_more_has_the_autoscaler_poked() -> None:
+    """It asks for none, since others wait for those that it has, but one more run would help it."""
+    shared = world(4, 3)
+    busy, other, _ = shared.gateways
+    for _ in range(4):
+        fly(busy, 1)
+        shared.settle_down(1.0)
+    fly(other, 1)
+    shared.settle_down(1.0)
+    fly(busy, 1)
+    busy.pokes = 0
+    shared.settle_down(1.5)
+    assert (len(other.waiting), len(busy.waiting)) == (1, 1)
+    assert busy.pokes > 0
+
+
+@pytest.mark.parametrize(("limit", "gateways"), [(2, 2), (3, 2), (5, 3), (4, 2)])
+def test_a_stream_that_outlives_an_outage_keeps_nobody_from_free_slots(limit: int, gateways: int) -> None:
+    """Of the same run, in its gateway."""
+    shared = world(limit, gateways)
+    streaming = shared.gateways[0]
+    fly(streaming, 1)
+    shared.settle_down(1.0)
+    for gateway in shared.gateways:
+        gateway.is_cut_off = True
+    for _ in range(80):
+        shared.round(1.0)
+    for gateway in shared.gateways:
+        gateway.is_cut_off = False
+    fly(streaming, 1)
+    shared.settle_down(5.0)
+    assert (len(streaming.flights), len(streaming.waiting)) == (2, 0)
+
+
+def test_a_stream_in_a_run_that_was_gone_for_a_moment_keeps_nobody_from_free_slots() -> None:
+    """As after an outage."""
+    shared = world(3, 2)
+    streaming = shared.gateways[0]
+    fly(streaming, 1)
+    shared.settle_down(1.0)
+    routes = dict(shared.routes)
+    shared.routes.clear()
+    shared.lose_all()
+    shared.round(1.0)
+    shared.routes.update(routes)
+    shared.lose_all()
+    shared.settle_down(LEASE_SECS + 10, 2.0)
+    fly(streaming, 1)
+    shared.settle_down(5.0)
+    assert (len(streaming.flights), len(streaming.waiting)) == (2, 0)
