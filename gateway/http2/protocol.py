@@ -55,7 +55,8 @@ class Http2Limits:
     """
     The bounds of a connection, as the settings of the same names have them.
 
-    ``goodbye_secs`` is how long requests under way are waited for before GOAWAY is said.
+    ``goodbye_secs`` is how long requests under way are waited for before GOAWAY is said; ``keep_alive_secs`` also how
+    long a client may take nothing of an answer.
     """
 
     head: HeadLimits = field(default_factory=HeadLimits)
@@ -91,6 +92,7 @@ class Http2(asyncio.Protocol):
         self._requests: dict[int, Http2Request] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._goodbye_timer: asyncio.TimerHandle | None = None
+        self._untaken_timer: asyncio.TimerHandle | None = None
         self._is_ending = False
         self._takes_no_more = False
         self._last_taken = 0
@@ -137,6 +139,7 @@ class Http2(asyncio.Protocol):
         self._stop_waiting()
         if self._goodbye_timer is not None:
             self._goodbye_timer.cancel()
+        self._taken()
         self._can_write.set()
         self._forget_requests()
 
@@ -177,15 +180,33 @@ class Http2(asyncio.Protocol):
         """A client that says no more is gone: nothing could be asked of it in HTTP/2, and no credit comes from it."""
 
     def pause_writing(self) -> None:
-        """While the client takes nothing, nothing that wants an answer is read."""
+        """While the client takes nothing, nothing that wants an answer is read; and in the end it is cut off."""
         self._can_write.clear()
         self._transport.pause_reading()
+        self._watch_taking()
 
     def resume_writing(self) -> None:
         """It takes again."""
+        self._taken()
         self._can_write.set()
         if not self._transport.is_closing():
             self._transport.resume_reading()
+
+    def _watch_taking(self) -> None:
+        left_bytes = self._transport.get_write_buffer_size()
+
+        def look() -> None:
+            if self._transport.get_write_buffer_size() < left_bytes:  # it takes slowly
+                self._watch_taking()
+            else:
+                self._transport.abort()
+
+        self._untaken_timer = self._loop.call_later(self._limits.keep_alive_secs, look)
+
+    def _taken(self) -> None:
+        if self._untaken_timer is not None:
+            self._untaken_timer.cancel()
+            self._untaken_timer = None
 
     # -- for the server --------------------------------------------------------------------------------------------
 
@@ -324,6 +345,7 @@ class Http2(asyncio.Protocol):
             is_empty=event.end_stream,
             asks_first=(b"expect", b"100-continue") in [(name, value.lower()) for name, value in headers],
             body_idle_secs=self._limits.body_idle_secs,
+            untaken_secs=self._limits.keep_alive_secs,
         )
         # Owned by uvicorn's server, which waits for its tasks when it ends.
         task = self._loop.create_task(request.run(app))

@@ -40,12 +40,13 @@ class Http2Request:
     *app* called with one request; what it does not finish is cut, and says so to the client by a reset of the stream.
 
     A body that has come whole is given whole, also where its sender has gone since. At most one window of a body
-    (64 KiB) waits here, and one piece of an answer: credit decides on both sides.
+    (64 KiB) waits here, and one piece of an answer: credit decides on both sides. A client that takes nothing of an
+    answer for *untaken_secs* gets no more of it.
     """
 
     def __init__(
         self, scope: Scope, stream: zttp.Stream, connection: Connection, *, is_empty: bool, asks_first: bool,
-        body_idle_secs: float,
+        body_idle_secs: float, untaken_secs: float,
     ) -> None:  # fmt: skip
         self.stream_id = stream.stream_id
         self.has_whole_body = is_empty
@@ -55,6 +56,7 @@ class Http2Request:
         self._connection = connection
         self._asks_first = asks_first
         self._body_idle_secs = body_idle_secs
+        self._untaken_secs = untaken_secs
         self._body = bytearray()
         self._owed = 0
         self._is_body_given = False
@@ -177,9 +179,7 @@ class Http2Request:
         if body:
             self._stream.send_data(body)
             self._connection.write_out()
-            while self._stream.pending_bytes and not self.is_disconnected:
-                self._credit.clear()
-                await self._credit.wait()
+            await self._until_taken()
         if is_last and not self.is_disconnected:
             self._stream.end_message()
             self._is_answered = True
@@ -187,6 +187,17 @@ class Http2Request:
                 self._stream.reset(NO_ERROR)
             self._connection.write_out()
             self._news.set()
+
+    async def _until_taken(self) -> None:
+        """The client has given credit for all that was sent, or is gone."""
+        while (pending_bytes := self._stream.pending_bytes) and not self.is_disconnected:
+            try:
+                async with asyncio.timeout(self._untaken_secs):
+                    while self._stream.pending_bytes == pending_bytes and not self.is_disconnected:
+                        self._credit.clear()  # it may be for another answer
+                        await self._credit.wait()
+            except TimeoutError:
+                self._cut(CANCEL)
 
     async def _fail(self) -> None:
         if self._has_status or self.is_disconnected:
