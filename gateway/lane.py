@@ -269,13 +269,14 @@ class Lane:
         return returncode if returncode >= 0 else 128 - returncode
 
     def _give_up(self, turn: _Turn) -> None:
-        if turn.successor is not None:
+        if turn.successor is not None and not turn.is_prepared:
             turn.successor.process.kill()
             self._retired.append(turn.successor)
             turn.successor = None
-            why = "The old worker did not hand over in time." if turn.is_prepared else "Its preparation took too long."
-            self._end_turn(why)
-        elif self._current is not None:  # handed over to, and stuck: its end is that of any worker
+            self._end_turn("Its preparation took too long.")
+        elif self._current is not None:
+            # Stuck, be it before it hands over, perhaps without its sockets, or after it was handed over to: its end is
+            # that of any worker, and makes room for the next one.
             self._current.process.kill()
             turn.deadline = time.monotonic() + _PREPARE_SECS
 

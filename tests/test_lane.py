@@ -186,6 +186,35 @@ def test_a_stop_amid_a_hand_over_starts_nobody(world: World, says: list[str], co
     assert len(world.made) == 2
 
 
+def test_an_old_worker_that_does_not_hand_over_is_killed(world: World) -> None:
+    """It may have left its sockets already; its successor, which is prepared, serves them."""
+    old = world.serve()
+    new = world.begin_turn()
+    world.pass_secs(59)
+    assert old.process.told == []
+    world.pass_secs(1)
+    assert old.process.returncode == -signal.SIGKILL
+    world.lane.look()
+    assert new.heard() == "go\n"
+    world.hears(new, "ready")
+    assert world.turns == [None]
+    assert world.lane.serves
+    assert len(world.lane.workers()) == 1
+
+
+def test_a_successor_that_is_not_prepared_in_time_is_killed(world: World) -> None:
+    """Nothing has been handed over to it: the old worker goes on."""
+    old = world.serve()
+    world.lane.begin_turn()
+    world.pass_secs(300)
+    assert world.turns == ["Its preparation took too long."]
+    world.lane.look()
+    assert world.made[1].process.returncode == -signal.SIGKILL
+    assert old.heard() == ""
+    assert world.lane.serves
+    assert len(world.lane.workers()) == 1
+
+
 MISSING = FileNotFoundError(2, "No such file or directory", "python")
 
 
