@@ -32,6 +32,10 @@ class _Made:
     generation: Generation
     at: float
 
+    def serves(self, generation: Generation, now: float) -> bool:
+        """Whether it may become the next run of its pool."""
+        return self.generation == generation and now - self.at < _LONGEST_SECS
+
 
 @dataclass(slots=True)
 class Ahead:
@@ -51,7 +55,7 @@ class Ahead:
         True only once: whoever hears it calls ``make``.
         """
         made = self._made.get(pool)
-        is_fresh = made is not None and made.generation == generation and self.clock() - made.at < _LONGEST_SECS
+        is_fresh = made is not None and made.serves(generation, self.clock())
         is_able = isinstance(self.launcher, MakesAhead) and not self._is_over
         if not is_able or pool in self._busy or is_fresh:
             return False
@@ -88,12 +92,16 @@ class Ahead:
             self._busy.discard(pool)
 
     def take(self, pool: PoolKey, generation: Generation) -> Run | None:
-        """The run that was made for *pool*, if it is of *generation*; it is the caller's now."""
+        """The run that was made for *pool*, if it is of *generation* and not too old; it is the caller's now."""
         made = self._made.get(pool)
-        if made is None or made.generation != generation:
+        if made is None or not made.serves(generation, self.clock()):
             return None
         del self._made[pool]
         return made.run
+
+    def unwanted(self, is_wanted: Callable[[PoolKey], bool]) -> list[PoolKey]:
+        """The pools for which something was made and that are not to have it any more: it holds their secrets."""
+        return [pool for pool in self._made if not is_wanted(pool)]
 
     async def drop(self, pool: PoolKey) -> None:
         """Remove what was made for *pool*."""

@@ -156,6 +156,10 @@ class Autoscaler:
             await self.state.signals.wait_for_poke(min(self.settings.tick_secs, max(0.001, look_again)))
             look_again = await self.look()
 
+    def _keeps_warm(self, pool: PoolKey) -> bool:
+        target = self.directory.target(pool.target_id.lower())
+        return target is not None and generation_of(target) is not None and target.config.min_runs > 0
+
     def _config_of(self, pool: PoolKey) -> StandbyConfig | None:
         target = self.directory.target(pool.target_id.lower())
         return target.config if target is not None else None
@@ -193,6 +197,7 @@ class Autoscaler:
         warm = (target.pool_for(target.owner_id) for target in self.directory.warm_targets())
         pools = {*views, *(key for key, (_, waiting) in demand.items() if waiting), *warm, *self._awaited()}
         self._forget_others(pools)
+        self.supervisor.keep_ahead(lambda pool: pool in pools and self._keeps_warm(pool))
         now = self.clock()
         self._room.begin_look()
         waited_for = [pool for pool, (_, waiting) in demand.items() if waiting]

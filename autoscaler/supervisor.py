@@ -143,6 +143,12 @@ class Supervisor:
             run = self._standby_run(target, pool, known[2], memory_mbytes)
             self._group.create_task(self._ahead.make(pool, run, generation, known))
 
+    def keep_ahead(self, is_wanted: Callable[[PoolKey], bool]) -> None:
+        """Of what was made ready, remove what is of a pool that *is_wanted* is not true of."""
+        for pool in self._ahead.unwanted(is_wanted):
+            assert self._group is not None, "the supervisor is not running"
+            self._group.create_task(self._ahead.drop(pool))
+
     def _standby_run(self, target: StandbyTarget, pool: PoolKey, build: Build, memory_mbytes: int) -> Run:
         return bare_run(
             build=build,

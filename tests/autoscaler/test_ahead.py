@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
@@ -53,8 +54,8 @@ def _is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ahead_module, "Launch", Prepared)
 
 
-def ahead_of(launcher: object) -> Ahead:
-    return Ahead(tools=cast(Any, None), launcher=cast(Any, launcher))
+def ahead_of(launcher: object, clock: Callable[[], float] = lambda: 0.0) -> Ahead:
+    return Ahead(tools=cast(Any, None), launcher=cast(Any, launcher), clock=clock)
 
 
 @pytest.mark.parametrize(
@@ -83,3 +84,34 @@ async def test_a_launcher_that_is_away_ends_nothing_else() -> None:
     launcher.away = LaunchError("The engine does not answer.")
     await ahead.drop_all()
     assert not ahead.claim(POOL, GENERATION)
+
+
+@pytest.mark.parametrize(
+    ("generation", "age_secs", "is_taken"),
+    [
+        pytest.param(GENERATION, 3599, True, id="fresh"),
+        pytest.param(GENERATION, 3600, False, id="too old: its start would lie an hour back"),
+        pytest.param(Generation(build_id="newer", memory_mbytes=128), 0, False, id="of an old build"),
+    ],
+)
+async def test_what_is_taken(generation: Generation, age_secs: float, is_taken: bool) -> None:
+    """Only what would also have been made now."""
+    now = 0.0
+    ahead = ahead_of(Able(), lambda: now)
+    assert ahead.claim(POOL, GENERATION)
+    await ahead.make(POOL, RUN, GENERATION, KNOWN)
+    now = age_secs
+    assert ahead.take(POOL, generation) is (RUN if is_taken else None)
+
+
+async def test_what_is_not_wanted_any_more() -> None:
+    """A pool that keeps no runs warm has none ready either: its secrets would lie in a container that nobody needs."""
+    launcher = Able()
+    ahead = ahead_of(launcher)
+    assert ahead.claim(POOL, GENERATION)
+    await ahead.make(POOL, RUN, GENERATION, KNOWN)
+    assert ahead.unwanted(lambda pool: pool == POOL) == []
+    (pool,) = ahead.unwanted(lambda _: False)
+    await ahead.drop(pool)
+    assert launcher.forgotten == ["run"]
+    assert ahead.take(POOL, GENERATION) is None

@@ -51,7 +51,10 @@ def warm_actor(folder: Path) -> Path:
 
 
 async def test_the_next_run_of_a_warm_pool_is_made_ahead(docker_data: Path, docker_host: str, tmp_path: Path) -> None:
-    """One container lies ready, in no list of runs; the pool's next run is that one, and the next one is made."""
+    """
+    One container lies ready, in no list of runs; the pool's next run is that one, and the next one is made; none for a
+    pool that keeps no runs warm any more.
+    """
     client = docker.DockerClient(docker_host)
     folders = (warm_actor(tmp_path / "actors" / "warm"),)
     async with Greenroom(docker_data, folders, {"launcher": "docker"}) as greenroom:
@@ -71,5 +74,7 @@ async def test_the_next_run_of_a_warm_pool_is_made_ahead(docker_data: Path, dock
         variables = client.api.inspect_container(made)["Config"]["Env"]
         assert f"ACTOR_DEFAULT_DATASET_ID={run['defaultDatasetId']}" in variables
         await eventually(lambda: [one for one in ready() if one != made], within_secs=20, what="the next one")
+        await greenroom.data_of("PUT", f"/actors/{run['actId']}", json={"actorStandby": {"minRuns": 0}})
+        await eventually(lambda: not ready(), within_secs=20, what="none, since no run is kept warm")
     client.close()
     assert ready() == []
