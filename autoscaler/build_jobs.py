@@ -41,8 +41,8 @@ class BuildJobs:
     *prepare* makes what runs need of a build; None where launchers make it on first need. *strangers* says whose builds
     may be prepared here. ``on_gone`` is told when one takes no more memory.
 
-    *takes_over*: builds that another process has begun and left are begun anew. What is broken off ends FAILED only
-    while *is_ours* is true; else somebody else takes it over.
+    *takes_over*: builds that another process has begun and left are begun anew. What is broken off ends FAILED, or is
+    handed over, only while *is_ours* is true; else somebody else takes it over, and may be making it already.
     """
 
     maker: BuildMaker
@@ -92,6 +92,8 @@ class BuildJobs:
 
     async def _put_back(self) -> None:
         for build_id in list(self._jobs):
+            if not self.is_ours():
+                return
             with contextlib.suppress(GreenroomError, StateUnavailable):
                 await self.maker.put_back(build_id, "Greenroom is reloaded: the build begins anew.")
 

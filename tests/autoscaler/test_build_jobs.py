@@ -111,13 +111,17 @@ async def test_where_nobody_else_makes_builds_none_is_taken_over(bench: Bench) -
 
 
 @pytest.mark.parametrize(
-    ("is_ours", "expected"),
+    ("is_ours", "hands_over", "expected"),
     [
-        pytest.param(False, RunStatus.RUNNING, id="another one leads, and has it now"),
-        pytest.param(True, RunStatus.FAILED, id="Greenroom ends"),
+        pytest.param(False, False, RunStatus.RUNNING, id="another one leads, and has it now"),
+        pytest.param(False, True, RunStatus.RUNNING, id="another one leads, and the builds were to be handed over"),
+        pytest.param(True, False, RunStatus.FAILED, id="Greenroom ends"),
+        pytest.param(True, True, RunStatus.READY, id="this autoscaler ends"),
     ],
 )
-async def test_who_is_cut_off_ends_only_his_own(bench: Bench, is_ours: bool, expected: RunStatus) -> None:
+async def test_who_is_cut_off_ends_only_his_own(
+    bench: Bench, is_ours: bool, hands_over: bool, expected: RunStatus
+) -> None:
     """A build is broken off with the lead; its record is the next leader's."""
     begun = asyncio.Event()
 
@@ -136,6 +140,8 @@ async def test_who_is_cut_off_ends_only_his_own(bench: Bench, is_ours: bool, exp
         acting = group.create_task(act())
         await begun.wait()
         has_lead = is_ours
+        if hands_over:
+            jobs.hand_over()
         acting.cancel()
     assert (await bench.present()).status is expected
 
