@@ -21,12 +21,12 @@ from gateway.api.errors import InvalidContentType, RangeNotSatisfiable, RecordTo
 from gateway.api.fields import refuse
 from gateway.api.signatures import is_signed_for_record, is_signed_for_storage
 from gateway.api.storage_access import storage_endpoints, storage_of_path
+from gateway.api.unnamed_blobs import delete_unnamed
 from gateway.auth import url_signing_secret
 from gateway.core.errors import GreenroomError, InvalidRecordKey, InvalidRequest, RecordNotFound, RequestTooLarge
 from gateway.core.model import Storage, StorageKind
 from gateway.core.signed_urls import record_signature
 from gateway.core.storages import MAX_INLINE_RECORD_BYTES, KeyValueRecord, checked_record_key
-from gateway.state.ports import StateUnavailable
 
 _log = logging.getLogger(__name__)
 
@@ -105,9 +105,9 @@ async def put_record(call: Call) -> Response:
         unnamed = await call.storages.put_record(record)
     except GreenroomError:
         # Nothing was stored. After any other error nobody knows whether the row names the blob by now: it stays.
-        await _delete_blob(call, record.blob)
+        await delete_unnamed(call, record.blob)
         raise
-    await _delete_blob(call, unnamed)
+    await delete_unnamed(call, unnamed)
     response = answer({}, 201)
     response.headers["Location"] = _address(call, store, key)
     return response
@@ -155,7 +155,7 @@ async def delete_record(call: Call) -> Response:
     """Delete the record; one that is not there is fine."""
     key = _key(call)
     store = await storage_of_path(call, _STORE, to_write=True)
-    await _delete_blob(call, await call.storages.delete_record(store.id, key, call.services.now()))
+    await delete_unnamed(call, await call.storages.delete_record(store.id, key, call.services.now()))
     return no_content()
 
 
@@ -218,16 +218,6 @@ def _entity_tag(record: KeyValueRecord) -> str:
 def _names_tag(if_none_match: str, tag: str) -> bool:
     tags = {part.strip().removeprefix("W/") for part in if_none_match.split(",")}
     return tag in tags or "*" in tags
-
-
-async def _delete_blob(call: Call, blob: str | None) -> None:
-    """Make room. The row is written already, so a failure here must not become a 5xx: clients would repeat the call."""
-    if blob is None:
-        return
-    try:
-        await call.services.state.blobs.delete(blob)
-    except StateUnavailable:
-        _log.warning("a blob that nothing names any more could not be deleted: %s", blob, exc_info=True)
 
 
 def _address(call: Call, store: Storage, key: str) -> str:

@@ -17,6 +17,7 @@ from gateway.api.call import Call, Endpoint, answer, no_content
 from gateway.api.errors import CannotRemoveRunningRun
 from gateway.api.pagination import listing, page_of
 from gateway.api.run_changes import run_update
+from gateway.api.unnamed_blobs import delete_unnamed
 from gateway.api.views import run_list_item, run_view
 from gateway.api.waiting import awaited_run
 from gateway.core.errors import RecordNotFound
@@ -104,8 +105,7 @@ async def _delete_storage(call: Call, kind: StorageKind, storage_id: str) -> Non
     if storage is None or storage.name is not None:
         return
     with suppress(RecordNotFound):
-        for blob in await call.storages.delete_storage(kind, storage_id):
-            await call.services.state.blobs.delete(blob)
+        await delete_unnamed(call, *await call.storages.delete_storage(kind, storage_id))
 
 
 _OF_ACTOR = "/actors/{actor}/runs"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 
 from starlette.responses import Response
@@ -12,12 +11,11 @@ from gateway.api.fields import Fields, refuse
 from gateway.api.pagination import listing, page_of
 from gateway.api.storage_access import collection_path, require_usable, storage_endpoints, storage_of_path
 from gateway.api.storage_views import storage_list_item, storage_view
+from gateway.api.unnamed_blobs import delete_unnamed
 from gateway.auth import url_signing_secret
 from gateway.core.model import Storage, StorageKind
 from gateway.core.storages import StorageChanges, checked_storage_name
-from gateway.state.ports import Listing, StateUnavailable
-
-_log = logging.getLogger(__name__)
+from gateway.state.ports import Listing
 
 _MAX_TITLE_CHARS = 500
 _GENERAL_ACCESS = (
@@ -91,12 +89,7 @@ async def update_storage(kind: StorageKind, call: Call) -> Response:
 async def delete_storage(kind: StorageKind, call: Call) -> Response:
     """With all that it holds; also the default one of a run, which then finds it gone."""
     storage = await storage_of_path(call, kind, to_write=True)
-    for blob in await call.storages.delete_storage(kind, storage.id):
-        try:
-            await call.services.state.blobs.delete(blob)
-        except StateUnavailable:
-            # Nothing names it any more. A 5xx would make clients repeat what is done, and then hear of a 404.
-            _log.warning("a value of a deleted storage was left behind: %s", blob, exc_info=True)
+    await delete_unnamed(call, *await call.storages.delete_storage(kind, storage.id))
     return no_content()
 
 

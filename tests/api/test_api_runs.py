@@ -14,6 +14,7 @@ from gateway.api.app import api_app
 from gateway.core.lifecycle import RunStatus
 from gateway.core.load import Load
 from gateway.core.model import AbortWish, StorageKind
+from gateway.core.storages import KeyValueRecord
 from gateway.state.changes import change_run
 from gateway.state.ports import Changed, StateUnavailable
 
@@ -287,6 +288,36 @@ async def test_delete(api: Any, bob: Any) -> None:
     assert record.blob is not None
     assert await api.services.state.blobs.size(record.blob) is None
     await bob.delete(f"/actor-runs/{run['id']}", 404)
+
+
+async def test_a_value_that_can_not_be_deleted(
+    api: Any, bob: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run goes all the same, and with it all other values; the log tells of the one that is left."""
+    state = api.services.state
+    run = await bob.post("/actors/hello/runs")
+    for name in ("a", "b", "c"):
+        await state.blobs.put(f"values/{name}", b"x" * 20_000)
+        record = KeyValueRecord(
+            store_id=run["defaultKeyValueStoreId"], key=name, content_type="text/plain", size=20_000,
+            modified_at=api.clock.now(), blob=f"values/{name}",
+        )  # fmt: skip
+        await state.storages.put_record(record)
+    delete, refused = type(state.blobs).delete, list[str]()
+
+    async def refuse_first(blobs: Any, key: str) -> None:
+        if not refused:
+            refused.append(key)
+            raise StateUnavailable("the disk is full")
+        await delete(blobs, key)
+
+    monkeypatch.setattr(type(state.blobs), "delete", refuse_first)
+    await api.finish(run)
+    await bob.delete(f"/actor-runs/{run['id']}")
+    await bob.get(f"/actor-runs/{run['id']}", 404)
+    left = [name for name in ("a", "b", "c") if await state.blobs.size(f"values/{name}") is not None]
+    assert [f"values/{name}" for name in left] == refused
+    assert refused[0] in caplog.text
 
 
 async def test_what_got_a_name_outlives_its_run(api: Any, bob: Any) -> None:
