@@ -7,6 +7,7 @@ import errno
 import socket
 from typing import Any
 
+from gateway.proxy.sockets import keep_watch
 from gateway.refusals import USAGE, Refused
 
 _BACKLOG = 2048
@@ -82,6 +83,7 @@ def _bound(family: int, address: tuple[Any, ...], *, is_shared: bool = False) ->
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if hasattr(socket, "TCP_DEFER_ACCEPT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _DEFER_SECS)
+        keep_watch(sock)  # the kernel passes it on to what is accepted
         sock.bind(address)
         sock.listen(_BACKLOG)
         sock.setblocking(False)

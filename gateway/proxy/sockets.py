@@ -13,7 +13,11 @@ _GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 
 def keep_watch(sock: socket.socket) -> None:
-    """Let the kernel notice a machine that vanished: streams and sockets may be silent for hours."""
+    """
+    Let the kernel notice a machine that vanished: streams and sockets may be silent for hours.
+
+    Of a listening socket, on Linux: with each connection that is accepted from it.
+    """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
         if hasattr(socket, name):
