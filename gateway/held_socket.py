@@ -13,7 +13,10 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
 PING_SECS = 20.0
-_SILENT_SECS = 45.0  # two pings and a little: nobody is there any more
+# Unanswered ones, some minutes: an Actor whose event loop is blocked lives, and Apify's SDK for JavaScript never
+# connects again; of a process that has ended its connection tells. Counted, since a holder that stood still did not
+# listen.
+_MAX_PINGS = 15
 _CLOSE_SECS = 5.0  # for the Actor to answer a close
 _MAX_HEARD_BYTES = 64 * 1024  # of one message; clients have nothing to say here
 _MAX_UNSENT_BYTES = 64 * 1024
@@ -41,7 +44,7 @@ class HeldSocket(asyncio.Protocol):
         self._waiting: deque[tuple[str, tuple[str, ...]]] = deque()
         self._is_writable = False
         self._closing: tuple[int, str] | None = None
-        self._heard_at = self._loop.time()
+        self._pings = 0  # since it was last heard
         self._timer: asyncio.TimerHandle | None = None
 
     def send(self, name: str, frames: tuple[str, ...]) -> None:
@@ -93,7 +96,7 @@ class HeldSocket(asyncio.Protocol):
             self._begin_close()
 
     def data_received(self, data: bytes) -> None:
-        self._heard_at = self._loop.time()
+        self._pings = 0
         self._frames.receive_data(data)
         self._frames.events_received()  # pings are answered by that; what Actors say is not looked at
         self._flush()
@@ -133,9 +136,10 @@ class HeldSocket(asyncio.Protocol):
 
     def _ping(self) -> None:
         assert self._transport is not None
-        if self._loop.time() - self._heard_at > _SILENT_SECS:
+        if self._pings >= _MAX_PINGS:
             self._transport.abort()
             return
+        self._pings += 1
         self._timer = self._loop.call_later(PING_SECS, self._ping)
         if self._is_writable and self._frames.state is OPEN:
             self._frames.send_ping(b"")

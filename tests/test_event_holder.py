@@ -334,7 +334,7 @@ async def test_who_does_not_read_delays_nobody_and_is_closed_in_the_end(
 async def test_pings_both_ways(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pings of the Actor are answered, it is pinged, and one that answers none is dropped."""
     monkeypatch.setattr(held_socket, "PING_SECS", 0.05)
-    monkeypatch.setattr(held_socket, "_SILENT_SECS", 0.5)
+    monkeypatch.setattr(held_socket, "_MAX_PINGS", 10)
     worker = world.worker()
     await worker.leads()
     client = await world.client(worker)

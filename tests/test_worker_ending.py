@@ -3,46 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import selectors
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from quick_loop import at_once
 
 from gateway.stop_signals import StopSignals
 from gateway.worker_ending import let_waiters_in, until_served
 
 HAND_OVER_SECS = 60.0  # what the parent allows
-
-
-class _Selector(selectors.DefaultSelector):
-    """Never waits: the time that it was to wait for has passed."""
-
-    passed_secs = 0.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        assert timeout is not None, "nobody would ever go on"
-        self.passed_secs += max(0.0, timeout)
-        return super().select(0)
-
-
-class QuickLoop(asyncio.SelectorEventLoop):
-    """Where nobody has anything to do, it is later already."""
-
-    def __init__(self) -> None:
-        self._quick = _Selector()
-        super().__init__(self._quick)
-
-    def time(self) -> float:
-        return self._quick.passed_secs
-
-
-def at_once(main: Coroutine[Any, Any, None]) -> None:
-    """Run *main*, however many seconds it takes."""
-    with asyncio.Runner(loop_factory=QuickLoop) as runner:
-        runner.run(main)
 
 
 @dataclass
