@@ -21,11 +21,11 @@ import asyncio
 import contextlib
 import logging
 import math
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
+from gateway.boot_clock import boot_time
 from gateway.reasons import reasons_in_words
 from gateway.state.ports import LEADER, Signals, StateUnavailable
 from gateway.state.steady import steadily
@@ -42,12 +42,6 @@ _RESIGN_SECS = 1.0
 _MARK = "memory"
 _MARK_SECS = 3600.0
 _MARK_EVERY_SECS = 60.0
-
-
-def boot_time() -> float:
-    """Monotonic seconds that go on while the machine sleeps, where the system tells them."""
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 class Term:

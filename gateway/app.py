@@ -98,7 +98,6 @@ class Gateway:
                 self.gateway_id,
                 self.desk,
                 services.state.signals.slots,
-                clock=services.clock,
                 poke=self._poke.set,
             )
         lobby = Lobby(settings)

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 
+from gateway.boot_clock import boot_time
 from gateway.core.standby import PoolKey
 from gateway.proxy.slot_quotas import QuotaBook
 from gateway.proxy.slots import SlotDesk
@@ -21,7 +22,8 @@ class SlotBroker:
     """
     Keeps the quotas of *desk* true, while ``run`` goes on; before, this gateway has no slots at all.
 
-    *clock* is the desk's own. *poke* makes the autoscaler look, where there are not enough slots.
+    *clock* goes on while the machine sleeps, since what it has borrowed is lent to others meanwhile. *poke* makes the
+    autoscaler look, where there are not enough slots.
     """
 
     def __init__(
@@ -30,8 +32,8 @@ class SlotBroker:
         desk: SlotDesk,
         leases: SlotLeases,
         *,
-        clock: Callable[[], float],
         poke: Callable[[], None],
+        clock: Callable[[], float] = boot_time,
     ) -> None:
         self.calls = 0
         """How many were made."""
@@ -41,7 +43,7 @@ class SlotBroker:
         self._book = QuotaBook(gateway_id, desk, poke=poke)
         self._news = asyncio.Event()
         self._is_cut_off = False
-        desk.on_change = self._changed
+        desk.on_change, desk.quota_clock = self._changed, clock
 
     def _changed(self, key: PoolKey) -> None:
         self._book.changed(key)

@@ -50,7 +50,8 @@ class QuotaBook:
     """
     The quotas of *desk*'s runs. One call is under way at a time: ``next_call``, then ``answered`` or ``failed``.
 
-    *poke* is called where a need could not be met from what there is: the autoscaler should look.
+    *poke* is called where a need could not be met from what there is: the autoscaler should look. *now* is always that
+    of the desk's ``quota_clock``.
     """
 
     def __init__(self, gateway_id: str, desk: SlotDesk, *, poke: Callable[[], None]) -> None:
@@ -181,7 +182,7 @@ class QuotaBook:
             # More than there are: the limit was lowered, or somebody was away for longer than its slots lasted.
             self._shrink(one, self._house.part_of(claim.limit))
         elif lease.unmet:
-            self._yield(one, lease.unmet, now)
+            self._yield(one, lease.unmet)
         elif is_open and self._is_yielding(one):
             # Nobody wants those in use any more: they may stay, and this gateway may ask for others again.
             one.run.quota = min(one.run.taken, lease.slots)
@@ -218,13 +219,13 @@ class QuotaBook:
         if one is None:
             return
         if message.word is SlotWord.WANTED:
-            self._yield(one, message.count, now)
+            self._yield(one, message.count)
         elif self._may_believe(message, now) and one.held is not None:
             one.held += message.count
             one.unmet = max(0, one.unmet - message.count)
             self._desk.grant(one.run, message.count)
             if message.unmet:
-                self._yield(one, message.unmet, now)
+                self._yield(one, message.unmet)
         elif one.run.route.pool is not None:
             # It crossed with a call, of which nobody knows whether it was heard before.
             one.held = None
@@ -253,8 +254,8 @@ class QuotaBook:
         terms = self._desk.leasing(key)
         return terms[1] if terms is not None else 0
 
-    def _yield(self, one: Borrowed, count: int, now: float) -> None:
-        self._shrink(one, self._house.quota_after_yielding(one, count, now))
+    def _yield(self, one: Borrowed, count: int) -> None:
+        self._shrink(one, self._house.quota_after_yielding(one, count, self._desk.unused_secs(one.run)))
 
     def _shrink(self, one: Borrowed, quota: int) -> None:
         one.run.quota = min(one.run.quota, quota)
@@ -331,7 +332,7 @@ class QuotaBook:
         run.quota = min(run.quota, limit)
         part = 0 if house.is_scarce(limit) else house.part_of(limit)
         is_of_use = self._is_of_use(one)
-        if is_look and run.quota > run.taken and now - run.used_at >= UNUSED_SECS:
+        if is_look and run.quota > run.taken and self._desk.unused_secs(run) >= UNUSED_SECS:
             run.quota = max(run.taken, min(run.quota, part))
         if not is_of_use:
             run.quota = min(run.quota, run.taken)

@@ -58,14 +58,14 @@ class House:
         """Whether slots are too few to keep any that are not in use, e.g. 5 of them with 3 gateways."""
         return limit < 2 * self.gateways and self.gateways > 1
 
-    def quota_after_yielding(self, one: Borrowed, count: int, now: float) -> int:
+    def quota_after_yielding(self, one: Borrowed, count: int, unused_secs: float) -> int:
         """
         Others need *count* slots: idle ones go, then those in use beyond the fair part, as their requests end.
 
         The last one stays where it was just used, unless slots are scarce.
         """
         run = one.run
-        is_used = run.taken > 0 or now - run.used_at < _JUST_USED_SECS
+        is_used = run.taken > 0 or unused_secs < _JUST_USED_SECS
         last = 1 if is_used and not self.is_scarce(one.limit) else 0
         idle = min(count, max(0, run.quota - max(run.taken, last)))
         quota = run.quota - idle

@@ -64,7 +64,7 @@ class SlotDesk:
 
     Where several gateways share the runs, a ``SlotBroker`` sets ``on_change``, which is called (cheaply, often) with a
     pool of which it should look whether there are slots to be asked for or given back, and the quota of each run. At
-    ``quotas_until`` they are over.
+    ``quotas_until`` of ``quota_clock``, which is monotonic too, they are over.
     """
 
     def __init__(
@@ -87,6 +87,7 @@ class SlotDesk:
         self._blocked = BlockedPools(clock)
         self.on_change: Callable[[PoolKey], None] | None = None
         self.quotas_until = math.inf
+        self.quota_clock = clock
 
     def take(self, want: Want, *, avoid: frozenset[str] = frozenset(), now: float | None = None) -> LiveRun | None:
         """
@@ -105,7 +106,8 @@ class SlotDesk:
             taken = lone.taken
             if now is None:
                 now = self._clock()
-            if taken < pool.limit and taken < lone.quota and now < self.quotas_until:
+            is_lent = self.quotas_until == math.inf or not self._are_quotas_over()
+            if taken < pool.limit and taken < lone.quota and is_lent:
                 lone.taken = taken + 1
                 pool.flown_secs -= now
                 pool.arrivals += 1
@@ -277,6 +279,14 @@ class SlotDesk:
         if run.route.pool is not None:
             self._let_through(run.route.pool)
 
+    def unused_secs(self, run: LiveRun) -> float:
+        """How long ago a request in *run* ended last."""
+        return self._clock() - run.used_at
+
+    def _are_quotas_over(self) -> bool:
+        """Asked by each request, not by a timer alone: a process that was stopped must not go on with them."""
+        return self.quotas_until != math.inf and self.quota_clock() >= self.quotas_until
+
     def end_quotas(self) -> None:
         """What was borrowed is over: nothing new, what is in flight goes on."""
         self.quotas_until = math.inf
@@ -377,9 +387,9 @@ class SlotDesk:
             pool.serving = (*((False, runs) for runs in in_turn(current)), *((True, runs) for runs in in_turn(former)))
             pool.lone = current[0] if len(current) == 1 and not former else None
             pool.seen_changes = self.routes.changes
-        now = self._clock()
-        if now >= self.quotas_until:  # here as well as by a timer: a process that was stopped must not go on with them
+        if self._are_quotas_over():
             self.end_quotas()
+        now = self._clock()
         for is_former, runs in pool.serving:
             able = [run for run in runs if run.route.run_id not in avoid] if avoid else runs
             index = pick_run(able, desired=pool.desired, limit=pool.limit, chance=self._chance())

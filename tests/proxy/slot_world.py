@@ -48,13 +48,20 @@ class Gateway:
     call: SlotRequest | None = None
     is_cut_off: bool = False
     heard_at: float = -math.inf
+    slept_secs: float = 0.0
+    """For so long its machine has slept: the desk's clock does not count it."""
     calls: int = 0
     pokes: int = 0
 
     def __post_init__(self) -> None:
         self.desk = SlotDesk(
-            self.name, room_size=100, clock=lambda: self.world.now, chance=lambda: 0.0, poke=self._poke
+            self.name,
+            room_size=100,
+            clock=lambda: self.world.now - self.slept_secs,
+            chance=lambda: 0.0,
+            poke=self._poke,
         )
+        self.desk.quota_clock = lambda: self.world.now
         self.book = QuotaBook(self.name, self.desk, poke=self._poke)
         self.desk.on_change = self.book.changed
 

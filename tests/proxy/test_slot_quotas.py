@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 from proxy.slot_world import Gateway, World, world
 
+from gateway.boot_clock import boot_time
 from gateway.core.slot_leases import HOLD_SECS, LEASE_SECS, SlotMessage
+from gateway.proxy.slot_broker import SlotBroker
+from gateway.state.signals_memory import MemorySignals
 
 
 def fly(gateway: Gateway, times: int) -> None:
@@ -121,6 +124,28 @@ def test_a_gateway_that_is_cut_off_goes_on_for_a_while(cut_off_secs: float, may_
     first.is_cut_off = False
     shared.settle_down(3.0)
     assert (len(first.flights), len(first.waiting)) == (1, 0)
+
+
+@pytest.mark.parametrize("slept_secs", [HOLD_SECS - 2, HOLD_SECS + 1])
+def test_a_gateway_whose_machine_sleeps_counts_that_time_too(slept_secs: float) -> None:
+    """What it had is lent to others meanwhile; the first request that comes is not given a slot of it."""
+    shared = world(4, 2)
+    first, _ = shared.gateways
+    first.request()
+    land(first)
+    shared.pass_time(slept_secs)
+    first.slept_secs += slept_secs
+    first.request()
+    assert len(first.flights) == (slept_secs < HOLD_SECS)
+    shared.settle_down(3.0)
+    assert (len(first.flights), len(first.waiting)) == (1, 0)
+
+
+def test_a_process_reads_the_clock_that_goes_on_while_its_machine_sleeps() -> None:
+    """For what it has borrowed."""
+    desk = world(4, 1).gateways[0].desk
+    SlotBroker("gateway", desk, MemorySignals().slots, poke=lambda: None)
+    assert desk.quota_clock is boot_time
 
 
 def test_others_get_what_a_silent_one_had_after_its_time() -> None:

@@ -89,7 +89,7 @@ async def gateways(url: str, count: int, limit: int, runs: int) -> AsyncIterator
                 chance=random.Random(number).random,
                 poke=lambda: None,
             )
-            broker = SlotBroker(f"gateway{number}", desk, signals.slots, clock=time.monotonic, poke=lambda: None)
+            broker = SlotBroker(f"gateway{number}", desk, signals.slots, poke=lambda: None)
             works.append(group.create_task(broker.run()))
             made.append(Running(f"gateway{number}", desk, broker, flying, limit))
         await until(lambda: all(one.desk.routes.epoch for one in made))
