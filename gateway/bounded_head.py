@@ -155,7 +155,7 @@ class BoundedHead(asyncio.Protocol):
         self.is_full = False
         if self._room is not None:
             self._room.set()
-        if self._request is not None and self._upload.is_over:
+        if self._request is not None and self._upload.is_over and not self._is_over:
             self.deadline = NEVER
 
     def expired(self, now: float) -> None:
@@ -186,7 +186,7 @@ class BoundedHead(asyncio.Protocol):
         elif self.is_full:
             self.transport.abort()
         elif self._request is None:
-            self._close()
+            self.close()
 
     # From uvicorn
 
@@ -194,7 +194,7 @@ class BoundedHead(asyncio.Protocol):
         """The server ends: no further request after this one."""
         self._is_last = True
         if self._request is None and not self._heads.held and not self._stash:
-            self._close()
+            self.close()
 
     # What comes
 
@@ -330,7 +330,7 @@ class BoundedHead(asyncio.Protocol):
             # Nor upon a caller who could not know that he must not send.
             is_told_just_now = self._is_last or self._lobby.is_leaving
             if self._upload.is_over and not (is_told_just_now and self.transport.can_write_eof()):
-                self._close()
+                self.close()
             else:
                 self._linger()
         elif not self._upload.is_over:  # the rest of what was answered early is skipped
@@ -339,6 +339,12 @@ class BoundedHead(asyncio.Protocol):
             self._wait(self._lobby.settings.keep_alive_secs)
             if self._stash:
                 self._loop.call_soon(self._next)
+
+    def close(self) -> None:
+        """When all is written; who takes nothing of it is cut off in the end."""
+        self._is_over = True
+        self.transport.close()
+        self._wait(self._lobby.settings.keep_alive_secs)
 
     def is_over(self, request: AsgiRequest) -> None:
         """The app has returned."""
@@ -389,16 +395,10 @@ class BoundedHead(asyncio.Protocol):
                 self.transport.abort()
                 return
         elif not self._upload.is_over:  # it has its answer already
-            self.transport.close()
+            self.close()
             return
         self.transport.write(error_answer(error, method=b"GET", request_id=None, connection=b"close"))
         self._linger()
-
-    def _close(self) -> None:
-        """When all is written; who takes nothing of it is cut off in the end."""
-        self._is_over = True
-        self.transport.close()
-        self._wait(self._lobby.settings.keep_alive_secs)
 
     def _linger(self) -> None:
         """

@@ -51,6 +51,9 @@ class Connection(Protocol):
     async def room(self) -> None:
         """Until the caller has taken what was written, but for a little; or has gone."""
 
+    def close(self) -> None:
+        """Nothing more is said; who takes nothing of what was is cut off in the end."""
+
     def is_over(self, request: AsgiRequest) -> None:
         """The app has returned."""
 
@@ -283,7 +286,7 @@ class AsgiRequest:
             reset_on_abort(transport)
             transport.abort()
         else:
-            transport.close()
+            self._connection.close()
 
 
 def _lines(headers: Headers) -> tuple[Lines, bool]:

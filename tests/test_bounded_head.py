@@ -340,6 +340,12 @@ async def until(holds: Callable[[], object]) -> None:
             await asyncio.sleep(0)
 
 
+def pass_time(front: BoundedHead) -> None:
+    """Until the limit of what is going on, as the wheel has it."""
+    now, front.deadline = front.deadline, NEVER
+    front.expired(now)
+
+
 def put(length: int, body: bytes) -> bytes:
     """A request with the beginning of its body."""
     return b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % length + body
@@ -412,7 +418,7 @@ async def test_a_caller_who_takes_nothing_of_the_answer_before() -> None:
         front.pause_writing()
         front.data_received(request)
         await until(lambda: front.deadline != NEVER)
-        front.expired(front.deadline)
+        pass_time(front)
         assert wire.is_aborted
 
 
@@ -448,4 +454,38 @@ async def test_a_caller_who_takes_nothing_while_his_body_comes(takes_body: bool)
             assert not wire.is_closing()
             assert front.deadline != NEVER
         front.expired(monotonic() + keep_alive_secs + 1)
+        assert wire.is_aborted
+
+
+async def test_a_caller_who_does_not_take_the_beginning_of_an_answer_that_broke_off() -> None:
+    """The connection does not wait for him without end, although he has taken a part of it meanwhile."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start(LENGTH_5))
+        await send(piece(b"hell", more=True))
+
+    async with wired(app) as (front, wire):
+        front.data_received(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await until(wire.is_closing)
+        front.pause_writing()
+        front.resume_writing()
+        assert front.deadline != NEVER
+        pass_time(front)
+        assert wire.is_aborted
+
+
+async def test_a_caller_whose_skipped_body_stands_still() -> None:
+    """He has his answer; the connection does not wait without end until he has taken it."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start(LENGTH_5, status=401))
+        await send(piece(b"hello"))
+
+    async with wired(app) as (front, wire):
+        front.data_received(put(10, b"12345"))
+        await until(lambda: wire.written.endswith(b"hello"))
+        pass_time(front)
+        assert wire.is_closing()
+        assert front.deadline != NEVER
+        pass_time(front)
         assert wire.is_aborted

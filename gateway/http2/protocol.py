@@ -174,7 +174,12 @@ class Http2(asyncio.Protocol):
         if self._transport.can_write_eof():
             self._transport.write_eof()
         # Closing while more comes would reset the connection, and could destroy the GOAWAY on its way.
-        self._timer = self._loop.call_later(_LINGER_SECS, self._transport.close)
+        self._timer = self._loop.call_later(_LINGER_SECS, self._close)
+
+    def _close(self) -> None:
+        """When all is written; who takes nothing of it is cut off in the end."""
+        self._transport.close()
+        self._timer = self._loop.call_later(self._limits.keep_alive_secs, self._transport.abort)
 
     def eof_received(self) -> None:
         """A client that says no more is gone: nothing could be asked of it in HTTP/2, and no credit comes from it."""

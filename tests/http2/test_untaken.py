@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, cast
 
-from http2.rig import CANCEL, POST, Call, client_of, serving, until
+import pytest
+import uvicorn
+from http2.rig import CANCEL, LIMIT_SECS, POST, App, Call, client_of, serving, until
 from hyperframe.frame import WindowUpdateFrame
+from uvicorn.server import ServerState
+
+from gateway.http2.protocol import Http2, Http2Limits
 
 
 async def test_an_answer_that_nobody_takes_is_given_up() -> None:
@@ -58,3 +64,47 @@ async def test_a_client_that_takes_nothing_at_all_is_cut_off() -> None:
         await server.idle()
         assert seen == ["http.disconnect"] * 2
         assert await client.ended() is None
+
+
+class Deaf:
+    """A transport to a client that takes nothing; what is closed in good order would stand for ever."""
+
+    def __init__(self) -> None:
+        self.is_aborted = asyncio.Event()
+        self.has_closed = False
+
+    def get_extra_info(self, name: str) -> Any:
+        return ("127.0.0.1", 1) if name == "peername" else None
+
+    def write(self, data: bytes) -> None:
+        """It is not taken."""
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        """After what is not taken."""
+
+    def is_closing(self) -> bool:
+        return self.has_closed
+
+    def close(self) -> None:
+        self.has_closed = True
+
+    def abort(self) -> None:
+        self.is_aborted.set()
+
+
+async def test_a_connection_that_is_left_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In good order; where its client does not take the last words, it is cut off in the end."""
+    monkeypatch.setattr("gateway.http2.protocol._LINGER_SECS", 0.0)
+    config = uvicorn.Config(cast(Any, App()), lifespan="off", log_config=None)
+    config.load()
+    deaf, loop = Deaf(), asyncio.get_running_loop()
+    protocol = Http2(config, ServerState(), {}, loop, limits=Http2Limits(keep_alive_secs=0.01))
+    protocol.connection_made(cast(Any, deaf))
+    protocol.data_received(b"this is no preface of HTTP/2, is it")
+    async with asyncio.timeout(LIMIT_SECS):
+        await deaf.is_aborted.wait()
+    assert deaf.has_closed
+    protocol.connection_lost(None)
