@@ -60,7 +60,11 @@ class Storages(Protocol):
         ...
 
     async def delete_storage(self, kind: StorageKind, storage_id: str) -> Sequence[str]:
-        """With all that it holds; the blobs that nothing names any more. Raises RecordNotFound."""
+        """
+        With all that it holds; the blobs that nothing names any more. Raises RecordNotFound.
+
+        One that holds much goes in several writes, its own record with the last; what is cut off can be done again.
+        """
         ...
 
     # Key-value stores

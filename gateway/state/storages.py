@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Select, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.errors import NameNotUnique
-from gateway.core.model import Page, Storage, StorageKind
+from gateway.core.model import JsonObject, Page, Storage, StorageKind
 from gateway.core.storages import StorageChanges
 from gateway.state.dataset_rows import DatasetRows
 from gateway.state.key_value_rows import KeyValueRows
@@ -19,10 +19,11 @@ from gateway.state.paging import list_page
 from gateway.state.ports import Listing
 from gateway.state.queue_rows import QueueRows
 from gateway.state.rows import STORAGES, name_key
-from gateway.state.storage_rows import lock_storage
-from gateway.state.tables import key_value_records, storages
+from gateway.state.storage_rows import count, lock_storage, note_stats
+from gateway.state.tables import dataset_items, key_value_records, queue_requests, storages
 
 _TRIES = 3
+_DELETED_AT_ONCE = 2000
 _CHANGEABLE = frozenset({"name", "title", "general_access"})
 
 _STORAGE = STORAGES.by("kind", "id")
@@ -86,14 +87,20 @@ class SqlStorages(KeyValueRows, DatasetRows, QueueRows):
             key_value_records.c.store_id == storage_id, key_value_records.c.blob.is_not(None)
         )
 
-        async def change(connection: AsyncConnection) -> Sequence[str]:
-            await lock_storage(connection, kind, storage_id)
+        async def change(connection: AsyncConnection) -> Sequence[str] | None:
+            """None: there is more of it."""
+            stats = await lock_storage(connection, kind, storage_id)
+            if not await _delete_some(connection, kind, storage_id, stats):
+                return None
             blobs = (await connection.execute(in_blobs)).scalars().all()
-            # What it holds goes by the foreign keys.
+            # What is left goes by the foreign keys.
             await connection.execute(delete(storages).where(storages.c.id == storage_id))
             return blobs
 
-        return await self._database.write(change)
+        # In small writes, as a large one would exceed the time that a statement has, or keep all others waiting.
+        while (blobs := await self._database.write(change)) is None:
+            pass
+        return blobs
 
     async def _first(self, statement: Select[*tuple[Any, ...]], **keys: str) -> Storage | None:
         async def look(connection: AsyncConnection) -> Storage | None:
@@ -101,6 +108,30 @@ class SqlStorages(KeyValueRows, DatasetRows, QueueRows):
             return STORAGES.record(row) if row is not None else None
 
         return await self._database.read(look)
+
+
+async def _delete_some(connection: AsyncConnection, kind: StorageKind, storage_id: str, stats: JsonObject) -> bool:
+    """
+    Of what the storage holds, and which may be much, so many rows; whether few or none are left.
+
+    Should the rest never follow, what is left is in order: a dataset lacks its last items. Records in blobs stay to the
+    end, since only with the row it is told which these were; they are small rows.
+    """
+    match kind:
+        case StorageKind.DATASET:
+            left = max(0, count(stats, "itemCount") - _DELETED_AT_ONCE)
+            those = (dataset_items.c.dataset_id == storage_id) & (dataset_items.c.position >= left)
+            await connection.execute(delete(dataset_items).where(those))
+            await note_stats(connection, storage_id, {**stats, "itemCount": left})
+            return left == 0
+        case StorageKind.KEY_VALUE_STORE:
+            holder, key = key_value_records.c.store_id, key_value_records.c.key
+            some = select(key).where(holder == storage_id, key_value_records.c.blob.is_(None))
+        case StorageKind.REQUEST_QUEUE:
+            holder, key = queue_requests.c.queue_id, queue_requests.c.id
+            some = select(key).where(holder == storage_id)
+    statement = delete(key.table).where(holder == storage_id, key.in_(some.limit(_DELETED_AT_ONCE)))
+    return (await connection.execute(statement)).rowcount < _DELETED_AT_ONCE
 
 
 def _taken(kind: StorageKind, name: str | None) -> NameNotUnique:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any, TypeAlias
 
 import pytest
@@ -17,6 +18,8 @@ from gateway.core.errors import InvalidRequest, NameNotUnique, RecordNotFound
 from gateway.core.lifecycle import RunStatus
 from gateway.core.model import Origin, Page, Run, RunOptions, Storage, StorageKind, Token, User
 from gateway.core.storages import KeyValueRecord, QueuedRequest, StorageChanges, shown_stats
+from gateway.state import storages as adapter
+from gateway.state.ports import StateUnavailable
 from gateway.state.records import SqlRecords, open_records
 from gateway.state.storages import SqlStorages
 
@@ -201,6 +204,45 @@ async def test_contents_go_with_their_storage(storages: SqlStorages, make_storag
         assert await items_of(storages, storage) == ["{}"]
     else:
         assert await storages.request(storage.id, "r", now=LATER) is None
+
+
+async def test_a_deletion_that_is_cut_off(
+    storages: SqlStorages, make_storage: MakeStorage, monkeypatch: pytest.MonkeyPatch
+):
+    """
+    What holds much is deleted in several writes. Between them it is in order, and the next deletion does the rest.
+    """
+    monkeypatch.setattr(adapter, "_DELETED_AT_ONCE", 3)
+    dataset, store, queue = await make_storage(DATASET), await make_storage(STORE), await make_storage(QUEUE)
+    await push(storages, dataset, *(f"{number}" for number in range(8)), push_id="p")
+    for number in range(8):
+        await storages.put_record(a_record(store, f"{number}", blob=f"blobs/{number}" if number % 4 == 0 else None))
+    requests = [QueuedRequest(id=f"{number}", unique_key=f"{number}", data={}) for number in range(8)]
+    await storages.add_requests(queue.id, requests, forefront=False, client=None, now=LATER)
+    write, writes = storages._database.write, count()
+
+    async def cut_off(*args: Any) -> Any:
+        if next(writes) == 1:
+            raise StateUnavailable("gone")
+        return await write(*args)
+
+    for storage in (dataset, store, queue):
+        writes = count()
+        with monkeypatch.context() as patch:
+            patch.setattr(storages._database, "write", cut_off)
+            with pytest.raises(StateUnavailable):
+                await storages.delete_storage(storage.kind, storage.id)
+    assert await items_of(storages, dataset) == [f"{number}" for number in range(5)]
+    await push(storages, dataset, "next", push_id="q")
+    assert (await items_of(storages, dataset))[4:] == ["4", "next"]
+    assert len((await storages.list_keys(store.id, after=None, prefix="", limit=10)).items) == 5
+    head = await storages.head(queue.id, limit=10, client=None, now=LATER)
+    assert len(head.items) == 5
+    assert await storages.delete_storage(DATASET, dataset.id) == []
+    assert sorted(await storages.delete_storage(STORE, store.id)) == ["blobs/0", "blobs/4"]
+    assert await storages.delete_storage(QUEUE, queue.id) == []
+    for storage in (dataset, store, queue):
+        assert await storages.storage(storage.kind, storage.id) is None
 
 
 def _calls(storages: SqlStorages, storage_id: str) -> dict[str, Callable[[], Awaitable[Any]]]:
