@@ -31,6 +31,7 @@ from autoscaler.launchers.swarm.images import SwarmImages
 from autoscaler.launchers.swarm.meters import NodeMeters
 from autoscaler.launchers.swarm.networks import ensure_config, ensure_network
 from autoscaler.launchers.swarm.run_service import RunService
+from autoscaler.launchers.swarm.service_maker import ServiceMaker
 from autoscaler.launchers.swarm.services import ServiceRules, service_body
 from autoscaler.launchers.swarm.tasks import waiting_problem
 from gateway.core.errors import LaunchError
@@ -44,8 +45,6 @@ WEB_SERVER_PORT = 4321  # each container has an address of its own, so all may h
 
 _PULL_SECS = 600.0  # for a node to get an image and to start its container
 _TRIES = 3  # a node may be drained or lost between the choice of it and the start
-_RETRY_SECS = 0.5
-_REMOVAL_TRIES = 20
 
 
 class SwarmLauncher:
@@ -84,6 +83,7 @@ class SwarmLauncher:
         self._log_path = log_path
         self._max_log_chars = max_log_chars
         self._chores = Chores()
+        self._maker = ServiceMaker(engine, self._chores)
         self._board = Board(engine, installation, self._on_snapshot)
         self._nodes = NodeEngines(engine, "", node_engines)
         self._meters = NodeMeters(engine)
@@ -200,13 +200,7 @@ class SwarmLauncher:
         assert self._rules is not None, "the launcher is not open"
         # A restart in place makes a second service of the same run, so the run's id alone would not do.
         name = f"greenroom-{self._installation.id}-{spec.run_id}-{secrets.token_hex(2)}"
-        body = service_body(spec, name, image, self._rules)
-
-        def create(client: docker.APIClient) -> str:
-            created: Mapping[str, str] = client.create_service(**body)  # type: ignore[no-untyped-call]
-            return created["ID"]
-
-        return await self._engine.ask(create)
+        return await self._maker.create(service_body(spec, name, image, self._rules))
 
     async def _has_begun(self, run: RunService, *, is_last_try: bool) -> bool:
         """Until its program runs or has run; False where the node was taken away. Raises LaunchError."""
@@ -406,17 +400,8 @@ class SwarmLauncher:
                 self._chores.do(self._remove(found.placement["service"]))
 
     async def _remove(self, service_id: str) -> None:
-        """What can't be removed now is removed after the next start of Greenroom, which finds it."""
         self._being_removed.add(service_id)
-        for _ in range(_REMOVAL_TRIES):
-            try:
-                await self._engine.ask(lambda client: client.remove_service(service_id))  # type: ignore[no-untyped-call]
-            except NotInEngine:
-                return
-            except LaunchError:
-                await asyncio.sleep(_RETRY_SECS)
-            else:
-                return
+        await self._maker.remove(service_id)
 
 
 def swarm_of(info: Mapping[str, Any], url: str) -> Mapping[str, Any]:
