@@ -8,8 +8,11 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import docker
 
 from autoscaler.launchers.base import Exited
 from autoscaler.launchers.chores import Chores
@@ -88,19 +91,31 @@ class RunContainer:
         self.chores.do(self._end_boot())
 
     async def _end_boot(self) -> None:
-        await self.quiet.turn()
-        if self.cpus_after_boot is None or self.ended.is_set():
-            return
-        quota, self.cpus_after_boot = cpu_quota_usecs(self.cpus_after_boot), None
-        with contextlib.suppress(EngineError):  # it has just ended
-            await self.engine.ask(
-                lambda client: client.update_container(self.container_id, cpu_quota=quota, cpu_period=CPU_PERIOD_USECS)
-            )
+        pause_secs = _RETRY_SECS
+        while True:
+            await self.quiet.turn()
+            cpus, self.cpus_after_boot = self.cpus_after_boot, None
+            if cpus is None or self.ended.is_set():
+                return
+            try:
+                await self.engine.ask(partial(self._limit, cpu_quota_usecs(cpus)))
+            except EngineUnavailable:  # or it would have the processor of others for all its life
+                self.cpus_after_boot = cpus
+                await _wait(self.ended, pause_secs)
+                pause_secs = min(2 * pause_secs, _STUCK_SECS)
+            except EngineError as error:
+                if error.status not in (404, 409):  # else it has just ended
+                    _log.warning("a run keeps its CPU of the start: %s", error.message, extra={"run_id": self.run_id})
+                return
+            else:
+                return
+
+    def _limit(self, quota: int, client: docker.APIClient) -> None:
+        client.update_container(self.container_id, cpu_quota=quota, cpu_period=CPU_PERIOD_USECS)
 
     async def _end_boot_in_time(self) -> None:
         await _wait(self.ended, _LONGEST_BOOT_SECS)
-        with contextlib.suppress(EngineUnavailable):
-            await self._end_boot()
+        await self._end_boot()
 
     # Its end, wished
 

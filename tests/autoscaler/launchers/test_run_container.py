@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import pytest
+from launcher_builds import until
 
 from autoscaler.launchers.base import Exited
 from autoscaler.launchers.chores import Chores
 from autoscaler.launchers.docker import run_container
 from autoscaler.launchers.docker.engine import EngineError, EngineUnavailable
-from autoscaler.launchers.docker.quiet import Quiet
 from autoscaler.launchers.docker.run_container import ENGINE_RESTARTED, RunContainer
 
 HAS_ENDED = {"Running": False, "Paused": False, "Restarting": False, "ExitCode": 1}
@@ -30,6 +30,8 @@ class StubEngine:
 
     inspect: list[Exception | Mapping[str, Any]] = field(default_factory=lambda: [HAS_ENDED])
     kills: list[Exception | None] = field(default_factory=lambda: [None])
+    updates: list[Exception | None] = field(default_factory=lambda: [None])
+    quotas: list[int] = field(default_factory=list)
 
     async def ask(self, call: Callable[[Any], Any]) -> Any:
         await asyncio.sleep(0)
@@ -43,6 +45,17 @@ class StubEngine:
 
     def kill(self, container_id: str, name: str) -> None:
         _next(self.kills)
+
+    def update_container(self, container_id: str, *, cpu_quota: int, cpu_period: int) -> None:
+        self.quotas.append(cpu_quota)
+        _next(self.updates)
+
+
+class AlwaysQuiet:
+    """Nothing is being started."""
+
+    async def turn(self) -> None:
+        await asyncio.sleep(0)
 
 
 def _next(answers: list[Any]) -> Any:
@@ -63,14 +76,15 @@ async def container(engine: StubEngine, tmp_path: Path) -> AsyncIterator[RunCont
             max_log_chars=1000,
             engine=cast(Any, engine),
             chores=chores,
-            quiet=Quiet(),
+            quiet=cast(Any, AlwaysQuiet()),
+            cpus_after_boot=0.25,
             disk_mbytes=1,
         )
 
 
 @pytest.fixture(autouse=True)
 def _is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_container, "_RETRY_SECS", 0.01)
+    monkeypatch.setattr(run_container, "_RETRY_SECS", 0.0)
 
 
 @pytest.mark.parametrize(
@@ -95,3 +109,21 @@ async def test_an_end_that_nobody_heard_of_is_found_by_who_kills(tmp_path: Path)
         run.stop(0)
         await run.ended.wait()
         assert run.exited == Exited(exit_code=1)
+
+
+@pytest.mark.parametrize(
+    ("answers", "tries"),
+    [
+        pytest.param([None], 1, id="at once"),
+        pytest.param([SLOW, AWAY, None], 3, id="as soon as the engine answers"),
+        pytest.param([NOT_RUNNING], 1, id="it has just ended"),
+        pytest.param([EngineError("No such controller.", 500)], 1, id="the engine can't do it"),
+    ],
+)
+async def test_the_cpu_of_a_boot_ends_with_it(answers: list[Exception | None], tries: int, tmp_path: Path) -> None:
+    """An engine that is away just then must not leave a run more of the machine than it pays for."""
+    engine = StubEngine(updates=answers)
+    async with container(engine, tmp_path) as run:
+        run.has_booted()
+        await until(lambda: run.cpus_after_boot is None and len(engine.quotas) >= tries)
+    assert engine.quotas == [25_000] * tries
