@@ -6,7 +6,7 @@ writes locks the row first (``gateway.state.storage_rows``, ``records``), and co
 undone by a deadlock, a serialization failure or a connection that broke before the commit is tried again.
 
 A server that has frozen answers nothing, not even the wish to cancel. So a connection whose time is over is cut off:
-its socket is shut, and the driver finds it closed.
+its socket is shut, and the driver finds it closed; that is no reason to try again.
 """
 
 from __future__ import annotations
@@ -86,9 +86,20 @@ class PostgresEngines:
     async def limited(self, connection: AsyncConnection) -> AsyncIterator[None]:
         raw = (await connection.get_raw_connection()).driver_connection
         assert isinstance(raw, psycopg.AsyncConnection)
-        timer = asyncio.get_running_loop().call_later(_ANSWER_SECS, _cut_off, raw)
+        is_cut_off = False
+
+        def cut_off() -> None:
+            nonlocal is_cut_off
+            is_cut_off = True
+            _cut_off(raw)
+
+        timer = asyncio.get_running_loop().call_later(_ANSWER_SECS, cut_off)
         try:
             yield
+        except DBAPIError as error:
+            if is_cut_off:  # another try would take as long again; to the driver it was a connection that broke
+                raise StateUnavailable(f"Records: no answer within {_ANSWER_SECS:g} s. {self.advice}") from error
+            raise
         finally:
             timer.cancel()
 

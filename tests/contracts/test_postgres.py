@@ -191,6 +191,26 @@ async def test_what_broke_before_the_commit_is_tried_again(both: tuple[SqlRecord
     assert (await both[0].list_users())[0].username == "ownerx"
 
 
+@pytest.mark.parametrize("way", ["read", "write"])
+async def test_what_takes_too_long_is_not_tried_again(
+    both: tuple[SqlRecords, SqlRecords], monkeypatch: pytest.MonkeyPatch, way: str
+):
+    """It would take as long again, several times; the next call finds a connection that works."""
+    tries = 0
+
+    async def sleep(connection: AsyncConnection) -> None:
+        nonlocal tries
+        tries += 1
+        await connection.execute(text("SELECT pg_sleep(9)"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(adapter, "_ANSWER_SECS", 0.3)
+        with pytest.raises(StateUnavailable, match="no answer within 0"):
+            await getattr(both[0]._database, way)(sleep)
+    assert tries == 1
+    assert await both[0].user("owner") == OWNER
+
+
 async def test_what_broke_in_the_commit_is_not_tried_again(both: tuple[SqlRecords, SqlRecords]):
     """It may have been done: the caller is told, and nobody does it twice."""
     tries = 0
