@@ -42,6 +42,7 @@ _PARTS_AT_ONCE = 2
 _READ_BYTES = 256 * 1024
 _RESUMED_AT_MOST = 3  # without a byte in between
 _KEYS_AT_ONCE = 500
+_SETTLE_TRIES = 20  # each is undone only by a deletion in that very moment
 
 
 def open_blobs(folder: Path) -> ObjectBlobs:
@@ -53,7 +54,8 @@ def open_blobs(folder: Path) -> ObjectBlobs:
         if is_new:
             _sync_folder(folder.parent)
         _sweep(folder / _STAGING, time.time() - _STAGING_KEPT_SECS)
-        return ObjectBlobs(LocalStore(folder), folder=folder)
+        # Folders that are empty go with their last value: else each storage and run there ever was would leave one.
+        return ObjectBlobs(LocalStore(folder, automatic_cleanup=True), folder=folder)
 
 
 def open_blob_store(url: str) -> ObjectBlobs:
@@ -243,10 +245,20 @@ def _settle(folder: Path, staged: str, key: str) -> None:
     source, target = folder / staged, folder / key
     with source.open("rb") as file:
         os.fsync(file.fileno())  # before the rename: else the name could outlive the bytes
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source.replace(target)
+    for tries_left in reversed(range(_SETTLE_TRIES)):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.replace(target)
+            break
+        except (
+            FileNotFoundError,
+            FileExistsError,
+        ):  # a folder was empty, and whoever deleted its last value removed it
+            if tries_left == 0 or not source.exists():
+                raise
     for parent in target.parents:
-        _sync_folder(parent)
+        with suppress(FileNotFoundError):  # the value has been deleted already
+            _sync_folder(parent)
         if parent == folder:
             break
 

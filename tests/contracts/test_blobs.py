@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -278,6 +279,50 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+async def test_folders_go_with_their_last_value(tmp_path: Path):
+    """What is deleted leaves nothing behind, and what lies beside it stays."""
+    blobs = open_blobs(tmp_path / "blobs")
+    for key in ("values/a/1", "values/a/2", "values/b/1"):
+        await blobs.put(key, b"x")
+    await blobs.delete("values/b/1")
+    await blobs.delete("values/a/1")
+    assert [folder.name for folder in (tmp_path / "blobs/values").iterdir()] == ["a"]
+    await blobs.delete("values/a/2")
+    assert [folder.name for folder in (tmp_path / "blobs").iterdir()] == [".staging"]
+    await blobs.put("values/a/1", b"y")
+    assert await blobs.get("values/a/1") == b"y"
+
+
+async def test_a_folder_that_goes_while_a_value_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Another caller has deleted its last value in that moment: the put makes it once more."""
+    blobs, mkdir, removed = open_blobs(tmp_path / "blobs"), Path.mkdir, list[Path]()
+
+    def make(folder: Path, *args: Any, **options: Any) -> None:
+        mkdir(folder, *args, **options)
+        if folder.name == "a" and len(removed) < 3:
+            folder.rmdir()
+            removed.append(folder)
+
+    monkeypatch.setattr(Path, "mkdir", make)
+    await blobs.put("values/a/1", b"x")
+    assert len(removed) == 3
+    assert await blobs.get("values/a/1") == b"x"
+
+
+async def test_values_come_and_go_side_by_side(tmp_path: Path):
+    """Of many in one folder each put succeeds, whatever is deleted meanwhile."""
+    blobs = open_blobs(tmp_path / "blobs")
+
+    async def come_and_go(number: int) -> None:
+        for _ in range(20):
+            await blobs.put(f"values/a/{number}", b"x")
+            await blobs.delete(f"values/a/{number}")
+        await blobs.put(f"values/a/{number}", b"last")
+
+    await asyncio.gather(*map(come_and_go, range(4)))
+    assert [await blobs.get(f"values/a/{number}") for number in range(4)] == [b"last"] * 4
 
 
 async def test_kill_in_the_middle_of_a_put(tmp_path: Path):
