@@ -27,7 +27,7 @@ class Wire(Protocol):
     status: int | None
     memo: dict[str, Any] | None
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         """That of the request: whoever was given another may not use ``answer``."""
 
     def answer(self, status: int, lines: Lines, body: bytes) -> bool:
