@@ -40,7 +40,7 @@ from gateway.services import Services, new_id, utc_now
 from gateway.settings import Settings
 from gateway.stop_signals import StopSignals
 from gateway.tls import Certificates
-from gateway.worker_ending import end_runs, let_waiters_in, linger, until_served
+from gateway.worker_ending import end_runs, let_waiters_in, linger, say_goodbye, until_served
 from gateway.worker_figures import WorkerFigures
 from gateway.worker_place import ParentLine, Place
 from gateway.worker_server import Server, Tls
@@ -127,7 +127,7 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
                 is_handing_over = not stop.drain.is_set()  # else its successor is gone, and this is the end of all
             if not is_handing_over:
                 _log.info("stopping: finishing what is in flight")
-                gateway.stop_taking()
+                await say_goodbye(gateway, stop)
                 if lead is not None:
                     lead.acting.hands_over = False
                     await end_runs(lead.acting.end_runs, stop, settings.shutdown_timeout_secs)
@@ -143,7 +143,7 @@ async def serve_worker(settings: Settings, place: Place, parent: ParentLine) -> 
                 parent.say("handed over")
                 _log.info("handed over: finishing what is in flight")
                 await linger(stop)
-                gateway.stop_taking(is_reload=True)
+                await say_goodbye(gateway, stop, is_reload=True)
                 server.finish_within(settings.drain_timeout_secs)  # nobody waits for this worker's end
             server.should_exit = True
             if stop.at_once.is_set():

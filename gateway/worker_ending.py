@@ -19,6 +19,7 @@ _HELD_SECS = 30.0
 _LAST_HELD_SECS = 2.0
 _FRESH_SECS = 0.3  # for connections that were accepted just before, to send their request
 _LINGER_SECS = 1.0
+_GOODBYE_SECS = 1.0
 _CUT_SECS = 1.0
 _POLL_SECS = 0.02
 
@@ -43,6 +44,16 @@ async def let_waiters_in(gateway: Gateway, server: Server, sockets: list[socket.
         await server.stop_accepting(sockets, _FRESH_SECS)
         await _until(may_go_on, _LAST_HELD_SECS)
         gateway.desk.refuse_all(ShuttingDown())
+
+
+async def say_goodbye(gateway: Gateway, stop: StopSignals, *, is_reload: bool = False) -> None:
+    """
+    Take nothing more, and let the sockets that are open hear why, before anybody else closes them.
+
+    uvicorn would do that as soon as it is told to end, and without a reason.
+    """
+    gateway.stop_taking(is_reload=is_reload)
+    await _until(lambda: not len(gateway.sockets) or stop.at_once.is_set(), _GOODBYE_SECS)
 
 
 async def _until(holds: Callable[[], bool], limit_secs: float) -> None:

@@ -11,8 +11,9 @@ from typing import Any, cast
 import pytest
 from quick_loop import at_once
 
+from gateway.proxy.open_sockets import OpenSockets
 from gateway.stop_signals import StopSignals
-from gateway.worker_ending import let_waiters_in, until_served
+from gateway.worker_ending import let_waiters_in, say_goodbye, until_served
 
 HAND_OVER_SECS = 60.0  # what the parent allows
 
@@ -121,3 +122,28 @@ def test_a_worker_that_has_handed_over_is_not_cut_but_by_a_stop(
 
     at_once(main())
     assert found[0] == pytest.approx(expected, abs=1.5)
+
+
+@pytest.mark.parametrize(
+    ("leaves_after_secs", "ends_at"),
+    [pytest.param(0.3, 0.3, id="who leaves"), pytest.param(None, 1.0, id="who does not")],
+)
+def test_open_sockets_hear_why_before_anybody_else_closes_them(leaves_after_secs: float | None, ends_at: float) -> None:
+    """For a moment: whoever does not leave upon it holds nobody up."""
+    sockets, heard = OpenSockets(), list[str]()
+
+    def closing(_code: int, reason: str) -> None:
+        heard.append(reason)
+        if leaves_after_secs is not None:
+            asyncio.get_running_loop().call_later(leaves_after_secs, sockets.discard, "run", closing)
+
+    async def leave() -> None:
+        gateway = SimpleNamespace(
+            sockets=sockets, stop_taking=lambda is_reload: sockets.close(code=1012 if is_reload else 1001)
+        )
+        await say_goodbye(cast(Any, gateway), StopSignals(), is_reload=True)
+        assert asyncio.get_running_loop().time() == pytest.approx(ends_at, abs=0.1)
+
+    sockets.add("run", closing)
+    at_once(leave())
+    assert heard == ["restarting"]

@@ -18,6 +18,9 @@ class OpenSockets:
     def __init__(self) -> None:
         self._by_run: dict[str, set[Closing]] = {}
 
+    def __len__(self) -> int:
+        return sum(map(len, self._by_run.values()))
+
     def add(self, run_id: str, closing: Closing) -> None:
         """A socket of this run is open."""
         self._by_run.setdefault(run_id, set()).add(closing)
