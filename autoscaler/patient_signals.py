@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 from gateway.core.demand import DemandReport
 from gateway.state.ports import Changed, RouteEnded, RunEvent, RunRoute, Signals, StateUnavailable
+from gateway.state.slot_ports import SlotLeases
 
 T = TypeVar("T")
 
@@ -36,6 +37,10 @@ class _Patient:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._signals, name)
 
+    @property
+    def slots(self) -> SlotLeases:
+        return cast(SlotLeases, _PatientSlots(self._signals.slots))
+
     async def put_route(self, route: RunRoute) -> int:
         return await _until_answered(lambda: self._signals.put_route(route))
 
@@ -56,6 +61,19 @@ class _Patient:
 
     async def wait_for_report(self, timeout_secs: float) -> bool:
         return await _until_answered(lambda: self._signals.wait_for_report(timeout_secs))
+
+
+class _PatientSlots:
+    """Likewise."""
+
+    def __init__(self, slots: SlotLeases) -> None:
+        self._slots = slots
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._slots, name)
+
+    async def holders(self, run_id: str) -> frozenset[str] | None:
+        return await _until_answered(lambda: self._slots.holders(run_id))
 
 
 async def _until_answered(ask: Callable[[], Awaitable[T]]) -> T:

@@ -96,7 +96,8 @@ class RunFreezing(RunReadiness):
             if self.readiness is not Readiness.FROZEN or is_needed(self.run.id, self.pool, reports):
                 return False
             # Whether sockets that are silent hold it off was decided with its freezing.
-            if is_drained(self.run.id, routes_version, reports, may_have_silent=True):
+            holders = await signals.slots.holders(self.run.id)
+            if is_drained(self.run.id, routes_version, reports, holders=holders, may_have_silent=True):
                 return True
             await signals.wait_for_report(min(left, 1.0))
         return False

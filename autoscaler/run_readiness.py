@@ -143,7 +143,8 @@ class RunReadiness(RunRecord):
         signals = self.tools.state.signals
         deadline = time.monotonic() + self.tools.settings.drain_timeout_secs
         while (left := deadline - time.monotonic()) > 0:
-            if is_drained(self.run.id, routes_version, await signals.demand_reports()):
+            reports = await signals.demand_reports()
+            if is_drained(self.run.id, routes_version, reports, holders=await signals.slots.holders(self.run.id)):
                 return
             await signals.wait_for_report(min(left, 1.0))
 

@@ -106,13 +106,22 @@ def merge_runs(reports: Iterable[DemandReport]) -> dict[str, RunUse]:
 
 
 def is_drained(
-    run_id: str, routes_version: int, reports: Iterable[DemandReport], *, may_have_silent: bool = False
+    run_id: str,
+    routes_version: int,
+    reports: Iterable[DemandReport],
+    *,
+    holders: frozenset[str] | None = frozenset(),
+    may_have_silent: bool = False,
 ) -> bool:
     """
     Whether every gateway has seen route change *routes_version* and none has a request in *run_id* any more.
 
-    *may_have_silent*: sockets and streams that are no use may be open all the same.
+    *holders* are those that may have one there, whether or not they report (``SlotLeases.holders``); None: nobody can
+    tell. *may_have_silent*: sockets and streams that are no use may be open all the same.
     """
+    reports = list(reports)
+    if holders is None or holders - {report.gateway_id for report in reports}:
+        return False
     for report in reports:
         use = report.runs.get(run_id)
         if report.routes_seen < routes_version:

@@ -242,6 +242,18 @@ class SlotLedger:
         self._awaited.discard(borrower)
         self._withdrawn.add(borrower)  # whoever has not heard of that may name it yet
 
+    def holders(self, run_id: str, *, now: float, server: str, age_secs: float) -> frozenset[str] | None:
+        """Who may have something in flight in this run; None where that can't be told before the ledger opens."""
+        alive = {name for name, one in self._borrowers.items() if one.until > now}
+        if self._server != server:
+            is_open = not alive and age_secs >= LEASE_SECS
+        else:
+            is_open = self._is_open or now >= self._opens_at
+        if not is_open and self._began.get(run_id) != server:
+            return None
+        run = self._runs.get(run_id)
+        return frozenset(alive.intersection(run.held) if run is not None else ())
+
     @property
     def _is_open(self) -> bool:
         return self._opens_at == 0.0

@@ -25,6 +25,13 @@ class SlotLeases(Protocol):
         """This borrower's process has ended, so all that it held is free."""
         ...
 
+    async def holders(self, run_id: str) -> frozenset[str] | None:
+        """
+        The borrowers that may have something in flight in this run, heard from or not; None: nobody can tell yet, since
+        what was lent may have been lost.
+        """
+        ...
+
     def watch(self, borrower: str) -> AbstractAsyncContextManager[AsyncIterator[SlotMessage]]:
         """What the ledger tells *borrower* without being asked; may be lost."""
         ...

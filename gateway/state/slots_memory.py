@@ -29,6 +29,9 @@ class MemorySlots:
     async def withdraw(self, borrower: str) -> None:
         self._ledger.withdraw(borrower)
 
+    async def holders(self, run_id: str) -> frozenset[str] | None:
+        return self._ledger.holders(run_id, now=self._clock(), server="memory", age_secs=math.inf)
+
     def watch(self, borrower: str) -> AbstractAsyncContextManager[AsyncIterator[SlotMessage]]:
         return self._watch(borrower)
 

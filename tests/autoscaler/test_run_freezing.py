@@ -17,6 +17,7 @@ from gateway.core.demand import DemandReport, PoolDemand, RunUse
 from gateway.core.errors import LaunchError
 from gateway.core.lifecycle import Readiness, RunStatus
 from gateway.core.model import AbortWish
+from gateway.core.slot_leases import SlotClaim, SlotRequest
 from gateway.core.standby import Generation, PoolKey
 from gateway.state.ports import RunRoute
 from gateway.state.signals_memory import MemorySignals
@@ -142,6 +143,22 @@ async def test_it_stands_still_once_every_gateway_has_seen_that() -> None:
         await stage.until(FROZEN, SERVING)
         assert stage.switch.asked == ["freeze", "resume"]
         assert stage.counts == ["freeze", "resume"]
+
+
+async def test_it_does_not_under_a_gateway_that_is_cut_off() -> None:
+    """One that has slots of it and does not report may have a request in it, until it is known to be gone."""
+    async with staged() as stage:
+        claims = {"run": SlotClaim(limit=4, keeps=1)}
+        await stage.signals.slots.settle(SlotRequest(borrower="cut off", number=1, is_full=True, claims=claims))
+        stage.run.freeze("unused")
+        await stage.until(FROZEN)
+        await stage.report()
+        await stage.settle()
+        assert stage.switch.asked == []
+        await stage.signals.slots.withdraw("cut off")
+        await stage.report()
+        await stage.settle()
+        assert stage.switch.asked == ["freeze"]
 
 
 @pytest.mark.parametrize(

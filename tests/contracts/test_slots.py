@@ -204,6 +204,43 @@ async def test_of_one_that_is_proven_dead_all_is_free_at_once(slots: SlotLeases)
     assert bob.answer.borrowers == ("bob",)
 
 
+async def test_who_may_have_something_in_flight(slots: SlotLeases, when: When) -> None:
+    """Whoever has slots, until he gives them back, is withdrawn, or was not heard from for a whole lease."""
+    ann, bob = await borrowers(slots, "ann", "bob")
+    assert await slots.holders("r") == frozenset()
+    await ann.has(likes=1)
+    await bob.has(likes=1)
+    assert await slots.holders("r") == {"ann", "bob"}
+    assert await slots.holders("another") == frozenset()
+    await bob.has(keeps=0)
+    assert await slots.holders("r") == {"ann"}
+    await bob.has(likes=1)
+    await slots.withdraw("bob")
+    assert await slots.holders("r") == {"ann"}
+    when.now += LEASE_SECS
+    assert await slots.holders("r") == frozenset()
+
+
+async def test_nobody_can_tell_who_has_what_after_a_loss(redis_server: Any, when: When) -> None:
+    """Until all have spoken; of a run that began after it, at once. Where nobody ever borrowed, nobody has anything."""
+    async with on_redis(redis_server.url(), when) as before:
+        assert await before.holders("r") == frozenset()
+        ann, bob = await borrowers(before, "ann", "bob")
+        await bob.has(likes=2)
+        when.server, when.age_secs = "second", 0.0
+        assert await before.holders("r") is None  # another one has taken over, with all that was written
+    async with on_redis(redis_server.url(), when) as after:
+        assert await after.holders("r") is None
+        with redis_server.client() as client:
+            client.hset(after.run_key("new"), "born", when.server)
+        ann.slots = bob.slots = after
+        await ann.say(is_full=True)
+        assert await after.holders("r") is None
+        assert await after.holders("new") == frozenset()
+        await bob.say(is_full=True, r=SlotClaim(limit=4, keeps=2))
+        assert await after.holders("r") == {"bob"}
+
+
 async def test_nobody_waits_for_one_that_has_been_withdrawn(redis_server: Any, when: When) -> None:
     """Though others, who have not heard of that, name it to a ledger that was lost."""
     async with on_redis(redis_server.url(), when) as before:
@@ -372,6 +409,11 @@ async def _compare(server: Any, steps: list[Any]) -> None:
     async with on_redis(server.url(), when) as slots, AsyncExitStack() as stack:
         heard = {name: await stack.enter_async_context(slots.watch(name)) for name in NAMES}
         for step in steps:
+            for run_id in RUNS:
+                known = ledger.holders(
+                    run_id, now=when.now, server=when.server, age_secs=min(when.age_secs, LEASE_SECS)
+                )
+                assert await slots.holders(run_id) == known
             match step:
                 case ("time", secs):
                     when.now += secs

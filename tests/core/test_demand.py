@@ -75,3 +75,17 @@ def test_what_is_use(use: RunUse, expected: bool) -> None:
 def test_is_drained(reports: list[DemandReport], expected: bool) -> None:
     """A run that drains is empty once every gateway has seen the change and has nothing in flight there."""
     assert is_drained("run", 7, reports) is expected
+
+
+@pytest.mark.parametrize(
+    ("holders", "expected"),
+    [
+        pytest.param(frozenset(), True, id="nobody"),
+        pytest.param(frozenset({"g"}), True, id="who reports that it has none in flight"),
+        pytest.param(frozenset({"g", "cut off"}), False, id="one that does not report"),
+        pytest.param(None, False, id="nobody can tell"),
+    ],
+)
+def test_who_has_slots_and_is_not_heard_from(holders: frozenset[str] | None, expected: bool) -> None:
+    """A gateway that is cut off goes on with the requests that it has, and so the run is not empty."""
+    assert is_drained("run", 7, [report(seen=7)], holders=holders) is expected

@@ -23,10 +23,11 @@ from gateway.state.redis.client import RedisClient, Script
 from gateway.state.redis.ears import Ears
 from gateway.state.redis.keys import SLOTS_SECS
 from gateway.state.redis.line import Word
-from gateway.state.redis.slots_script import SETTLE, WITHDRAW
+from gateway.state.redis.slots_script import HOLDERS, MOMENT, SETTLE, WITHDRAW
 from gateway.state.subscriptions import QUEUE_BOUND
 
-_SETTLE = Script.named("settle_slots", SETTLE)
+_SETTLE = Script.named("settle_slots", MOMENT, SETTLE)
+_HOLDERS = Script.named("slot_holders", MOMENT, HOLDERS)
 _WITHDRAW = Script.named("withdraw_slots", WITHDRAW)
 
 
@@ -69,6 +70,12 @@ class RedisSlots:
         key = self._client.keys.key
         keys = [key("slots", part) for part in ("borrowers", "awaited", "withdrawn")]
         await self._client.call(_WITHDRAW, keys, [borrower, _ms(SLOTS_SECS)])
+
+    async def holders(self, run_id: str) -> frozenset[str] | None:
+        key = self._client.keys.key
+        keys = [key("slots"), key("slots", "borrowers"), self.run_key(run_id)]
+        word, *names = await self._client.call(_HOLDERS, keys, [*self._moment_words(), _ms(LEASE_SECS)])
+        return frozenset(name.decode() for name in names) if word == b"known" else None
 
     def watch(self, borrower: str) -> AbstractAsyncContextManager[AsyncIterator[SlotMessage]]:
         return self._watch(borrower)

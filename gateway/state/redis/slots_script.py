@@ -10,16 +10,8 @@ that is gone, so nothing has to be cleaned up.
 
 from __future__ import annotations
 
-SETTLE = """
+MOMENT = """
 local now, server, age_ms = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
-local lease_ms, need_ms, keep_ms, channel = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], ARGV[7]
-local name, number, epoch, seen = ARGV[8], tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11])
-local is_full, complete_in_ms, knows = ARGV[12] == '1', tonumber(ARGV[13]), cjson.decode(ARGV[14])
-local FIRST_CLAIM, CLAIM_WORDS, FIRST_RUN = 15, 5, 5
-local YOUNG, NEWBORN = 1, 2
-
-local function digits(value) return string.format('%.0f', value) end
-
 if not now then
     local time = redis.call('TIME')
     now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -29,6 +21,16 @@ if server == '' then
     server = info:match('run_id:(%w+)')
     age_ms = tonumber(info:match('uptime_in_seconds:(%d+)')) * 1000
 end
+"""
+
+SETTLE = """
+local lease_ms, need_ms, keep_ms, channel = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], ARGV[7]
+local name, number, epoch, seen = ARGV[8], tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11])
+local is_full, complete_in_ms, knows = ARGV[12] == '1', tonumber(ARGV[13]), cjson.decode(ARGV[14])
+local FIRST_CLAIM, CLAIM_WORDS, FIRST_RUN = 15, 5, 5
+local YOUNG, NEWBORN = 1, 2
+
+local function digits(value) return string.format('%.0f', value) end
 
 local borrowers = {}
 local found = redis.call('HGETALL', KEYS[2])
@@ -221,4 +223,33 @@ redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('SREM', KEYS[2], ARGV[1])
 redis.call('SADD', KEYS[3], ARGV[1])
 redis.call('PEXPIRE', KEYS[3], ARGV[2])
+"""
+
+HOLDERS = """
+local lease_ms, run = tonumber(ARGV[4]), KEYS[3]
+local borrowers, holders, has_borrowers = {}, {}, false
+local found = redis.call('HGETALL', KEYS[2])
+for i = 1, #found, 2 do
+    local till, term = found[i + 1]:match('^%d+ %d+ (%d+) %d+ (%d+) %S*$')
+    if tonumber(till) > now then
+        borrowers[found[i]] = term
+        has_borrowers = true
+    end
+end
+local last, opens_at = unpack(redis.call('HMGET', KEYS[1], 'server', 'opens_at'))
+local is_open
+if last ~= server then
+    is_open = not has_borrowers and age_ms >= lease_ms
+else
+    is_open = opens_at == '0' or now >= tonumber(opens_at)
+end
+if not is_open and redis.call('HGET', run, 'born') ~= server then return {'unknown'} end
+found = redis.call('HGETALL', run)
+for i = 1, #found, 2 do
+    local kind, other = found[i]:match('^(%a) (.*)$')
+    if kind == 'h' and borrowers[other] and borrowers[other] == found[i + 1]:match('^(%d+) ') then
+        holders[#holders + 1] = other
+    end
+end
+return {'known', unpack(holders)}
 """
