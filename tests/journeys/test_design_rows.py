@@ -260,7 +260,7 @@ ROWS = {
         question="run start and other creates that clients repeat after a 5xx",
         decided="Idempotency-Key accepted; no 5xx after an effect",
         held_by={
-            "contracts/test_storages.py": ("test_a_push_repeated_after_a_crash",),
+            "contracts/test_repeated_pushes.py": ("test_a_push_repeated_after_a_crash",),
             "api/test_api_runs.py": (
                 "test_idempotency",
                 "test_idempotency_under_a_race",
