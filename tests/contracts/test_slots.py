@@ -389,7 +389,7 @@ CALLS = st.tuples(
 )
 STEPS = st.one_of(
     CALLS,
-    st.tuples(st.just("time"), st.sampled_from([0.1, NEED_SECS, 50.0, LEASE_SECS])),
+    st.tuples(st.just("time"), st.sampled_from([0.125, NEED_SECS, 50.0, LEASE_SECS])),
     st.tuples(st.just("server"), st.sampled_from([0.0, 60.0, 1000.0])),
     st.tuples(st.just("withdraw"), st.sampled_from(NAMES)),
     st.tuples(st.just("began"), st.sampled_from(RUNS)),
