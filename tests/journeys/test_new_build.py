@@ -79,6 +79,7 @@ async def test_a_pushed_build_takes_over_under_load_without_a_single_failure(gre
         assert f"http://{greenroom.host('renewed')}" in out
         # Not before: where the machine is slow, the number of runs may still have been rising.
         old = {run["id"] for run in await greenroom.runs_of(actor) if run["buildNumber"] == "0.1.1"}
+        assert old
         await callers.all_get("hello anew from")
         for run_id in old:
             assert (await greenroom.ended(run_id))["status"] == "SUCCEEDED"
